@@ -1,0 +1,132 @@
+"""Build a labelled dataset: image questions with traces in, located evidence out.
+
+    python -m flows.build_dataset --source rows.jsonl --out dataset --license cc-by-4.0          # here and now, no server
+    prefect deployment run build-dataset/local --watch -p source=/data/rows.jsonl -p out=/data/dataset  # on a worker
+    build_dataset(source="rows.jsonl", out="dataset")                                            # as a Prefect flow from Python
+
+All three take the same settings (``pipelines.config``); ``--config FILE.yaml`` reads them from a file, flags come on top. A build that was
+interrupted, however rudely, goes on where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from flows.summary import funnel_rows, print_summary
+from pipelines import store
+from pipelines.build import STAGES, about, build, build_shard
+from pipelines.config import BuildConfig, BuildOptions
+from pipelines.console import console, failing_clearly
+from pipelines.gallery import write_gallery
+from pipelines.ingest import Shard, plan
+from pipelines.models import ModelError, load_models
+from pipelines.sources import SourceError, open_source
+
+
+@task(name="label-shard", task_run_name="label-{shard.name}", retries=1, retry_delay_seconds=5)
+def label_shard(shard: Shard, config: BuildConfig) -> store.ShardRecord:
+    """Label one shard on whatever worker this runs; models are loaded once per process."""
+    return build_shard(shard, open_source(config), config, load_models(config))
+
+
+@flow(name="build-dataset", task_runner=ThreadPoolTaskRunner(max_workers=4), validate_parameters=True)  # type: ignore[arg-type]
+def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions()) -> str:
+    """Label every row of a source and write a dataset folder; finished shards are reused.
+
+    Args:
+        source: A JSONL or Parquet file, a folder saved by `datasets`, or a Hub dataset id.
+        out: The dataset's folder.
+        options: Models, thresholds and everything else; defaults are the embedded models.
+    """
+    config = BuildConfig(**{**options.model_dump(), "source": source, "out": Path(out)})
+    log = get_run_logger()
+    opened = open_source(config)
+    shards = plan(opened, config)
+    log.info("%d rows in %d shards", len(opened), len(shards))
+    with store.exclusive(config.out):
+        records = _label_all(shards, config)
+        manifest = store.finish(config.out, records, about(config, load_models(config)))
+    write_gallery(config.out)
+    create_table_artifact([dict(zip(("stage", "rows"), row, strict=True)) for row in funnel_rows(manifest)], key="build-dataset-rows")
+    create_markdown_artifact(_rejects_markdown(manifest), key="build-dataset-rejects")
+    return str(config.out)
+
+
+def _label_all(shards: Sequence[Shard], config: BuildConfig) -> list[store.ShardRecord]:
+    """The records of all shards, ``config.workers`` at a time; one that fails does not keep the others from finishing."""
+    progress = create_progress_artifact(0.0, key="build-dataset-progress", description="Shards done")
+    records: list[store.ShardRecord] = []
+    for start in range(0, len(shards), config.workers):
+        running = [label_shard.submit(shard, config) for shard in shards[start : start + config.workers]]
+        records += [future.result() for future in running]
+        update_progress_artifact(progress, 100 * len(records) / len(shards))
+    return records
+
+
+def _rejects_markdown(manifest: dict[str, Any]) -> str:
+    lines = [f"| {r['stage']} | {r['reason']} | {r['rows']} |" for r in manifest["rejects"]]
+    return "\n".join(["| stage | reason | rows |", "|---|---|---|", *lines]) if lines else "No row was dropped."
+
+
+def build_here(config: BuildConfig) -> dict[str, Any]:
+    """Build without a server, with a progress bar. Returns the manifest."""
+    total = config.limit or len(open_source(config))
+    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        bars = {stage: bar.add_task(stage, total=total) for stage in STAGES}
+        manifest = build(config, progress=lambda stage, rows: bar.advance(bars[stage], rows))
+    write_gallery(config.out)
+    return manifest
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command line; returns the manifest."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with failing_clearly(SourceError, ModelError, store.StoreError, ValidationError, OSError):
+        config = parse(arguments)
+        started = time.monotonic()
+        if os.environ.get("PREFECT_API_URL"):
+            console.print(f"tracked by the Prefect server at {os.environ['PREFECT_API_URL']}")
+            build_dataset(source=config.source, out=str(config.out), options=BuildOptions(**_options(config)))
+            manifest = store.read_manifest(config.out)
+        else:
+            manifest = build_here(config)
+    print_summary(manifest, config.out, time.monotonic() - started)
+    return manifest
+
+
+def _options(config: BuildConfig) -> dict[str, Any]:
+    return config.model_dump(exclude={"source", "out"})
+
+
+def parse(arguments: Sequence[str]) -> BuildConfig:
+    """Flags over the YAML file of ``--config`` over the defaults."""
+    arguments, given = list(arguments), {}
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        file = Path(arguments[at + 1]) if at + 1 < len(arguments) else Path("--config")
+        given = yaml.safe_load(file.read_text()) or {}
+        del arguments[at : at + 2]
+        if not isinstance(given, dict):
+            raise SourceError(f"{file} holds a {type(given).__name__}, expected settings such as `shard_size: 128`")
+    options = BuildOptions.model_validate({k: v for k, v in given.items() if k not in ("source", "out")})
+    places = {"source": given.get("source", tyro.MISSING), "out": Path(given["out"]) if "out" in given else tyro.MISSING}
+    default = BuildConfig.model_construct(**dict(options), **places)
+    return tyro.cli(BuildConfig, args=arguments, default=default, prog="python -m flows.build_dataset", description=__doc__)
+
+
+if __name__ == "__main__":
+    main()

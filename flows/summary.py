@@ -1,0 +1,36 @@
+"""A build told in a few lines: rows by stage, what was dropped and why, and what was labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.build import STAGES
+from pipelines.console import console, table
+
+
+def funnel_rows(manifest: dict[str, Any]) -> list[list[str]]:
+    """Rows left after each stage."""
+    counts = manifest["counts"]
+    return [["read", str(counts["rows_in"])], *([f"after {stage}", str(counts.get(f"after_{stage}", 0))] for stage in STAGES)]
+
+
+def print_summary(manifest: dict[str, Any], out: Path, seconds: float) -> None:
+    counts = manifest["counts"]
+    console.print()
+    console.print(table("Rows", ["stage", "rows"], funnel_rows(manifest)))
+    if manifest["rejects"]:
+        rejects = [[r["stage"], r["reason"], str(r["rows"])] for r in manifest["rejects"]]
+        console.print(table("\nDropped", ["stage", "reason", "rows"], rejects))
+    labels = [[_sentence(name), str(counts[name])] for name in counts if not name.startswith(("rows_in", "after_"))]
+    console.print(table("\nLabels", ["", "count"], labels))
+    models = manifest["models"]
+    console.print(
+        f"\njudge {models['annotator']['judge']} · detector {models['detector']['detector']} · segmenter {models['segmenter']['segmenter']}"
+    )
+    console.print(f"{manifest['rows']} rows in {out}/data, {manifest['rejected']} in {out}/rejects.parquet, {seconds:.0f} s", markup=False)
+    console.print(f"look at it: {out}/gallery.html", markup=False)
+
+
+def _sentence(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,52 @@
+"""Boxes: what a detector finds, overlap, and non-maximum suppression. All boxes are xyxy in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Detection:
+    """``bbox`` is xyxy in pixels of the image given; ``score`` in [0, 1]."""
+
+    phrase: str
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class Detector(Protocol):
+    threshold: float
+
+    def detect(
+        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float | None = None
+    ) -> list[list[Detection]]: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+def iou_matrix(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union of xyxy boxes, (len(a), len(b))."""
+    a, b = np.asarray(a, float).reshape(-1, 4), np.asarray(b, float).reshape(-1, 4)
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.clip(high - low, 0, None).prod(2)
+    areas = [np.clip(x[:, 2:] - x[:, :2], 0, None).prod(1) for x in (a, b)]
+    return inter / np.maximum(areas[0][:, None] + areas[1][None, :] - inter, 1e-9)
+
+
+def suppress(detections: Sequence[Detection], nms_iou: float, tie: float = 0.7) -> list[Detection]:
+    """Greedy non-maximum suppression, best first. Two phrases may share a box ("square", "black square") only where their scores are close:
+    the weaker at least ``tie`` of the stronger; otherwise the stronger phrase has explained the object."""
+    order = sorted(detections, key=lambda d: (-d.score, d.phrase, d.bbox))
+    overlap = iou_matrix([d.bbox for d in order], [d.bbox for d in order])
+    kept: list[int] = []
+    for i, candidate in enumerate(order):
+        rivals = [order[k] for k in kept if overlap[i, k] > nms_iou]
+        if all(r.phrase != candidate.phrase and candidate.score >= tie * r.score for r in rivals):
+            kept.append(i)
+    return [order[i] for i in kept]

@@ -1,0 +1,159 @@
+"""Counterfactual images: the evidence removed, and a matched control where something else of the same area and shape is removed.
+
+A model that relies on the evidence changes its mind on the first image and not on the second. For that comparison to mean anything:
+nothing outside the mask changes by one bit; the fill does not leak what it hides; the control consists of the very same silhouettes, moved
+to where they do not touch any evidence; and whoever wants to know whether the evidence is really gone asks a detector (``verify_removal``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from labeling import masks
+from labeling.boxes import Detection, Detector, iou_matrix
+
+Fill = Literal["mean", "blur", "noise", "inpaint"]
+Shape = Literal["mask", "dilated", "box"]
+FILLS: tuple[Fill, ...] = get_args(Fill)
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """``image`` equals the original bit for bit outside ``mask``."""
+
+    role: Literal["evidence", "control"]
+    fill: Fill
+    shape: Shape
+    image: Image.Image
+    mask: masks.Mask
+    seed: int
+
+
+def intervene(image: Image.Image, regions: Sequence[masks.Mask], *, fill: Fill, shape: Shape, seed: int) -> list[Intervention]:
+    """The evidence-masked image and, where there is room for it, its control.
+
+    ``regions`` are the evidence masks (height, width). The same seed gives the same images.
+    """
+    pixels = np.asarray(image.convert("RGB"))
+    pieces = [shaped(region, shape) for region in regions]
+    evidence = np.logical_or.reduce(pieces)
+    made = [Intervention("evidence", fill, shape, erase(pixels, evidence, fill, seed), evidence, seed)]
+    control = control_mask(pieces, evidence, np.random.default_rng(seed))
+    if control is not None:
+        made.append(Intervention("control", fill, shape, erase(pixels, control, fill, seed), control, seed))
+    return made
+
+
+def shaped(region: masks.Mask, shape: Shape) -> masks.Mask:
+    """The silhouette that is erased for a region. A dilated one hides the object's anti-aliased rim and blurs its outline."""
+    if shape == "mask" or not region.any():
+        return region
+    if shape == "box":
+        return masks.from_box(masks.bounding_box(region), *region.shape)
+    x0, y0, x1, y1 = masks.bounding_box(region)
+    return masks.dilate(region, max(2, round(0.08 * max(x1 - x0, y1 - y0))))
+
+
+def control_mask(pieces: Sequence[masks.Mask], evidence: masks.Mask, rng: np.random.Generator) -> masks.Mask | None:
+    """Each piece moved, uniformly at random, to a place where it overlaps neither evidence nor another piece. None where no room is left.
+
+    The places are found exactly: correlating the forbidden area with a piece's silhouette counts its overlap at every position.
+    """
+    height, width = evidence.shape
+    control = np.zeros_like(evidence)
+    for piece in sorted(pieces, key=np.count_nonzero, reverse=True):  # the largest while there is most room
+        if not piece.any():
+            continue
+        x0, y0, x1, y1 = masks.bounding_box(piece)
+        silhouette = piece[y0:y1, x0:x1]
+        forbidden = (evidence | control).astype(np.float32)
+        overlap = cv2.filter2D(forbidden, cv2.CV_32F, silhouette.astype(np.float32), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+        rows, columns = np.nonzero(overlap[: height - (y1 - y0) + 1, : width - (x1 - x0) + 1] < 0.5)
+        if len(rows) == 0:
+            return None
+        choice = rng.integers(len(rows))
+        control[rows[choice] : rows[choice] + y1 - y0, columns[choice] : columns[choice] + x1 - x0] |= silhouette
+    return None if (control & evidence).any() else control
+
+
+def erase(pixels: Pixels, mask: masks.Mask, fill: Fill, seed: int) -> Image.Image:
+    """A copy of (height, width, 3) uint8 pixels with the mask filled from what surrounds it."""
+    result = pixels.copy()
+    if mask.any() and not mask.all():
+        result[mask] = _filling(pixels, mask, fill, seed)[mask]
+    elif mask.any():
+        result[:] = 128  # nothing is left to fill from
+    return Image.fromarray(result)
+
+
+def _filling(pixels: Pixels, mask: masks.Mask, fill: Fill, seed: int) -> Pixels:
+    if fill == "inpaint":
+        return cv2.inpaint(np.ascontiguousarray(pixels), mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    outside = pixels[~mask].astype(np.float32)
+    if fill == "mean":
+        return np.broadcast_to(outside.mean(0).round().astype(np.uint8), pixels.shape)
+    if fill == "noise":
+        noise = np.random.default_rng(seed).normal(outside.mean(0), outside.std(0), pixels.shape)
+        return noise.round().clip(0, 255).astype(np.uint8)
+    if fill == "blur":
+        return _blur_without(pixels, mask)
+    raise ValueError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
+
+
+def _blur_without(pixels: Pixels, mask: masks.Mask) -> Pixels:
+    """A Gaussian blur whose weights skip the masked pixels, so that nothing of what is hidden shines through."""
+    sigma = max(3.0, float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3).max()))  # reaches the middle of the widest part
+    known = (~mask).astype(np.float32)
+    weight = cv2.GaussianBlur(known, (0, 0), sigma)[..., None]
+    blurred = cv2.GaussianBlur(pixels.astype(np.float32) * known[..., None], (0, 0), sigma)
+    mean = pixels[~mask].astype(np.float32).mean(0)
+    # Deep inside a large mask the kernel sees next to nothing; the mean takes over smoothly.
+    return ((blurred + 1e-3 * mean) / (weight + 1e-3)).round().clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Detector scores of the evidence's phrases at the evidence's places. ``verified`` is what the image was made for: no region still
+    found on an evidence image, every region still found on a control. None where the detector never saw the evidence itself."""
+
+    verified: bool | None
+    score_before: float | None
+    score_after: float | None
+
+
+Case = tuple[Sequence[Intervention], Sequence[Detection]]
+
+
+def verify_removal(detector: Detector, cases: Sequence[Case], *, same_place: float = 0.3) -> list[list[Removal]]:
+    """Ask the detector again, on the interventions of each case, for what it had found on the case's original image.
+
+    Scores are the strongest remaining one for evidence, the weakest remaining one for a control.
+    """
+    asked = [(m.image, sorted({d.phrase for d in found})) for made, found in cases for m in made if found]
+    answers = iter(detector.detect([i for i, _ in asked], [p for _, p in asked], threshold=0.5 * detector.threshold))
+    return [
+        [_removal(m, found, next(answers), detector.threshold, same_place) if found else Removal(None, None, None) for m in made]
+        for made, found in cases
+    ]
+
+
+def _removal(made: Intervention, found: Sequence[Detection], again: Sequence[Detection], threshold: float, same_place: float) -> Removal:
+    left = [_score_at(region, again, same_place) for region in found]
+    if made.role == "evidence":
+        return Removal(max(left) < threshold, max(d.score for d in found), max(left))
+    return Removal(min(left) >= threshold, min(d.score for d in found), min(left))
+
+
+def _score_at(region: Detection, detections: Sequence[Detection], same_place: float) -> float:
+    here = [d for d in detections if d.phrase == region.phrase]
+    overlap = iou_matrix([region.bbox], [d.bbox for d in here])[0]
+    return max((d.score for d, o in zip(here, overlap, strict=True) if o >= same_place), default=0.0)

@@ -1,0 +1,91 @@
+"""Binary masks: COCO run-length encoding, cleaning, and drawing a box as a mask.
+
+A mask is a bool array (height, width). An encoded mask is ``{"size": [height, width], "counts": str}``, COCO's compressed RLE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+Mask = NDArray[np.bool_]
+Box = Sequence[float]
+
+
+def encode(mask: Mask) -> dict[str, Any]:
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode(rle: dict[str, Any]) -> Mask:
+    """The mask of an encoding; ``ValueError`` if it is not one."""
+    try:
+        height, width = (int(v) for v in rle["size"])
+        mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
+    except (KeyError, TypeError, ValueError, AttributeError, UnicodeEncodeError) as error:
+        raise ValueError(f"not a COCO run-length encoding: {str(rle)[:100]!r} ({error})") from error
+    if mask.shape != (height, width):
+        raise ValueError(f"run-length encoding decodes to {mask.shape}, but says {(height, width)}")
+    return mask
+
+
+def from_box(box: Box, height: int, width: int) -> Mask:
+    """The pixels whose centre lies in an xyxy box; at least one pixel for a box inside the image."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros((height, width), bool)
+    left, top = min(int(np.ceil(x0 - 0.5)), width - 1), min(int(np.ceil(y0 - 0.5)), height - 1)
+    mask[max(0, top) : max(top + 1, int(np.ceil(y1 - 0.5))), max(0, left) : max(left + 1, int(np.ceil(x1 - 0.5)))] = True
+    return mask
+
+
+def iou(a: Mask, b: Mask) -> float:
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 0.0
+
+
+def dilate(mask: Mask, pixels: int) -> Mask:
+    if pixels <= 0:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def clean(mask: Mask, box: Box, margin: float = 0.1, min_part: float = 0.1) -> tuple[Mask, list[str]]:
+    """A segmenter's raw mask made fit to use: clipped to its box plus a margin, small parts dropped, holes filled.
+
+    ``margin`` is a share of the box's side, ``min_part`` of the largest part's area. Returns the mask and what was noticed about it
+    ("fragmented": more than one part was left).
+    """
+    height, width = mask.shape
+    dx, dy = margin * (box[2] - box[0]) + 1, margin * (box[3] - box[1]) + 1
+    inside = mask & from_box((box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy), height, width)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
+    if count <= 1:
+        return inside, []
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    large = 1 + np.flatnonzero(areas >= min_part * areas.max())
+    kept = np.isin(labels, large)
+    return _fill_holes(kept), ["fragmented"] if len(large) > 1 else []
+
+
+def _fill_holes(mask: Mask) -> Mask:
+    """Holes smaller than a tenth of the mask are noise; larger ones are part of the shape (a ring, a handle)."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    filled, area = mask.copy(), np.count_nonzero(mask)
+    for i in range(1, count):
+        x, y, w, h, size = stats[i]
+        at_border = x == 0 or y == 0 or x + w == mask.shape[1] or y + h == mask.shape[0]
+        if not at_border and size < 0.1 * area:
+            filled[labels == i] = True
+    return filled
+
+
+def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
+    """The tight xyxy box of a mask that is not empty."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1

@@ -1,0 +1,102 @@
+"""The build: plan shards, label each, write the manifest. No Prefect here; ``flows.build_dataset`` runs the same three functions as tasks.
+
+    from pipelines.build import build
+    from pipelines.config import BuildConfig
+
+    manifest = build(BuildConfig(source="rows.jsonl", out="dataset", license="cc-by-4.0"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
+
+from pipelines import steps, store
+from pipelines.config import BuildConfig
+from pipelines.ingest import Shard, ingest, plan
+from pipelines.models import Models, code_version, load_models
+from pipelines.schema import SCHEMA_VERSION, Ledger
+from pipelines.sources import Source, open_source
+
+STAGES = ("ingest", "check", "annotate", "ground", "segment", "intervene")
+Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
+
+
+def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) -> dict[str, Any]:
+    """Build, or resume building, a dataset. Returns its manifest."""
+    source = open_source(config)
+    shards = plan(source, config)
+    with store.exclusive(config.out):
+        models = load_models(config)
+        with ThreadPoolExecutor(config.workers) as pool:
+            records = list(pool.map(lambda shard: build_shard(shard, source, config, models, progress), shards))
+        return store.finish(config.out, records, about(config, models))
+
+
+def build_shard(
+    shard: Shard, source: Source, config: BuildConfig, models: Models, progress: Progress = lambda stage, rows: None
+) -> store.ShardRecord:
+    """Label one shard, or return its record if it is done already."""
+    key = shard_key(shard, source, config, models)
+    if (record := store.finished(config.out, shard.name, key)) is not None:
+        for stage in STAGES:
+            progress(stage, len(shard.indices))
+        return record
+    ledger = Ledger()
+    rows = label(shard, source, config, models, ledger, progress)
+    return store.write_shard(config.out, shard.name, key, rows, ledger)
+
+
+def label(
+    shard: Shard, source: Source, config: BuildConfig, models: Models, ledger: Ledger, progress: Progress = lambda stage, rows: None
+) -> list[dict[str, Any]]:
+    """The labelled rows of a shard: the whole way of a row, top to bottom."""
+
+    def passed(stage: str) -> None:
+        ledger.counts[f"after_{stage}"] += len(items)
+        progress(stage, len(shard.indices))
+
+    items = ingest(shard, source, config, ledger)
+    passed("ingest")
+    items = steps.check(items, ledger)
+    passed("check")
+    items = steps.annotate(items, models.annotator, ledger)
+    passed("annotate")
+    items = steps.ground(items, models.detector, ledger, required=config.require != "annotations")
+    passed("ground")
+    items = steps.segment(items, models.segmenter, ledger)
+    passed("segment")
+    required = config.require == "counterfactuals"
+    items = steps.make_counterfactuals(items, config.counterfactual, models.detector, ledger, required=required)
+    passed("intervene")
+    provenance = models.provenance(config)
+    return [{**item.row, "provenance": provenance} for item in items]
+
+
+def shard_key(shard: Shard, source: Source, config: BuildConfig, models: Models) -> str:
+    """Hash of everything that a shard's contents depend on."""
+    digest = hashlib.sha256(repr([SCHEMA_VERSION, source.name, sorted(models.provenance(config).items())]).encode())
+    for index in shard.indices:
+        digest.update(source.digest(index))
+        digest.update(repr((index, shard.duplicates.get(index))).encode())
+    return digest.hexdigest()
+
+
+def about(config: BuildConfig, models: Models) -> dict[str, Any]:
+    """The manifest's fixed part: how to make this dataset again."""
+    packages = ("torch", "transformers", "datasets", "polars", "pyarrow", "pillow", "opencv-python-headless", "pycocotools", "math-verify")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config": config.decisive(),
+        "config_sha256": config.sha256(),
+        "code_version": code_version(),
+        "models": {
+            "annotator": models.annotator.describe(),
+            "detector": models.detector.describe(),
+            "segmenter": models.segmenter.describe(),
+        },
+        "packages": {name: version(name) for name in packages},
+    }

@@ -1,0 +1,153 @@
+"""Everything that decides what a build makes. One model serves the command line, YAML files, Prefect parameters and Python callers.
+
+Defaults are the embedded checkpoints, which know the shapes world only. For photographs and diagrams name real ones: detector
+``IDEA-Research/grounding-dino-base``, segmenter ``facebook/sam-vit-huge``, and a judge endpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from labeling.counterfactual import Fill, Shape
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class AnnotatorConfig(_Strict):
+    """Who reads the traces."""
+
+    model: str = "rules"
+    """A judge LLM's name at the endpoint, or "rules": the built-in reader of plain descriptive English."""
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint, e.g. http://localhost:8000/v1; OpenAI's own if left out."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key. The key itself is never stored."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature."""
+    seed: int | None = 0
+    """Sampling seed; None for servers that do not know the parameter."""
+    max_tokens: int = Field(2048, ge=1)
+    """Longest reply."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds for one attempt."""
+    retries: int = Field(4, ge=0)
+    """Further attempts on rate limits, server errors and lost connections."""
+    concurrency: int = Field(16, ge=1)
+    """Requests in flight."""
+    price_in: float | None = None
+    """Dollars per million prompt tokens, for the cost report."""
+    price_out: float | None = None
+    """Dollars per million completion tokens."""
+
+
+class DetectorConfig(_Strict):
+    """Which Grounding DINO finds the phrases."""
+
+    name: str = "demo/checkpoints/detector"
+    """A Hub id or a local folder."""
+    revision: str | None = None
+    """A Hub revision, for exact reproduction."""
+    threshold: float = Field(0.3, gt=0, lt=1)
+    """Lowest score of a finding."""
+    nms_iou: float = Field(0.7, gt=0, le=1)
+    """Overlap above which two findings are the same object."""
+    batch_size: int = Field(8, ge=1)
+    """Images in one forward pass."""
+
+
+class SegmenterConfig(_Strict):
+    """Which SAM draws the masks."""
+
+    name: str = "demo/checkpoints/segmenter"
+    """A Hub id or a local folder; for the segment-anything backend, a checkpoint file."""
+    revision: str | None = None
+    """A Hub revision, for exact reproduction."""
+    backend: Literal["transformers", "segment-anything"] = "transformers"
+    """transformers' SamModel, or Meta's package."""
+    kind: Literal["vit_h", "vit_l", "vit_b"] = "vit_h"
+    """The architecture of a segment-anything checkpoint file."""
+
+
+class CounterfactualConfig(_Strict):
+    """How the evidence is removed."""
+
+    fills: tuple[Fill, ...] = ("mean", "blur", "noise", "inpaint")
+    """One is drawn for each pair, so that no model can learn that one kind of patch means "unknown"."""
+    shapes: tuple[Shape, ...] = ("dilated", "box")
+    """Silhouettes that are erased; one is drawn for each pair."""
+    pairs: int = Field(1, ge=0)
+    """Evidence and control images per row; 0 makes none."""
+    seed: int = 0
+    """Combined with the row's id."""
+
+
+class BuildOptions(_Strict):
+    """What to build and with which models."""
+
+    license: str | None = None
+    """Licence of the source, for rows that do not carry their own. There is no default."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Where the source names its columns otherwise: {"question": "problem"}."""
+    image_root: Path | None = None
+    """Folder that relative image paths start from; the source file's own by default."""
+    split: str = "train"
+    """Split of rows that do not name one; also the Hub split that is read."""
+    limit: int | None = Field(None, ge=1)
+    """Use the first rows only."""
+    require: Literal["annotations", "regions", "counterfactuals"] = "regions"
+    """What a row must have to be kept."""
+    shard_size: int = Field(64, ge=1, le=4096)
+    """Rows in a shard, the unit of work and of resuming."""
+    workers: int = Field(1, ge=1)
+    """Shards in work at a time."""
+    device: str = "cpu"
+    """Where detector and segmenter run: cpu, cuda, cuda:1, mps."""
+    annotator: AnnotatorConfig = AnnotatorConfig()
+    detector: DetectorConfig = DetectorConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+    counterfactual: CounterfactualConfig = CounterfactualConfig()
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        known = {"id", "split", "license", "source", "image", "question", "choices", "answer", "traces", "regions"}
+        if unknown := sorted(set(columns) - known):
+            raise ValueError(f"columns {unknown} are not Sightline's; expected some of {sorted(known)}")
+        return columns
+
+
+class BuildConfig(BuildOptions):
+    """A build: rows in, a labelled dataset out."""
+
+    source: str
+    """A JSONL or Parquet file, a folder saved by `datasets`, or a Hub dataset id."""
+    out: Path
+    """The dataset's folder; an interrupted build in it is resumed."""
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that a row's labels depend on; where things lie and how many hands work does not."""
+        elsewhere = {"source", "out", "workers", "limit", "image_root"}
+        settings = self.model_dump(mode="json", exclude=elsewhere)
+        for name in ("base_url", "api_key_env", "timeout", "retries", "concurrency", "price_in", "price_out"):
+            del settings["annotator"][name]
+        return settings
+
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+
+def find_checkpoint(name: str) -> str:
+    """A local folder or file, also one given relative to the project; otherwise the name is a Hub id."""
+    for candidate in (Path(name), ROOT / name):
+        if candidate.exists():
+            return str(candidate)
+    return name

@@ -1,0 +1,32 @@
+"""What every command prints with: tables, and errors that read like sentences."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; the last column is right-aligned."""
+    view = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        view.add_column(column, justify="right" if i == len(columns) - 1 else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*row)
+    return view
+
+
+@contextmanager
+def failing_clearly(*expected: type[Exception]) -> Iterator[None]:
+    """Errors of the kinds that have a remedy end the program with their message; any other keeps its traceback."""
+    try:
+        yield
+    except expected as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, style="red")
+        sys.exit(2)

@@ -1,0 +1,134 @@
+"""A page to look at: every row with its boxes, masks, evidence and control images, and the trace with its quotes marked.
+
+One HTML file with everything inside and nothing that runs from a row's text: all of it is escaped, and a content-security policy forbids what
+is not the page's own.
+
+    python -m pipelines.gallery DIR [--limit 200]
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import tyro
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
+from PIL import Image
+
+from labeling import masks
+from pipelines import store
+from pipelines.console import console, failing_clearly
+
+MAX_SIDE = 640  # pixels of an embedded image; the dataset keeps the full size
+HUES = ("#e6007e", "#0072b2", "#009e73", "#d55e00", "#7b3fe4", "#a06c00", "#c1121f", "#00808a")
+
+
+def write_gallery(out: Path, limit: int = 200) -> Path:
+    """Write ``gallery.html`` into a dataset folder: its first ``limit`` rows and all its rejects."""
+    manifest = store.read_manifest(out)
+    rows = [view_row(row) for row in islice(store.read_rows(out), limit)]
+    rejects = store.read_rejects(out)
+    template = Environment(loader=PackageLoader("pipelines", "."), autoescape=True).get_template("gallery.html")
+    script, style = (re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", template.render(rows=[], rejects=[], manifest=manifest), re.S) for tag in ("script", "style"))
+    policy = f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}' 'unsafe-inline'"
+    path = out / "gallery.html"
+    path.write_text(template.render(rows=rows, rejects=rejects, manifest=manifest, policy=policy), encoding="utf-8")
+    return path
+
+
+def _hash(found: re.Match[str] | None) -> str:
+    text = found.group(1) if found else ""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def view_row(row: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of a row."""
+    phrases = list(dict.fromkeys([a["phrase"] for a in row["annotations"] if a["phrase"]] + [r["phrase"] for r in row["regions"]]))
+    hues = {phrase: HUES[i % len(HUES)] for i, phrase in enumerate(phrases)}
+    image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+    found = {r["phrase"] for r in row["regions"]}
+    return {
+        "row": row,
+        "image": data_url(image),
+        "boxes": [_view_region(r, hues[r["phrase"]]) for r in row["regions"]],
+        "pairs": [{**c, "url": data_url(Image.open(io.BytesIO(c["image"]["bytes"])).convert("RGB"))} for c in row["counterfactuals"]],
+        "traces": [{**t, "marked": mark_quotes(t, row["annotations"], hues)} for t in row["traces"]],
+        "phrases": [{"text": p, "hue": hues[p], "found": p in found} for p in phrases],
+        "status": _status(row, set(phrases) - found),
+    }
+
+
+def _view_region(region: dict[str, Any], hue: str) -> dict[str, Any]:
+    x0, y0, x1, y1 = region["bbox"]
+    outline = outline_path(masks.decode(region["mask"]))
+    return {"region": region, "hue": hue, "x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "outline": outline}
+
+
+def _status(row: dict[str, Any], missing: set[str]) -> list[str]:
+    """The filters that a row answers to."""
+    verified = [c["verified"] for c in row["counterfactuals"]]
+    found = {
+        "all verified": bool(verified) and all(verified),
+        "not verified": not all(verified),
+        "phrase not found": bool(missing),
+        "box instead of mask": any(r["mask_source"] == "box" for r in row["regions"]),
+        "wrong trace": any(t["correct"] is False for t in row["traces"]),
+        "no control": sum(c["role"] == "control" for c in row["counterfactuals"]) == 0,
+    }
+    return [name for name, holds in found.items() if holds]
+
+
+def data_url(image: Image.Image) -> str:
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def outline_path(mask: masks.Mask) -> str:
+    """A mask's outline as an SVG path in image pixels."""
+    large = cv2.resize(mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)  # so that edges lie between pixels
+    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parts = []
+    for contour in contours:
+        points = [f"{(x + 0.5) / 2:.1f},{(y + 0.5) / 2:.1f}" for x, y in contour[:, 0]]
+        parts.append("M" + "L".join(points) + "Z")
+    return "".join(parts)
+
+
+def mark_quotes(trace: dict[str, Any], annotations: Sequence[dict[str, Any]], hues: dict[str, str]) -> Markup:
+    """A trace's text, escaped, with the quotes of its annotations marked; the first of overlapping quotes wins."""
+    text, position, parts = trace["text"], 0, []
+    for a in sorted((a for a in annotations if a["trace_id"] == trace["trace_id"]), key=lambda a: (a["start"], -a["end"])):
+        if a["start"] < position:
+            continue
+        hue = hues.get(a["phrase"], "#777777")
+        parts.append(escape(text[position : a["start"]]))
+        quote = text[a["start"] : a["end"]]
+        parts.append(Markup('<mark style="--hue:{}" title="{}">{}</mark>').format(hue, f"{a['kind']}: {a['statement']}", quote))
+        position = a["end"]
+    return Markup("").join([*parts, escape(text[position:])])
+
+
+def main(dir: Annotated[Path, tyro.conf.Positional], limit: int = 200) -> None:
+    """Write a dataset's gallery.html again.
+
+    Args:
+        dir: A folder written by flows.build_dataset.
+        limit: Rows to show.
+    """
+    with failing_clearly(store.StoreError):
+        console.print(f"wrote {write_gallery(dir, limit)}", markup=False)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

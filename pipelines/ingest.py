@@ -1,0 +1,220 @@
+"""Raw records to items: columns checked, images normalised, traces and given regions cleaned.
+
+Nothing is repaired silently: what cannot be used is rejected with a reason (the row) or counted (a trace).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labeling import masks
+from pipelines.config import BuildConfig
+from pipelines.images import normalize
+from pipelines.schema import Item, Ledger, Rejected
+from pipelines.sources import Record, Source, SourceError
+
+MAX_TRACE = 64_000  # characters; longer ones are runaway generations
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A unit of work: which raw records, and under which name the result is stored. ``duplicates`` maps a record to the earlier one that
+    has the same id."""
+
+    name: str
+    split: str
+    indices: tuple[int, ...]
+    duplicates: Mapping[int, int]
+
+
+def plan(source: Source, config: BuildConfig) -> list[Shard]:
+    """Cut the source into shards of one split each, in its own order, and find duplicate ids; reads no images."""
+    _require_columns(source, config)
+    first_seen: dict[str, int] = {}
+    duplicates: dict[int, int] = {}
+    splits: dict[str, list[int]] = {}
+    for index in range(min(len(source), config.limit or len(source))):
+        split = config.split
+        try:
+            record = rename(source.peek(index), config)
+            split = str(record.get("split") or config.split)
+            if (key := row_id(record, source, index)) in first_seen:
+                duplicates[index] = first_seen[key]
+            first_seen.setdefault(key, index)
+        except Rejected:
+            pass  # reported when the shard is built
+        splits.setdefault(split if split.replace("-", "_").isidentifier() else config.split, []).append(index)
+    return [
+        Shard(f"{split}-{n:05d}", split, part, {i: duplicates[i] for i in part if i in duplicates})
+        for split, indices in splits.items()
+        for n, part in enumerate(_slices(indices, config.shard_size))
+    ]
+
+
+def _slices(indices: list[int], size: int) -> Iterator[tuple[int, ...]]:
+    yield from (tuple(indices[i : i + size]) for i in range(0, len(indices), size))
+
+
+def _require_columns(source: Source, config: BuildConfig) -> None:
+    """Columns that no row has are a mistake of the command, not of the rows."""
+    named = {config.columns.get(c, c) for c in ("image", "question", "answer")} | set(config.columns.values())
+    present = source.columns()
+    if missing := sorted(named - present):
+        raise SourceError(
+            f"{config.source!r} has no column {', '.join(missing)}; it has {', '.join(sorted(present)) or 'none'}. "
+            'If they are named otherwise, say so: --columns question problem (in YAML, columns: {question: problem})'
+        )
+    if config.license is None and config.columns.get("license", "license") not in present:
+        raise SourceError(
+            f"{config.source!r} has no column license, and a dataset without a licence cannot be published; "
+            "state the source's licence, e.g. --license cc-by-4.0"
+        )
+
+
+def rename(record: Record, config: BuildConfig) -> Record:
+    """A record under Sightline's own column names."""
+    renamed = {ours: record[theirs] for ours, theirs in config.columns.items() if theirs in record}
+    return {**{k: v for k, v in record.items() if k not in config.columns.values()}, **renamed}
+
+
+def row_id(record: Record, source: Source, index: int) -> str:
+    return str(record.get("id") or f"{source.name.replace('/', '--')}-{index:07d}")
+
+
+def ingest(shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) -> list[Item]:
+    """The usable rows of a shard; the others are in the ledger."""
+    items = []
+    for index in shard.indices:
+        record: Record = {"id": f"row {index + 1}"}
+        try:
+            record = rename(source.read(index), config)
+            record["id"] = row_id(record, source, index)
+            if index in shard.duplicates:
+                raise Rejected("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
+            items.append(_item(record, shard, source, config, ledger))
+        except Rejected as rejected:
+            ledger.reject(record, "ingest", rejected.reason, f"row {index + 1}: {rejected.detail}")
+    ledger.counts["rows_in"] += len(shard.indices)
+    return items
+
+
+def _item(record: Record, shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) -> Item:
+    for name in ("image", "question", "answer"):
+        if record.get(name) in (None, "", []):
+            raise Rejected(f"no {name}", f"the column {config.columns.get(name, name)!r} is missing or empty")
+    image, data = normalize(image_bytes(record["image"], source.root))
+    traces = list(_traces(record.get("traces"), ledger))
+    regions = [_region(i, r, image.width, image.height) for i, r in enumerate(record.get("regions") or [])]
+    if not traces and not regions:
+        raise Rejected("no usable trace", "every trace is empty, too long or broken, and no regions are given")
+    row = {
+        "id": record["id"],
+        "source": _text(record.get("source") or source.name, "source"),
+        "split": shard.split,
+        "license": _text(record.get("license") or config.license, "license"),
+        "image": {"bytes": data, "path": None},
+        "width": image.width,
+        "height": image.height,
+        "image_sha256": hashlib.sha256(data).hexdigest(),
+        "question": _text(record["question"], "question"),
+        "choices": [_text(c, "choices") for c in record.get("choices") or []],
+        "answer": _text(record["answer"], "answer"),
+        "traces": traces,
+        "annotations": [],
+        "regions": regions,
+        "counterfactuals": [],
+    }
+    return Item(row, image)
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None or not isinstance(value, (str, int, float, bool)):
+        raise Rejected(f"bad {name}", f"{name} is {value!r:.80}, expected text")
+    text = str(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Rejected("not UTF-8", f"{name} holds an unpaired surrogate: {error}") from error
+    return text
+
+
+def image_bytes(value: Any, root: Path | None) -> bytes:
+    """The bytes of an image given as a path below ``root``, as bytes, or as a ``datasets`` image struct (the first, if a list)."""
+    if isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise Rejected("bad image", f"the image is a {type(value).__name__}, expected a path or bytes")
+    if root is None:
+        raise Rejected("missing image", f"{value!r} is a path, and this source has no image folder; give one with --image-root")
+    try:
+        path = (root / value).resolve()
+        if not path.is_relative_to(root):
+            raise Rejected("path outside the image folder", f"{value!r} leads out of {root.name}/; use paths below it or another --image-root")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Rejected("missing image", f"the file {value!r} does not exist in {root.name}/") from None
+    except (OSError, ValueError) as error:
+        raise Rejected("unreadable image", f"{value!r}: {error}") from error
+
+
+def _traces(value: Any, ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Usable traces, numbered by their place in the source; the others are counted by reason."""
+    for n, given in enumerate(value if isinstance(value, list) else [] if value is None else [value]):
+        trace = given if isinstance(given, dict) else {"text": given}
+        text = trace.get("text")
+        ledger.counts["traces_in"] += 1
+        try:
+            if not isinstance(text, str) or not text.strip():
+                raise Rejected("empty", "")
+            if len(text) > MAX_TRACE:
+                raise Rejected("too long", "")
+            model = _text(trace.get("model") or "unknown", "model")
+            yield {"trace_id": f"t{n}", "model": model, "text": _text(text, "trace"), "answer": None, "correct": None}
+        except Rejected as rejected:
+            ledger.counts[f"traces_dropped: {rejected.reason}"] += 1
+
+
+def _region(n: int, given: Any, width: int, height: int) -> dict[str, Any]:
+    """A region that came with the row, as SAYO's do: kept as it is, and marked as given."""
+    if not isinstance(given, dict) or not isinstance(given.get("bbox"), (list, tuple)):
+        raise Rejected("bad region", f"regions[{n}] is {given!r:.80}, expected an object with a bbox")
+    try:
+        x0, y0, x1, y1 = (float(v) for v in given["bbox"])
+    except (TypeError, ValueError) as error:
+        raise Rejected("bad region", f"regions[{n}].bbox is {given['bbox']!r:.80}, expected four numbers x0, y0, x1, y1") from error
+    clipped = (max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1))
+    if not all(map(math.isfinite, (x0, y0, x1, y1))) or clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        raise Rejected("bad region", f"regions[{n}].bbox {given['bbox']} covers nothing of the {width}x{height} image (xyxy pixels expected)")
+    flags = [] if clipped == (x0, y0, x1, y1) else ["clipped"]
+    mask = _given_mask(n, given.get("mask"), width, height)
+    return {
+        "region_id": f"r{n}",
+        "annotation_ids": [],
+        "phrase": _text(given.get("phrase") or given.get("label") or "", f"regions[{n}].phrase"),
+        "bbox": [round(v, 2) for v in clipped],
+        "score": None,
+        "mask": mask,
+        "mask_score": None,
+        "mask_source": "given",
+        "flags": flags,
+    }
+
+
+def _given_mask(n: int, rle: Any, width: int, height: int) -> dict[str, Any] | None:
+    if rle is None:
+        return None  # the segmenter draws it
+    try:
+        if masks.decode(rle).shape == (height, width):
+            return {"size": [height, width], "counts": rle["counts"]}
+    except ValueError as error:
+        raise Rejected("bad region", f"regions[{n}].mask: {error}") from error
+    raise Rejected("bad region", f"regions[{n}].mask has the size {rle['size']}, the image {[height, width]} (height, width)")

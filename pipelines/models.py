@@ -1,0 +1,125 @@
+"""The three models of a build, loaded once per process and shared by its threads."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labeling.annotate import SYSTEM, Annotator, LLMAnnotator
+from labeling.boxes import Detector
+from labeling.detect import GroundingDinoDetector
+from labeling.rules import RuleAnnotator
+from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter
+from pipelines.config import AnnotatorConfig, BuildConfig, DetectorConfig, SegmenterConfig, find_checkpoint
+from rewardlib.cache import ReplyCache
+from rewardlib.judge import JudgeClient, JudgeEndpoint
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Models:
+    annotator: Annotator
+    detector: Detector
+    segmenter: Segmenter
+
+    def provenance(self, config: BuildConfig) -> dict[str, Any]:
+        """What a row records about the models that labelled it."""
+        judge, detector, segmenter = self.annotator.describe(), self.detector.describe(), self.segmenter.describe()
+        prompt = hashlib.sha256(SYSTEM.encode()).hexdigest() if judge["prompt"] else None
+        return {
+            "judge": judge["judge"],
+            "prompt_sha256": prompt,
+            "detector": detector["detector"],
+            "detector_revision": detector["revision"],
+            "detector_threshold": detector["threshold"],
+            "segmenter": segmenter["segmenter"],
+            "segmenter_revision": segmenter["revision"],
+            "config_sha256": config.sha256(),
+            "code_version": code_version(),
+        }
+
+
+def load_models(config: BuildConfig) -> Models:
+    """The models that a configuration names; the same ones for the same names within a process."""
+    return Models(
+        load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"),
+        _load_detector(config.detector, config.device),
+        _load_segmenter(config.segmenter, config.device),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def load_annotator(config: AnnotatorConfig, cache: Path) -> Annotator:
+    if config.model == "rules":
+        return RuleAnnotator()
+    return LLMAnnotator(JudgeClient(JudgeEndpoint(**config.model_dump()), ReplyCache(cache)))
+
+
+@functools.lru_cache(maxsize=2)
+def _load_detector(config: DetectorConfig, device: str) -> Detector:
+    path = find_checkpoint(config.name)
+    settings = {"threshold": config.threshold, "nms_iou": config.nms_iou, "batch_size": config.batch_size}
+    with _explained("detector", config.name):
+        detector = GroundingDinoDetector.from_pretrained(path, revision=config.revision, device=device, **settings)
+    detector.name, detector.revision = config.name, local_revision(path) or detector.revision
+    return detector
+
+
+@functools.lru_cache(maxsize=2)
+def _load_segmenter(config: SegmenterConfig, device: str) -> Segmenter:
+    path = find_checkpoint(config.name)
+    with _explained("segmenter", config.name):
+        if config.backend == "segment-anything":
+            return SegmentAnythingSegmenter.from_checkpoint(path, kind=config.kind, device=device)
+        segmenter = TransformersSegmenter.from_pretrained(path, revision=config.revision, device=device)
+    segmenter.name, segmenter.revision = config.name, local_revision(path) or segmenter.revision
+    return segmenter
+
+
+class _explained:
+    """Turns whatever a loader raises into one sentence with a remedy."""
+
+    def __init__(self, role: str, name: str) -> None:
+        self.role, self.name = role, name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            message = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"cannot load the {self.role} {self.name!r}: {message}. Give a Hub id that this machine can reach or has in its cache, "
+                f"or a local folder with --{self.role}.name"
+            ) from error
+
+
+@functools.cache
+def local_revision(path: str) -> str | None:
+    """The revision of a local checkpoint is the hash of its contents; None for a Hub id, which has one of its own."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors", ".bin", ".txt")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return "sha256:" + digest.hexdigest()[:16]
+
+
+@functools.cache
+def code_version() -> str:
+    """Changes with any edit of the code that labels are made by."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for package in ("labeling", "pipelines", "rewardlib"):
+        for file in sorted((root / package).glob("*.py")):
+            digest.update(json.dumps([package, file.name]).encode() + file.read_bytes())
+    return "sha256:" + digest.hexdigest()[:16]

@@ -1,0 +1,134 @@
+"""The dataset's one table: its columns, and what travels through the pipeline on the way there.
+
+All coordinates are pixels of the stored image; boxes are xyxy; masks are COCO run-length encodings of the stored image's size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Features, Image, List, Value
+from PIL import Image as PILImage
+
+SCHEMA_VERSION = 1
+
+_MASK = {"size": List(Value("int32"), length=2), "counts": Value("string")}
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "source": Value("string"),
+        "split": Value("string"),
+        "license": Value("string"),
+        "image": Image(),
+        "width": Value("int32"),
+        "height": Value("int32"),
+        "image_sha256": Value("string"),
+        "question": Value("string"),
+        "choices": List(Value("string")),
+        "answer": Value("string"),
+        "traces": List(
+            {
+                "trace_id": Value("string"),
+                "model": Value("string"),
+                "text": Value("string"),
+                "answer": Value("string"),
+                "correct": Value("bool"),
+            }
+        ),
+        "annotations": List(
+            {
+                "annotation_id": Value("string"),
+                "trace_id": Value("string"),
+                "kind": Value("string"),
+                "statement": Value("string"),
+                "phrase": Value("string"),
+                "quote": Value("string"),
+                "start": Value("int32"),
+                "end": Value("int32"),
+            }
+        ),
+        "regions": List(
+            {
+                "region_id": Value("string"),
+                "annotation_ids": List(Value("string")),  # every annotation whose phrase this region grounds
+                "phrase": Value("string"),
+                "bbox": List(Value("float32"), length=4),
+                "score": Value("float32"),  # null: the region was given and the detector did not find it
+                "mask": _MASK,
+                "mask_score": Value("float32"),
+                "mask_source": Value("string"),  # sam, box (fallback) or given
+                "flags": List(Value("string")),
+            }
+        ),
+        "counterfactuals": List(
+            {
+                "role": Value("string"),  # evidence or control
+                "fill": Value("string"),
+                "shape": Value("string"),
+                "region_ids": List(Value("string")),
+                "image": Image(),
+                "mask": _MASK,
+                "area_fraction": Value("float32"),
+                "seed": Value("int64"),
+                "verified": Value("bool"),  # null: the detector did not see the evidence on the original either
+                "score_before": Value("float32"),
+                "score_after": Value("float32"),
+            }
+        ),
+        "provenance": {
+            "judge": Value("string"),
+            "prompt_sha256": Value("string"),
+            "detector": Value("string"),
+            "detector_revision": Value("string"),
+            "detector_threshold": Value("float32"),
+            "segmenter": Value("string"),
+            "segmenter_revision": Value("string"),
+            "config_sha256": Value("string"),
+            "code_version": Value("string"),
+        },
+    }
+)
+
+
+@dataclass
+class Item:
+    """A row on its way: the columns that are known so far, and the decoded image that the models look at."""
+
+    row: dict[str, Any]
+    image: PILImage.Image
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that did not make it. ``row`` is its text as JSON, so that nothing that was paid for is lost."""
+
+    id: str
+    stage: str
+    reason: str  # a few words, for counting
+    detail: str  # what exactly, and what to do
+    row: str = "{}"
+
+
+class Rejected(Exception):
+    """Raised where a single row turns out to be unusable; caught by the step, which records a ``Reject``."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass
+class Ledger:
+    """What happened to the rows of one shard: every loss has an entry, every stage a count."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def reject(self, row: dict[str, Any], stage: str, reason: str, detail: str) -> None:
+        kept = {name: row[name] for name in ("question", "choices", "answer", "traces", "annotations") if name in row}
+        text = json.dumps(kept, ensure_ascii=True, default=str)
+        self.rejects.append(Reject(str(row.get("id", "")), stage, reason, detail, text))

@@ -1,0 +1,138 @@
+"""How good are the labels? Scores a dataset against a file that knows better.
+
+    python -m pipelines.score DIR --gold ROWS.jsonl
+
+The gold file is JSONL with ``id`` and, where it has them, ``gold_regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask`` RLE) and traces
+with ``reported_correct``. Regions match within a phrase, greedily by IoU, at IoU 0.5 or more. A row that the build rejected counts with all
+its gold regions missed: a labeller cannot gain by dropping hard rows. Prints a table, then one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from labeling import masks
+from labeling.boxes import iou_matrix
+from labeling.prompts import normalize_phrase
+from pipelines import store
+from pipelines.console import console, failing_clearly, table
+
+MATCH_IOU = 0.5
+
+
+class GoldError(ValueError):
+    """The gold file cannot be used."""
+
+
+@dataclass
+class Tally:
+    """Running sums; ``disagreements`` are (row, trace, ours, reported)."""
+
+    matched: int = 0
+    predicted: int = 0
+    gold: int = 0
+    box_ious: list[float] = field(default_factory=list)
+    mask_ious: list[float] = field(default_factory=list)
+    traces: int = 0
+    agreed: int = 0
+    disagreements: list[tuple[str, str, bool, bool]] = field(default_factory=list)
+    not_built: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """The scores; null where the gold file has nothing to score against."""
+        return {
+            "recall": self.matched / self.gold if self.gold else None,
+            "precision": self.matched / self.predicted if self.predicted and self.gold else None,
+            "box_iou": float(np.mean(self.box_ious)) if self.box_ious else None,
+            "mask_iou": float(np.mean(self.mask_ious)) if self.mask_ious else None,
+            "answer_agreement": self.agreed / self.traces if self.traces else None,
+            "gold_regions": self.gold,
+            "predicted_regions": self.predicted,
+            "traces": self.traces,
+            "gold_rows_not_built": self.not_built,
+        }
+
+
+def score(out: Path, gold: Path) -> Tally:
+    """Compare a dataset with a gold file; rows of the dataset that the gold file does not know are left out."""
+    built = {row["id"]: row for row in store.read_rows(out, columns=["id", "traces", "regions"])}
+    rejected = {r.id: json.loads(r.row) for r in store.read_rejects(out)}
+    tally = Tally()
+    for truth in _read_gold(gold):
+        row = built.get(str(truth["id"]))
+        if "gold_regions" in truth:
+            tally.not_built += row is None
+            match_regions(row["regions"] if row else [], truth["gold_regions"], tally)
+        labelled = row or rejected.get(str(truth["id"]), {})
+        _compare_traces(str(truth["id"]), labelled.get("traces", []), truth.get("traces", []), tally)
+    return tally
+
+
+def _read_gold(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GoldError(f"cannot read the gold file {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                row["id"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise GoldError(f"{path}, row {number}: no JSON object with an id ({error!r})") from error
+            yield row
+
+
+def match_regions(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], tally: Tally) -> None:
+    """Greedy one-to-one matching by IoU between regions of the same phrase."""
+    tally.predicted += len(predicted)
+    tally.gold += len(gold)
+    overlap = iou_matrix([p["bbox"] for p in predicted], [g["bbox"] for g in gold])
+    same = np.array([[normalize_phrase(p["phrase"]) == normalize_phrase(g["phrase"]) for g in gold] for p in predicted], bool)
+    overlap = np.where(same.reshape(overlap.shape), overlap, 0)
+    while overlap.size and overlap.max() >= MATCH_IOU:
+        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        tally.matched += 1
+        tally.box_ious.append(float(overlap[i, j]))
+        if gold[j].get("mask"):
+            tally.mask_ious.append(masks.iou(masks.decode(predicted[i]["mask"]), masks.decode(gold[j]["mask"])))
+        overlap[i, :], overlap[:, j] = 0, 0
+
+
+def _compare_traces(row_id: str, ours: Sequence[dict[str, Any]], reported: Sequence[dict[str, Any]], tally: Tally) -> None:
+    verdicts = {t["trace_id"]: t.get("correct") for t in ours}
+    for n, trace in enumerate(reported):
+        if isinstance(trace, dict) and trace.get("reported_correct") is not None:
+            verdict = bool(verdicts.get(f"t{n}"))  # a trace that was dropped has not been found correct
+            tally.traces += 1
+            tally.agreed += verdict == trace["reported_correct"]
+            if verdict != trace["reported_correct"]:
+                tally.disagreements.append((row_id, f"t{n} ({trace.get('model', '?')})", verdict, trace["reported_correct"]))
+
+
+def main(dir: Annotated[Path, tyro.conf.Positional], gold: Path) -> None:
+    """Score a dataset's regions, masks and answer checks against a gold file.
+
+    Args:
+        dir: A folder written by flows.build_dataset.
+        gold: JSONL with id, and gold_regions or traces with reported_correct.
+    """
+    with failing_clearly(store.StoreError, GoldError):
+        tally = score(dir, gold)
+    figures = tally.figures()
+    shown = {k: "-" if v is None else f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for k, v in figures.items()}
+    console.print(table(f"{dir} against {gold.name}", ["", ""], [[name.replace("_", " "), value] for name, value in shown.items()]))
+    for row_id, trace, ours, reported in tally.disagreements:
+        console.print(f"  {row_id} {trace}: checked {'right' if ours else 'wrong'}, reported {'right' if reported else 'wrong'}", markup=False)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

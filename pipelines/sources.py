@@ -1,0 +1,173 @@
+"""Where rows come from: JSONL with image files, Parquet, a folder saved by ``datasets``, or a Hub dataset.
+
+A source gives random access to raw records without holding them: JSONL by byte offsets, the others memory-mapped. A line that cannot be read
+is a ``Rejected`` in its place, never a crash and never a shift of the lines after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+
+from pipelines.config import BuildConfig
+from pipelines.schema import Rejected
+
+Record = dict[str, Any]
+
+
+class SourceError(ValueError):
+    """The source as a whole cannot be used; the message says which, why, and what to do."""
+
+
+class Source(Protocol):
+    name: str
+    root: Path | None  # folder that image paths are relative to; None where images must be inside the records
+
+    def __len__(self) -> int: ...
+
+    def columns(self) -> set[str]: ...
+
+    def peek(self, index: int) -> Record:
+        """A record without its image bytes; ``Rejected`` if it cannot be read."""
+        ...
+
+    def read(self, index: int) -> Record:
+        """A whole record; ``Rejected`` if it cannot be read."""
+        ...
+
+    def digest(self, index: int) -> bytes:
+        """Changes whenever the record does."""
+        ...
+
+
+class JsonlSource:
+    """One JSON object a line; images are paths."""
+
+    def __init__(self, path: Path, image_root: Path | None = None) -> None:
+        self.path, self.name = path, path.parent.name if path.stem in ("rows", "data", "train") else path.stem
+        self.root = (image_root or path.parent).resolve()
+        self._offsets = self._index()
+
+    def _index(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        offsets, position = [], 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    offsets.append(position)
+                position += len(line)
+        return np.array([*offsets, position], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def _line(self, index: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(int(self._offsets[index]))
+            return file.readline()
+
+    def columns(self) -> set[str]:
+        found: set[str] = set()
+        for index in range(min(len(self), 100)):
+            try:
+                found |= set(self.read(index))
+            except Rejected:
+                continue
+        return found
+
+    def read(self, index: int) -> Record:
+        line = self._line(index)
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise Rejected("not UTF-8", f"{self.path.name}, row {index + 1}: {error}; save the file as UTF-8") from error
+        except (ValueError, RecursionError) as error:
+            raise Rejected("not JSON", f"{self.path.name}, row {index + 1}: {error}: {line[:60]!r}") from error
+        if not isinstance(record, dict):
+            raise Rejected("not an object", f"{self.path.name}, row {index + 1} is a {type(record).__name__}, expected a JSON object")
+        return record
+
+    peek = read
+
+    def digest(self, index: int) -> bytes:
+        line = self._line(index)
+        try:
+            image = json.loads(line).get("image")
+            stat = (self.root / image).stat()
+            return hashlib.sha256(line + f"{stat.st_size} {stat.st_mtime_ns}".encode()).digest()
+        except (ValueError, TypeError, AttributeError, OSError, RecursionError):
+            return hashlib.sha256(line).digest()
+
+
+class TableSource:
+    """Any table that ``datasets`` opens; images are stored in it, or are paths below ``root``."""
+
+    def __init__(self, table: datasets.Dataset, name: str, root: Path | None) -> None:
+        images = [c for c, f in table.features.items() if isinstance(f, datasets.Image)]
+        for column in images:
+            table = table.cast_column(column, datasets.Image(decode=False))
+        lists = [c for c, f in table.features.items() if isinstance(f, datasets.List) and isinstance(f.feature, datasets.Image)]
+        for column in lists:
+            table = table.cast_column(column, datasets.List(datasets.Image(decode=False)))
+        heavy = {*images, *lists}
+        self.table, self.name, self.root = table, name, root.resolve() if root else None
+        self._light = table.select_columns([c for c in table.column_names if c not in heavy]) if heavy else table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def columns(self) -> set[str]:
+        return set(self.table.column_names)
+
+    def peek(self, index: int) -> Record:
+        return dict(self._light[index])
+
+    def read(self, index: int) -> Record:
+        return dict(self.table[index])
+
+    def digest(self, index: int) -> bytes:
+        return hashlib.sha256(repr(sorted(self.table[index].items())).encode("utf-8", "surrogatepass")).digest()
+
+
+def open_source(config: BuildConfig) -> Source:
+    """The source that ``config.source`` names; ``SourceError`` with the remedy if there is none."""
+    path = Path(config.source)
+    try:
+        source = _open(config, path)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"cannot read {config.source!r}: {error}") from error
+    if len(source) == 0:
+        raise SourceError(f"{config.source!r} has no rows; nothing to build")
+    return source
+
+
+def _open(config: BuildConfig, path: Path) -> Source:
+    if path.is_dir():
+        if not (path / "dataset_info.json").exists() and not (path / "state.json").exists() and not (path / "dataset_dict.json").exists():
+            raise SourceError(f"the folder {path} was not saved by `datasets`; give the JSONL or Parquet file in it")
+        saved = datasets.load_from_disk(str(path))
+        return TableSource(_one_split(saved, config), path.name, config.image_root or path)
+    if path.suffix in (".jsonl", ".json", ".ndjson") or path.suffix == ".parquet":
+        if not path.exists():
+            raise SourceError(f"the file {path} does not exist")
+        if path.suffix != ".parquet":
+            return JsonlSource(path, config.image_root)
+        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=False)
+        return TableSource(table, path.stem, config.image_root or path.parent)
+    if path.exists() or path.suffix or path.is_absolute() or config.source.startswith("."):
+        raise SourceError(f"{config.source!r} is no JSONL or Parquet file, no folder saved by `datasets`, and no Hub id")
+    return TableSource(_one_split(datasets.load_dataset(config.source), config), config.source, config.image_root)
+
+
+def _one_split(loaded: datasets.Dataset | datasets.DatasetDict, config: BuildConfig) -> datasets.Dataset:
+    if isinstance(loaded, datasets.Dataset):
+        return loaded
+    if config.split not in loaded:
+        raise SourceError(f"{config.source!r} has the splits {', '.join(loaded)}; choose one with --split (now {config.split!r})")
+    return loaded[config.split]

@@ -1,0 +1,165 @@
+"""Shards on disk. A shard is done when its Parquet file and the record beside it agree; whatever else lies there is unfinished work.
+
+    DIR/data/train-00000.parquet      the dataset, one file a shard
+    DIR/rejects.parquet               every row that was dropped, with stage and reason
+    DIR/manifest.json                 configuration, models, counts and the hash of every file
+    DIR/.work/train-00000.json        what a shard was made from, its counts and rejects; deleted with no loss but time
+
+Files are written aside, flushed, and renamed, so ``kill -9`` leaves either the old state or the new one. No file holds a time or a path of
+this machine: the same inputs and configuration give the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.schema import FEATURES, Ledger, Reject
+
+ROWS_PER_GROUP = 100  # the Hub's viewer refuses large row groups of images
+_REJECT_COLUMNS = {name: pl.String for name in ("id", "stage", "reason", "detail", "row")}
+
+
+class StoreError(RuntimeError):
+    """The dataset folder cannot be used as it is; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What is known of a finished shard."""
+
+    name: str
+    key: str  # hash of inputs, configuration and code
+    file_sha256: str
+    rows: int
+    counts: dict[str, int]
+    rejects: list[dict[str, str]]
+
+
+def data_path(out: Path, shard: str) -> Path:
+    return out / "data" / f"{shard}.parquet"
+
+
+def _record_path(out: Path, shard: str) -> Path:
+    return out / ".work" / f"{shard}.json"
+
+
+def finished(out: Path, shard: str, key: str) -> ShardRecord | None:
+    """The record of a shard that was made from exactly these inputs and is intact on disk."""
+    try:
+        record = ShardRecord(**json.loads(_record_path(out, shard).read_text()))
+        intact = record.key == key and _file_sha256(data_path(out, shard)) == record.file_sha256
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if intact else None
+
+
+def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], ledger: Ledger) -> ShardRecord:
+    """Store a shard: first its data, then the record that declares it done."""
+    path = data_path(out, shard)
+    table = pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
+    _write_aside(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd"))
+    rejects = [asdict(r) for r in ledger.rejects]
+    record = ShardRecord(shard, key, _file_sha256(path), len(rows), dict(sorted(ledger.counts.items())), rejects)
+    _write_text(_record_path(out, shard), json.dumps(asdict(record)))
+    return record
+
+
+def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict[str, Any]:
+    """Write rejects and manifest, and remove shards of an earlier plan. Returns the manifest."""
+    names = {r.name for r in records}
+    for stale in [p for p in (out / "data").glob("*.parquet") if p.stem not in names]:
+        stale.unlink()
+        _record_path(out, stale.stem).unlink(missing_ok=True)
+    rejects = [reject for record in records for reject in record.rejects]
+    table = pl.DataFrame(rejects, schema=_REJECT_COLUMNS)
+    _write_aside(out / "rejects.parquet", lambda temporary: table.write_parquet(temporary))
+    counts = _sum_counts(records)
+    manifest = {
+        **about,
+        "rows": sum(r.rows for r in records),
+        "rejected": table.height,
+        "rejects": table.group_by("stage", "reason").len("rows").sort("stage", "reason").to_dicts(),
+        "counts": counts,
+        "shards": [{"file": f"data/{r.name}.parquet", "rows": r.rows, "sha256": r.file_sha256, "key": r.key} for r in records],
+    }
+    if counts["rows_in"] != manifest["rows"] + manifest["rejected"]:
+        raise StoreError(f"{counts['rows_in']} rows went in, {manifest['rows']} came out and {manifest['rejected']} were rejected")
+    _write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return manifest
+
+
+def _sum_counts(records: list[ShardRecord]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for record in records:
+        for name, value in record.counts.items():
+            total[name] = total.get(name, 0) + value
+    return dict(sorted(total.items()))
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    except FileNotFoundError:
+        raise StoreError(f"{out} has no manifest.json: it is no finished dataset. Run the build again; it resumes where it stopped") from None
+    except ValueError as error:
+        raise StoreError(f"{out / 'manifest.json'} is damaged ({error}). Run the build again; finished shards are reused") from error
+    return manifest
+
+
+def read_rejects(out: Path) -> list[Reject]:
+    return [Reject(**row) for row in pl.read_parquet(out / "rejects.parquet").to_dicts()]
+
+
+def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a finished dataset as plain dicts (images as ``{"bytes", "path"}``), a row group at a time."""
+    for shard in read_manifest(out)["shards"]:
+        file = pq.ParquetFile(out / shard["file"])
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=columns).to_pylist()
+
+
+@contextmanager
+def exclusive(out: Path) -> Iterator[None]:
+    """Only one build at a time may write a folder; the lock goes with the process, however it ends."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out} is a file; give a folder for the dataset")
+    (out / ".work").mkdir(parents=True, exist_ok=True)
+    (out / "data").mkdir(exist_ok=True)
+    with (out / ".work" / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another build is writing {out}; wait for it, or choose another folder") from None
+        for leftover in [*out.glob("*.tmp"), *out.glob("*/*.tmp")]:
+            leftover.unlink()
+        yield
+
+
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

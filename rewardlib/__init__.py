@@ -1,0 +1,1 @@
+"""Rewards and judges for multimodal RL. Imports nothing else of Sightline, and no torch."""

@@ -1,0 +1,262 @@
+"""A judge LLM behind any OpenAI-compatible endpoint, asked for JSON.
+
+One class, ``JudgeClient``, serves every part of Sightline that asks a language model: the annotator of ``labeling`` and the perception reward.
+It bounds concurrency, retries what is worth retrying (the ``openai`` client honours Retry-After), remembers replies, counts tokens and
+cost, and walks down a ladder of output formats, since servers differ in what they support:
+
+    JSON schema -> JSON object -> plain text with JSON in it, and one request to repair a reply that does not validate.
+
+A judge that cannot be reached or does not answer properly is a ``JudgeError``, never an empty or zero verdict.
+
+    client = JudgeClient(JudgeEndpoint(model="Qwen/Qwen2.5-32B-Instruct", base_url="http://localhost:8000/v1"))
+    replies = client.ask_all([JudgeRequest(system="...", user="...", schema=SCHEMA, check=parse)])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rewardlib.cache import ReplyCache, request_key
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+class JudgeError(Exception):
+    """The judge gave no usable reply. ``reason`` is one word for counting, the message says what happened."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[JudgeError], tuple[str, str]]:
+        return JudgeError, (self.reason, str(self))
+
+
+@dataclass(frozen=True)
+class JudgeEndpoint:
+    """Where the judge lives and how it is asked. Prices are dollars per million tokens; None means unknown."""
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float = 0.0
+    seed: int | None = 0
+    max_tokens: int = 2048
+    timeout: float = 120.0  # seconds for one attempt
+    retries: int = 4  # attempts after the first on 408, 409, 429, 5xx and connection errors
+    concurrency: int = 16
+    price_in: float | None = None
+    price_out: float | None = None
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """One question. ``check`` turns the parsed JSON into the caller's type and raises ``ValueError`` if it is not acceptable."""
+
+    system: str
+    user: str
+    schema: dict[str, Any]
+    check: Callable[[Any], Any] = lambda value: value
+
+
+@dataclass
+class Usage:
+    """What the judge has cost so far. ``cached`` requests are in ``requests`` but not in the tokens."""
+
+    requests: int = 0
+    cached: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None  # dollars, where prices are known
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_FORMATS = ("json_schema", "json_object", "text")
+
+
+@dataclass
+class JudgeClient:
+    """Asks many questions at once; safe to share between threads (each call has its own event loop and connection pool)."""
+
+    endpoint: JudgeEndpoint
+    cache: ReplyCache | None = None
+    usage: Usage = field(default_factory=Usage)
+    _format: int = 0  # the highest rung of the ladder that this server is known to accept
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def ask_all(self, requests: Sequence[JudgeRequest]) -> list[Any | JudgeError]:
+        """The checked reply, or the ``JudgeError``, of every request, in order. Not to be called inside a running event loop."""
+        return asyncio.run(self.ask_all_async(requests))
+
+    async def ask_all_async(self, requests: Sequence[JudgeRequest]) -> list[Any | JudgeError]:
+        from openai import AsyncOpenAI
+
+        # Local servers need no key, but the client insists on one.
+        key = os.environ.get(self.endpoint.api_key_env) or "none"
+        gate = asyncio.Semaphore(self.endpoint.concurrency)
+        async with AsyncOpenAI(
+            api_key=key, base_url=self.endpoint.base_url, timeout=self.endpoint.timeout, max_retries=self.endpoint.retries
+        ) as client:
+
+            async def one(request: JudgeRequest) -> Any | JudgeError:
+                async with gate:
+                    try:
+                        return await self._ask(client, request)
+                    except JudgeError as error:
+                        self._count(failed=1)
+                        return error
+
+            return list(await asyncio.gather(*(one(r) for r in requests)))
+
+    async def _ask(self, client: AsyncOpenAI, request: JudgeRequest) -> Any:
+        key = request_key(self._identity(request))
+        self._count(requests=1)
+        if self.cache is not None and (known := self.cache.get(key)) is not None:
+            self._count(cached=1)
+            return request.check(known["value"])
+        messages = [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
+        text = await self._complete(client, messages, request.schema)
+        try:
+            value = parse_json(text)
+            result = request.check(value)
+        except ValueError as problem:
+            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": _repair(problem)}]
+            text = await self._complete(client, messages, request.schema)
+            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {text[:200]!r}"):
+                value = parse_json(text)
+                result = request.check(value)
+        if self.cache is not None:
+            self.cache.put(key, {"value": value, "raw": text})
+        return result
+
+    def _identity(self, request: JudgeRequest) -> dict[str, Any]:
+        """All that decides the reply; where the server runs and how fast does not."""
+        e = self.endpoint
+        settings = {"model": e.model, "temperature": e.temperature, "seed": e.seed, "max_tokens": e.max_tokens}
+        return {**settings, "system": request.system, "user": request.user, "schema": request.schema}
+
+    async def _complete(self, client: AsyncOpenAI, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
+        """The reply's text, from the best output format that the server supports."""
+        from openai import BadRequestError, UnprocessableEntityError
+
+        for rung in range(self._format, len(_FORMATS)):
+            try:
+                return await self._request(client, messages, _FORMATS[rung], schema)
+            except (BadRequestError, UnprocessableEntityError) as error:
+                if rung + 1 == len(_FORMATS) or not _is_about_format(error):
+                    raise JudgeError("bad_request", f"the endpoint refused the request: {_brief(error)}") from error
+                self._format = max(self._format, rung + 1)  # do not ask this server in vain again
+            except _Runaway:
+                # Constrained decoding can loop on whitespace until the limit; a freer format usually ends.
+                if rung + 1 == len(_FORMATS):
+                    raise JudgeError("length", f"the reply did not end within {self.endpoint.max_tokens} tokens") from None
+        raise AssertionError("the ladder ends by returning or raising")
+
+    async def _request(self, client: AsyncOpenAI, messages: list[dict[str, str]], kind: str, schema: dict[str, Any]) -> str:
+        from openai import APIConnectionError, APIStatusError, APITimeoutError, BadRequestError, OpenAIError, UnprocessableEntityError
+
+        e = self.endpoint
+        extra = {} if kind == "text" else {"response_format": _response_format(kind, schema)}
+        if e.seed is not None:
+            extra["seed"] = e.seed
+        try:
+            reply = await client.chat.completions.create(
+                model=e.model, messages=messages, temperature=e.temperature, max_tokens=e.max_tokens, **extra
+            )
+        except (BadRequestError, UnprocessableEntityError):
+            raise
+        except APITimeoutError as error:
+            raise JudgeError("timeout", f"no reply from {e.base_url or 'the endpoint'} within {e.timeout:g} s, {e.retries} retries") from error
+        except APIConnectionError as error:
+            raise JudgeError("connection", f"cannot reach {e.base_url or 'the endpoint'}: {_brief(error)}") from error
+        except APIStatusError as error:
+            raise JudgeError(f"http_{error.status_code}", f"the endpoint answered {error.status_code}: {_brief(error)}") from error
+        except (OpenAIError, ValueError) as error:
+            raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error)}") from error
+        return self._text_of(reply)
+
+    def _text_of(self, reply: Any) -> str:
+        """The text of a chat completion; raises on a refusal, an empty reply or one that was cut off."""
+        choices = getattr(reply, "choices", None)
+        if not choices:
+            raise JudgeError("empty", "the endpoint returned no choices")
+        if (usage := getattr(reply, "usage", None)) is not None:
+            self._count(prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0)
+        message, finish = choices[0].message, choices[0].finish_reason
+        if getattr(message, "refusal", None):
+            raise JudgeError("refusal", f"the judge refused: {message.refusal[:200]}")
+        if finish == "content_filter":
+            raise JudgeError("refusal", "the endpoint's content filter stopped the reply")
+        if finish == "length":
+            raise _Runaway
+        if not (message.content or "").strip():
+            raise JudgeError("empty", "the judge returned an empty reply")
+        return str(message.content)
+
+    def _count(self, **increments: int) -> None:
+        with self._lock:
+            for name, n in increments.items():
+                setattr(self.usage, name, getattr(self.usage, name) + n)
+            e, u = self.endpoint, self.usage
+            if e.price_in is not None and e.price_out is not None:
+                u.cost = (u.prompt_tokens * e.price_in + u.completion_tokens * e.price_out) / 1e6
+
+
+class _Runaway(Exception):
+    """The reply hit the token limit."""
+
+
+@contextmanager
+def _as_judge_error(reason: str, message: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise JudgeError(reason, f"{message} ({error})") from error
+
+
+def _response_format(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    if kind == "json_object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
+
+
+def _is_about_format(error: Exception) -> bool:
+    return re.search(r"response_format|json_schema|json_object|schema|structured|guided", str(error), re.I) is not None
+
+
+def _repair(problem: Exception) -> str:
+    return f"Your reply cannot be used: {problem}. Answer again with the JSON object only, nothing before or after it."
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value in a model's reply: bare, in a code fence, or the first balanced object in prose. ``ValueError`` if there is none."""
+    stripped = text.strip()
+    fenced = re.search(r"```(?:json)?\s*(.*?)```", stripped, re.S)
+    for candidate in (stripped, fenced.group(1) if fenced else ""):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    decoder = json.JSONDecoder()
+    for match in re.finditer(r"\{", stripped):
+        try:
+            return decoder.raw_decode(stripped, match.start())[0]
+        except ValueError:
+            continue
+    raise ValueError("it holds no JSON object")
