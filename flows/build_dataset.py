@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import tyro
 import yaml
@@ -28,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flows.summary import funnel_rows, print_summary
 from pipelines import store
 from pipelines.build import STAGES, about, build, build_shard
+from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
 from pipelines.console import console, failing_clearly
 from pipelines.gallery import write_gallery
@@ -60,6 +62,7 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
         records = _label_all(shards, config)
         manifest = store.finish(config.out, records, about(config, load_models(config)))
     write_gallery(config.out)
+    write_card(config.out)
     create_table_artifact([dict(zip(("stage", "rows"), row, strict=True)) for row in funnel_rows(manifest)], key="build-dataset-rows")
     create_markdown_artifact(_rejects_markdown(manifest), key="build-dataset-rejects")
     return str(config.out)
@@ -67,7 +70,7 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
 
 def _label_all(shards: Sequence[Shard], config: BuildConfig) -> list[store.ShardRecord]:
     """The records of all shards, ``config.workers`` at a time; one that fails does not keep the others from finishing."""
-    progress = create_progress_artifact(0.0, key="build-dataset-progress", description="Shards done")
+    progress = cast(UUID, create_progress_artifact(0.0, key="build-dataset-progress", description="Shards done"))
     records: list[store.ShardRecord] = []
     for start in range(0, len(shards), config.workers):
         running = [label_shard.submit(shard, config) for shard in shards[start : start + config.workers]]
@@ -89,6 +92,7 @@ def build_here(config: BuildConfig) -> dict[str, Any]:
         bars = {stage: bar.add_task(stage, total=total) for stage in STAGES}
         manifest = build(config, progress=lambda stage, rows: bar.advance(bars[stage], rows))
     write_gallery(config.out)
+    write_card(config.out)
     return manifest
 
 
@@ -114,7 +118,8 @@ def _options(config: BuildConfig) -> dict[str, Any]:
 
 def parse(arguments: Sequence[str]) -> BuildConfig:
     """Flags over the YAML file of ``--config`` over the defaults."""
-    arguments, given = list(arguments), {}
+    arguments = list(arguments)
+    given: dict[str, Any] = {}
     if "--config" in arguments:
         at = arguments.index("--config")
         file = Path(arguments[at + 1]) if at + 1 < len(arguments) else Path("--config")

@@ -104,9 +104,7 @@ class LLMAnnotator:
             for question, trace in traces
         ]
         replies = self.client.ask_all(requests)
-        return [
-            reply if isinstance(reply, JudgeError) else verify(reply, trace) for reply, (_, trace) in zip(replies, traces, strict=True)
-        ]
+        return [reply if isinstance(reply, JudgeError) else verify(reply, trace) for reply, (_, trace) in zip(replies, traces, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         e = self.client.endpoint

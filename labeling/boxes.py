@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 
@@ -30,12 +30,12 @@ class Detector(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
-def iou_matrix(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+def iou_matrix(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of xyxy boxes, (len(a), len(b))."""
-    a, b = np.asarray(a, float).reshape(-1, 4), np.asarray(b, float).reshape(-1, 4)
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    one, other = np.asarray(a, float).reshape(-1, 4), np.asarray(b, float).reshape(-1, 4)
+    low, high = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
     inter = np.clip(high - low, 0, None).prod(2)
-    areas = [np.clip(x[:, 2:] - x[:, :2], 0, None).prod(1) for x in (a, b)]
+    areas = [np.clip(x[:, 2:] - x[:, :2], 0, None).prod(1) for x in (one, other)]
     return inter / np.maximum(areas[0][:, None] + areas[1][None, :] - inter, 1e-9)
 
 

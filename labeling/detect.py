@@ -1,8 +1,8 @@
 """Grounding DINO through transformers: where are the things that a phrase names?
 
-What it does differently from the published pipelines: each phrase is scored over its own token span (the mean of the span's probabilities, as
-Grounding DINO's COCO evaluation does), never by decoding text; long phrase lists are chunked, never cut; a phrase that is not in the image
-yields nothing instead of the whole image.
+What it does differently from the published pipelines: each phrase is scored over its own token span (the mean of the span's
+probabilities, as Grounding DINO's COCO evaluation does), never by decoding text; long phrase lists are chunked, never cut; a phrase that
+is not in the image yields nothing instead of the whole image.
 
     detector = GroundingDinoDetector.from_pretrained("IDEA-Research/grounding-dino-base")
     found = detector.detect([image], [["black square", "red circle"]])[0]
@@ -28,17 +28,18 @@ class GroundingDinoDetector:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         processor: Any,
         *,
-        threshold: float = 0.35,
+        threshold: float = 0.25,
         nms_iou: float = 0.7,
         max_area: float = 0.95,
         batch_size: int = 8,
         name: str = "custom",
         revision: str | None = None,
     ) -> None:
-        """``max_area``: a box that covers more of the image than this is an evasion, not a finding, unless it scores twice the threshold."""
+        """``max_area``: a box that covers more of the image than this is an evasion, not a finding, unless it scores twice the
+        threshold."""
         self.model, self.processor = model.eval(), processor
         self.threshold, self.nms_iou, self.max_area, self.batch_size = threshold, nms_iou, max_area, batch_size
         self.name, self.revision = name, revision
@@ -93,10 +94,11 @@ class GroundingDinoDetector:
         threshold: float,
         originals: dict[str, str],
     ) -> Iterator[Detection]:
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / (size[0] * size[1])
+        pixels = boxes.astype(np.float64).round(2)
+        areas = (pixels[:, 2] - pixels[:, 0]) * (pixels[:, 3] - pixels[:, 1]) / (size[0] * size[1])
         needed = np.where(areas > self.max_area, 2 * self.threshold, threshold)
         for query, p in zip(*np.nonzero((scores >= needed[:, None]) & (areas > 0)[:, None]), strict=True):
-            x0, y0, x1, y1 = (round(float(v), 2) for v in boxes[query])
+            x0, y0, x1, y1 = pixels[query].tolist()
             yield Detection(originals[prompt.phrases[p]], (x0, y0, x1, y1), round(float(scores[query, p]), 4))
 
 

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 
 Mask = NDArray[np.bool_]
 Box = Sequence[float]
+MAX_PIXELS = 2**30  # a larger claimed size is damage, and would exhaust memory when decoded
 
 
 def encode(mask: Mask) -> dict[str, Any]:
@@ -26,8 +27,10 @@ def decode(rle: dict[str, Any]) -> Mask:
     """The mask of an encoding; ``ValueError`` if it is not one."""
     try:
         height, width = (int(v) for v in rle["size"])
+        if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
+            raise ValueError(f"its size is {height}x{width}")
         mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
-    except (KeyError, TypeError, ValueError, AttributeError, UnicodeEncodeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a COCO run-length encoding: {str(rle)[:100]!r} ({error})") from error
     if mask.shape != (height, width):
         raise ValueError(f"run-length encoding decodes to {mask.shape}, but says {(height, width)}")

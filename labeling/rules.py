@@ -1,7 +1,8 @@
 """An annotator without a model: reads objects out of plain descriptive English.
 
-It knows colours, sizes and the nouns of simple pictures, takes noun phrases such as "two small red circles" apart, and notices when the writer
-says that something is *not* there. It is the embedded default, so that everything runs offline; for free-form traces use a judge LLM.
+It knows colours, sizes and the nouns of simple pictures, takes noun phrases such as "two small red circles" apart, and notices when the
+writer says that something is *not* there. It is the embedded default, so that everything runs offline; for free-form traces use a judge
+LLM.
 """
 
 from __future__ import annotations
@@ -15,20 +16,166 @@ from rewardlib.judge import JudgeError
 
 RULES_VERSION = "rules-1"
 
-COLORS = "black white grey gray red green blue yellow orange purple pink brown cyan magenta violet dark light".split()
-SIZES = "small medium large big tiny little tall short long wide narrow".split()
-LOOKS = "shaded dashed dotted striped solid filled empty isosceles equilateral right-angled horizontal vertical curved wooden round".split()
-NOUNS = """
-    arrow axis ball bar barrel bicycle bird block boat book bottle box building bus button cake candle car card cat chair circle clock coin
-    cone container cross cube cup cylinder diamond dice dog door dot ellipse face fence figure fish flag flower fruit girl boy glass graph
-    grid hat heart hexagon house key kite ladder leaf letter lamp line lollipop man map marble number octagon oval parallelogram path pentagon
-    person photo picture plant plate point polygon pyramid ray rectangle rhombus ribbon ring road rope ruler scale sector segment semicircle
-    shape sheet sign sphere spinner square star stick strip table tile tower trapezoid tree triangle wall wheel window woman
-""".split()
-NUMBERS = "one two three four five six seven eight nine ten eleven twelve several".split()
+COLORS = [
+    "black",
+    "white",
+    "grey",
+    "gray",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "orange",
+    "purple",
+    "pink",
+    "brown",
+    "cyan",
+    "magenta",
+    "violet",
+    "dark",
+    "light",
+]
+SIZES = ["small", "medium", "large", "big", "tiny", "little", "tall", "short", "long", "wide", "narrow"]
+LOOKS = [
+    "shaded",
+    "dashed",
+    "dotted",
+    "striped",
+    "solid",
+    "filled",
+    "empty",
+    "isosceles",
+    "equilateral",
+    "right-angled",
+    "horizontal",
+    "vertical",
+    "curved",
+    "wooden",
+    "round",
+]
+NOUNS = [
+    "arrow",
+    "axis",
+    "ball",
+    "bar",
+    "barrel",
+    "bicycle",
+    "bird",
+    "block",
+    "boat",
+    "book",
+    "bottle",
+    "box",
+    "building",
+    "bus",
+    "button",
+    "cake",
+    "candle",
+    "car",
+    "card",
+    "cat",
+    "chair",
+    "circle",
+    "clock",
+    "coin",
+    "cone",
+    "container",
+    "cross",
+    "cube",
+    "cup",
+    "cylinder",
+    "diamond",
+    "dice",
+    "dog",
+    "door",
+    "dot",
+    "ellipse",
+    "face",
+    "fence",
+    "figure",
+    "fish",
+    "flag",
+    "flower",
+    "fruit",
+    "girl",
+    "boy",
+    "glass",
+    "graph",
+    "grid",
+    "hat",
+    "heart",
+    "hexagon",
+    "house",
+    "key",
+    "kite",
+    "ladder",
+    "leaf",
+    "letter",
+    "lamp",
+    "line",
+    "lollipop",
+    "man",
+    "map",
+    "marble",
+    "number",
+    "octagon",
+    "oval",
+    "parallelogram",
+    "path",
+    "pentagon",
+    "person",
+    "photo",
+    "picture",
+    "plant",
+    "plate",
+    "point",
+    "polygon",
+    "pyramid",
+    "ray",
+    "rectangle",
+    "rhombus",
+    "ribbon",
+    "ring",
+    "road",
+    "rope",
+    "ruler",
+    "scale",
+    "sector",
+    "segment",
+    "semicircle",
+    "shape",
+    "sheet",
+    "sign",
+    "sphere",
+    "spinner",
+    "square",
+    "star",
+    "stick",
+    "strip",
+    "table",
+    "tile",
+    "tower",
+    "trapezoid",
+    "tree",
+    "triangle",
+    "wall",
+    "wheel",
+    "window",
+    "woman",
+]
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "several"]
 IRREGULAR = {"axes": "axis", "boxes": "box", "buses": "bus", "crosses": "cross", "glasses": "glass", "leaves": "leaf", "people": "person",
              "men": "man", "women": "woman", "rhombuses": "rhombus", "axises": "axis", "dishes": "dish", "branches": "branch"}  # fmt: skip
-_CONTAINERS = {"box", "picture", "photo", "figure", "image", "scale", "number", "shape"}  # places and whole images, not evidence, when unadorned
+_CONTAINERS = {
+    "box",
+    "picture",
+    "photo",
+    "figure",
+    "image",
+    "scale",
+    "number",
+    "shape",
+}  # places and whole images, not evidence, when unadorned
 
 _ADJECTIVE = "|".join([*COLORS, *SIZES, *LOOKS])
 _NOUN = "|".join([*(f"{n}e?s?" for n in NOUNS), *IRREGULAR])
@@ -37,8 +184,11 @@ _PHRASE = re.compile(
     rf"(?:(?P<label>(?:letter|number)\s+[\"'“]?(?-i:[A-Z]|\d+)\b)|(?P<noun>{_NOUN})\b)",
     re.I,
 )
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+|\n|$)")
+_SENTENCE = re.compile(r"(?:(?!\n\s*[\n*•-]|[.!?]).)+", re.S)  # ends at punctuation, a blank line or a bullet
 _NEGATION = re.compile(r"\b(?:no|without|neither|nor|(?:not|n't)\s+(?:see\s+)?(?:an?|any))\b[^,;]*$", re.I)
+_CONCLUSION = re.compile(
+    r"\s*(?:so|therefore|thus|hence|that makes|that settles)\b|.*\banswer\b", re.I
+)  # says what follows, not what is seen
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|$)|\\boxed\{[^{}]*\}|</?\w+>", re.S | re.I)
 
 
@@ -58,6 +208,8 @@ def facts_of(trace: str) -> Iterator[Fact]:
     """The facts of a trace in reading order. Tags and the final answer are blanked, so that offsets stay those of the trace."""
     readable = _ANSWER.sub(lambda m: " " * len(m.group()), trace)
     for sentence in _SENTENCE.finditer(readable):
+        if _CONCLUSION.match(sentence.group()):
+            continue
         found = [(m, phrase) for m in _PHRASE.finditer(sentence.group()) if (phrase := _phrase(m))]
         for match, phrase in found:
             head = sentence.group()[: found[0][0].start()]

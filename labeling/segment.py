@@ -1,7 +1,7 @@
 """Masks from boxes with SAM: through transformers by default, or Meta's ``segment-anything`` package.
 
-Both backends answer the same call: an image and its boxes in, one cleaned mask per box out. A mask that contradicts its box (empty, or hardly
-inside it) is replaced by the box itself, and ``source`` says so.
+Both backends answer the same call: an image and its boxes in, one cleaned mask per box out. A mask that contradicts its box (empty, or
+hardly inside it) is replaced by the box itself, and ``source`` says so.
 
     segmenter = TransformersSegmenter.from_pretrained("facebook/sam-vit-base")
     segments = segmenter.segment(image, [(10, 20, 60, 80)])

@@ -1,9 +1,9 @@
 """The build: plan shards, label each, write the manifest. No Prefect here; ``flows.build_dataset`` runs the same three functions as tasks.
 
-    from pipelines.build import build
-    from pipelines.config import BuildConfig
+from pipelines.build import build
+from pipelines.config import BuildConfig
 
-    manifest = build(BuildConfig(source="rows.jsonl", out="dataset", license="cc-by-4.0"))
+manifest = build(BuildConfig(source="rows.jsonl", out="dataset", license="cc-by-4.0"))
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines import steps, store
 from pipelines.config import BuildConfig
-from pipelines.ingest import Shard, ingest, plan
+from pipelines.ingest import Shard, ingest, plan, record_digest
 from pipelines.models import Models, code_version, load_models
 from pipelines.schema import SCHEMA_VERSION, Ledger
 from pipelines.sources import Source, open_source
@@ -80,7 +80,7 @@ def shard_key(shard: Shard, source: Source, config: BuildConfig, models: Models)
     """Hash of everything that a shard's contents depend on."""
     digest = hashlib.sha256(repr([SCHEMA_VERSION, source.name, sorted(models.provenance(config).items())]).encode())
     for index in shard.indices:
-        digest.update(source.digest(index))
+        digest.update(record_digest(source, index, config))
         digest.update(repr((index, shard.duplicates.get(index))).encode())
     return digest.hexdigest()
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from labeling.counterfactual import Fill, Shape
 
+SPLIT_NAME = r"^\w+(\.\w+)*$"  # what `datasets` accepts
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,7 +57,7 @@ class DetectorConfig(_Strict):
     """A Hub id or a local folder."""
     revision: str | None = None
     """A Hub revision, for exact reproduction."""
-    threshold: float = Field(0.3, gt=0, lt=1)
+    threshold: float = Field(0.25, gt=0, lt=1)
     """Lowest score of a finding."""
     nms_iou: float = Field(0.7, gt=0, le=1)
     """Overlap above which two findings are the same object."""
@@ -99,7 +100,7 @@ class BuildOptions(_Strict):
     """Where the source names its columns otherwise: {"question": "problem"}."""
     image_root: Path | None = None
     """Folder that relative image paths start from; the source file's own by default."""
-    split: str = "train"
+    split: str = Field("train", pattern=SPLIT_NAME)
     """Split of rows that do not name one; also the Hub split that is read."""
     limit: int | None = Field(None, ge=1)
     """Use the first rows only."""
@@ -135,14 +136,21 @@ class BuildConfig(BuildOptions):
 
     def decisive(self) -> dict[str, Any]:
         """The settings that a row's labels depend on; where things lie and how many hands work does not."""
-        elsewhere = {"source", "out", "workers", "limit", "image_root"}
+        elsewhere = {"source", "out", "workers", "limit", "image_root", "device"}
         settings = self.model_dump(mode="json", exclude=elsewhere)
         for name in ("base_url", "api_key_env", "timeout", "retries", "concurrency", "price_in", "price_out"):
             del settings["annotator"][name]
+        for model in ("detector", "segmenter"):  # a dataset does not tell where on some machine its models lay
+            settings[model]["name"] = public_name(settings[model]["name"])
         return settings
 
     def sha256(self) -> str:
         return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+
+def public_name(name: str) -> str:
+    """A model's name as a dataset may show it: of an absolute path only the last part."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def find_checkpoint(name: str) -> str:

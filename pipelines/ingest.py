@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labeling import masks
-from pipelines.config import BuildConfig
+from pipelines.config import SPLIT_NAME, BuildConfig
 from pipelines.images import normalize
 from pipelines.schema import Item, Ledger, Rejected
 from pipelines.sources import Record, Source, SourceError
@@ -43,12 +44,14 @@ def plan(source: Source, config: BuildConfig) -> list[Shard]:
         try:
             record = rename(source.peek(index), config)
             split = str(record.get("split") or config.split)
+            if not re.match(SPLIT_NAME, split):
+                split = config.split  # rejected when the shard is built
             if (key := row_id(record, source, index)) in first_seen:
                 duplicates[index] = first_seen[key]
             first_seen.setdefault(key, index)
         except Rejected:
             pass  # reported when the shard is built
-        splits.setdefault(split if split.replace("-", "_").isidentifier() else config.split, []).append(index)
+        splits.setdefault(split, []).append(index)
     return [
         Shard(f"{split}-{n:05d}", split, part, {i: duplicates[i] for i in part if i in duplicates})
         for split, indices in splits.items()
@@ -67,7 +70,7 @@ def _require_columns(source: Source, config: BuildConfig) -> None:
     if missing := sorted(named - present):
         raise SourceError(
             f"{config.source!r} has no column {', '.join(missing)}; it has {', '.join(sorted(present)) or 'none'}. "
-            'If they are named otherwise, say so: --columns question problem (in YAML, columns: {question: problem})'
+            "If they are named otherwise, say so: --columns question problem (in YAML, columns: {question: problem})"
         )
     if config.license is None and config.columns.get("license", "license") not in present:
         raise SourceError(
@@ -83,17 +86,33 @@ def rename(record: Record, config: BuildConfig) -> Record:
 
 
 def row_id(record: Record, source: Source, index: int) -> str:
-    return str(record.get("id") or f"{source.name.replace('/', '--')}-{index:07d}")
+    if record.get("id") in (None, ""):
+        return f"{source.name.replace('/', '--')}-{index:07d}"
+    return _text(record["id"], "id")
+
+
+def record_digest(source: Source, index: int, config: BuildConfig) -> bytes:
+    """Changes whenever a record does, or the image file that it names."""
+    digest = hashlib.sha256(source.raw(index))
+    try:
+        image = rename(source.peek(index), config).get("image")
+        path = image[0] if isinstance(image, list) and image else image.get("path") if isinstance(image, dict) else image
+        if isinstance(path, str) and source.root is not None:
+            stat = (source.root / path).stat()
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    except (Rejected, OSError, ValueError):
+        pass  # such a row is rejected, for what it says alone
+    return digest.digest()
 
 
 def ingest(shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) -> list[Item]:
     """The usable rows of a shard; the others are in the ledger."""
     items = []
     for index in shard.indices:
-        record: Record = {"id": f"row {index + 1}"}
+        record: Record = {"id": f"row {index + 1}", "raw": source.raw(index)[:10_000].decode("utf-8", "backslashreplace")}
         try:
-            record = rename(source.read(index), config)
-            record["id"] = row_id(record, source, index)
+            given = rename(source.read(index), config)
+            record = {**given, "id": row_id(given, source, index)}
             if index in shard.duplicates:
                 raise Rejected("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
             items.append(_item(record, shard, source, config, ledger))
@@ -107,9 +126,11 @@ def _item(record: Record, shard: Shard, source: Source, config: BuildConfig, led
     for name in ("image", "question", "answer"):
         if record.get(name) in (None, "", []):
             raise Rejected(f"no {name}", f"the column {config.columns.get(name, name)!r} is missing or empty")
+    if not re.match(SPLIT_NAME, str(record.get("split") or config.split)):
+        raise Rejected("bad split", f"{record['split']!r} is no split name; use letters, digits and underscores")
     image, data = normalize(image_bytes(record["image"], source.root))
     traces = list(_traces(record.get("traces"), ledger))
-    regions = [_region(i, r, image.width, image.height) for i, r in enumerate(record.get("regions") or [])]
+    regions = [_region(i, r, image.width, image.height) for i, r in enumerate(_list(record, "regions"))]
     if not traces and not regions:
         raise Rejected("no usable trace", "every trace is empty, too long or broken, and no regions are given")
     row = {
@@ -122,7 +143,7 @@ def _item(record: Record, shard: Shard, source: Source, config: BuildConfig, led
         "height": image.height,
         "image_sha256": hashlib.sha256(data).hexdigest(),
         "question": _text(record["question"], "question"),
-        "choices": [_text(c, "choices") for c in record.get("choices") or []],
+        "choices": [_text(c, "choices") for c in _list(record, "choices")],
         "answer": _text(record["answer"], "answer"),
         "traces": traces,
         "annotations": [],
@@ -130,6 +151,13 @@ def _item(record: Record, shard: Shard, source: Source, config: BuildConfig, led
         "counterfactuals": [],
     }
     return Item(row, image)
+
+
+def _list(record: Record, name: str) -> list[Any]:
+    value = record.get(name)
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise Rejected(f"bad {name}", f"{name} is {value!r:.80}, expected a list")
+    return list(value or [])
 
 
 def _text(value: Any, name: str) -> str:
@@ -148,7 +176,7 @@ def image_bytes(value: Any, root: Path | None) -> bytes:
     if isinstance(value, (list, tuple)) and value:
         value = value[0]
     if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -158,11 +186,15 @@ def image_bytes(value: Any, root: Path | None) -> bytes:
     try:
         path = (root / value).resolve()
         if not path.is_relative_to(root):
-            raise Rejected("path outside the image folder", f"{value!r} leads out of {root.name}/; use paths below it or another --image-root")
+            raise Rejected(
+                "path outside the image folder", f"{value!r} leads out of {root.name}/; use paths below it or another --image-root"
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise Rejected("missing image", f"the file {value!r} does not exist in {root.name}/") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Rejected("unreadable image", f"{value!r}: {error.strerror}") from error
+    except ValueError as error:
         raise Rejected("unreadable image", f"{value!r}: {error}") from error
 
 
@@ -189,18 +221,19 @@ def _region(n: int, given: Any, width: int, height: int) -> dict[str, Any]:
         raise Rejected("bad region", f"regions[{n}] is {given!r:.80}, expected an object with a bbox")
     try:
         x0, y0, x1, y1 = (float(v) for v in given["bbox"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Rejected("bad region", f"regions[{n}].bbox is {given['bbox']!r:.80}, expected four numbers x0, y0, x1, y1") from error
-    clipped = (max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1))
+    clipped = tuple(round(v, 2) for v in (max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)))
     if not all(map(math.isfinite, (x0, y0, x1, y1))) or clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        raise Rejected("bad region", f"regions[{n}].bbox {given['bbox']} covers nothing of the {width}x{height} image (xyxy pixels expected)")
-    flags = [] if clipped == (x0, y0, x1, y1) else ["clipped"]
-    mask = _given_mask(n, given.get("mask"), width, height)
+        raise Rejected("bad region", f"regions[{n}].bbox {given['bbox']} covers nothing of the {width}x{height} image (xyxy expected)")
+    inside = x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
+    flags = [] if inside else ["clipped"]
+    mask = _given_mask(n, given.get("mask"), clipped, width, height)
     return {
         "region_id": f"r{n}",
         "annotation_ids": [],
         "phrase": _text(given.get("phrase") or given.get("label") or "", f"regions[{n}].phrase"),
-        "bbox": [round(v, 2) for v in clipped],
+        "bbox": list(clipped),
         "score": None,
         "mask": mask,
         "mask_score": None,
@@ -209,12 +242,15 @@ def _region(n: int, given: Any, width: int, height: int) -> dict[str, Any]:
     }
 
 
-def _given_mask(n: int, rle: Any, width: int, height: int) -> dict[str, Any] | None:
+def _given_mask(n: int, rle: Any, box: masks.Box, width: int, height: int) -> dict[str, Any] | None:
     if rle is None:
         return None  # the segmenter draws it
     try:
-        if masks.decode(rle).shape == (height, width):
-            return {"size": [height, width], "counts": rle["counts"]}
+        mask = masks.decode(rle)
     except ValueError as error:
         raise Rejected("bad region", f"regions[{n}].mask: {error}") from error
-    raise Rejected("bad region", f"regions[{n}].mask has the size {rle['size']}, the image {[height, width]} (height, width)")
+    if mask.shape != (height, width):
+        raise Rejected("bad region", f"regions[{n}].mask has the size {rle['size']}, the image {[height, width]} (height, width)")
+    if not (mask & masks.from_box(box, height, width)).any():
+        raise Rejected("bad region", f"regions[{n}].mask does not overlap its box {list(box)}")
+    return {"size": [height, width], "counts": rle["counts"]}

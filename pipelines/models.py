@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from labeling.boxes import Detector
 from labeling.detect import GroundingDinoDetector
 from labeling.rules import RuleAnnotator
 from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter
-from pipelines.config import AnnotatorConfig, BuildConfig, DetectorConfig, SegmenterConfig, find_checkpoint
+from pipelines.config import AnnotatorConfig, BuildConfig, DetectorConfig, SegmenterConfig, find_checkpoint, public_name
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint
 
@@ -68,7 +70,7 @@ def _load_detector(config: DetectorConfig, device: str) -> Detector:
     settings = {"threshold": config.threshold, "nms_iou": config.nms_iou, "batch_size": config.batch_size}
     with _explained("detector", config.name):
         detector = GroundingDinoDetector.from_pretrained(path, revision=config.revision, device=device, **settings)
-    detector.name, detector.revision = config.name, local_revision(path) or detector.revision
+    detector.name, detector.revision = public_name(config.name), local_revision(path) or detector.revision
     return detector
 
 
@@ -79,25 +81,21 @@ def _load_segmenter(config: SegmenterConfig, device: str) -> Segmenter:
         if config.backend == "segment-anything":
             return SegmentAnythingSegmenter.from_checkpoint(path, kind=config.kind, device=device)
         segmenter = TransformersSegmenter.from_pretrained(path, revision=config.revision, device=device)
-    segmenter.name, segmenter.revision = config.name, local_revision(path) or segmenter.revision
+    segmenter.name, segmenter.revision = public_name(config.name), local_revision(path) or segmenter.revision
     return segmenter
 
 
-class _explained:
+@contextmanager
+def _explained(role: str, name: str) -> Iterator[None]:
     """Turns whatever a loader raises into one sentence with a remedy."""
-
-    def __init__(self, role: str, name: str) -> None:
-        self.role, self.name = role, name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
-            message = " ".join(str(error).split())[:300]
-            raise ModelError(
-                f"cannot load the {self.role} {self.name!r}: {message}. Give a Hub id that this machine can reach or has in its cache, "
-                f"or a local folder with --{self.role}.name"
-            ) from error
+    try:
+        yield
+    except Exception as error:
+        message = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"cannot load the {role} {name!r}: {message}. Give a Hub id that this machine can reach or has in its cache, "
+            f"or a local folder with --{role}.name"
+        ) from error
 
 
 @functools.cache

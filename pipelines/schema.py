@@ -129,6 +129,6 @@ class Ledger:
     rejects: list[Reject] = field(default_factory=list)
 
     def reject(self, row: dict[str, Any], stage: str, reason: str, detail: str) -> None:
-        kept = {name: row[name] for name in ("question", "choices", "answer", "traces", "annotations") if name in row}
+        kept = {name: row[name] for name in ("raw", "question", "choices", "answer", "traces", "annotations") if name in row}
         text = json.dumps(kept, ensure_ascii=True, default=str)
         self.rejects.append(Reject(str(row.get("id", "")), stage, reason, detail, text))

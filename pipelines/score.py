@@ -2,9 +2,9 @@
 
     python -m pipelines.score DIR --gold ROWS.jsonl
 
-The gold file is JSONL with ``id`` and, where it has them, ``gold_regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask`` RLE) and traces
-with ``reported_correct``. Regions match within a phrase, greedily by IoU, at IoU 0.5 or more. A row that the build rejected counts with all
-its gold regions missed: a labeller cannot gain by dropping hard rows. Prints a table, then one line of JSON.
+The gold file is JSONL with ``id`` and, where it has them, ``gold_regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask`` RLE) and
+traces with ``reported_correct``. Regions match within a phrase, greedily by IoU, at IoU 0.5 or more. A row that the build rejected
+counts with all its gold regions missed: a labeller cannot gain by dropping hard rows. Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ def score(out: Path, gold: Path) -> Tally:
     tally = Tally()
     for truth in _read_gold(gold):
         row = built.get(str(truth["id"]))
-        if "gold_regions" in truth:
+        if truth.get("gold_regions") is not None:
             tally.not_built += row is None
             match_regions(row["regions"] if row else [], truth["gold_regions"], tally)
         labelled = row or rejected.get(str(truth["id"]), {})
-        _compare_traces(str(truth["id"]), labelled.get("traces", []), truth.get("traces", []), tally)
+        _compare_traces(str(truth["id"]), labelled.get("traces") or [], truth.get("traces") or [], tally)
     return tally
 
 
 def _read_gold(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise GoldError(f"cannot read the gold file {path}: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -85,8 +85,14 @@ def _read_gold(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
                 row["id"]
+                for region in row.get("gold_regions") or []:
+                    _, _, _, _ = map(float, region["bbox"])
+                    str.lower(region["phrase"])
             except (ValueError, KeyError, TypeError) as error:
-                raise GoldError(f"{path}, row {number}: no JSON object with an id ({error!r})") from error
+                raise GoldError(
+                    f"{path}, row {number}: {error!r}; expected an object with an id, "
+                    "and gold_regions with phrase and bbox [x0, y0, x1, y1]"
+                ) from error
             yield row
 
 
@@ -98,7 +104,7 @@ def match_regions(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, 
     same = np.array([[normalize_phrase(p["phrase"]) == normalize_phrase(g["phrase"]) for g in gold] for p in predicted], bool)
     overlap = np.where(same.reshape(overlap.shape), overlap, 0)
     while overlap.size and overlap.max() >= MATCH_IOU:
-        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        i, j = map(int, np.unravel_index(overlap.argmax(), overlap.shape))
         tally.matched += 1
         tally.box_ious.append(float(overlap[i, j]))
         if gold[j].get("mask"):
@@ -107,7 +113,8 @@ def match_regions(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, 
 
 
 def _compare_traces(row_id: str, ours: Sequence[dict[str, Any]], reported: Sequence[dict[str, Any]], tally: Tally) -> None:
-    verdicts = {t["trace_id"]: t.get("correct") for t in ours}
+    # A row that ingest rejected still has its traces as they came, unjudged.
+    verdicts = {t["trace_id"]: t.get("correct") for t in ours if isinstance(t, dict) and "trace_id" in t}
     for n, trace in enumerate(reported):
         if isinstance(trace, dict) and trace.get("reported_correct") is not None:
             verdict = bool(verdicts.get(f"t{n}"))  # a trace that was dropped has not been found correct
@@ -130,7 +137,9 @@ def main(dir: Annotated[Path, tyro.conf.Positional], gold: Path) -> None:
     shown = {k: "-" if v is None else f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for k, v in figures.items()}
     console.print(table(f"{dir} against {gold.name}", ["", ""], [[name.replace("_", " "), value] for name, value in shown.items()]))
     for row_id, trace, ours, reported in tally.disagreements:
-        console.print(f"  {row_id} {trace}: checked {'right' if ours else 'wrong'}, reported {'right' if reported else 'wrong'}", markup=False)
+        console.print(
+            f"  {row_id} {trace}: checked {'right' if ours else 'wrong'}, reported {'right' if reported else 'wrong'}", markup=False
+        )
     print(json.dumps(figures))
 
 

@@ -1,18 +1,17 @@
 """Where rows come from: JSONL with image files, Parquet, a folder saved by ``datasets``, or a Hub dataset.
 
-A source gives random access to raw records without holding them: JSONL by byte offsets, the others memory-mapped. A line that cannot be read
-is a ``Rejected`` in its place, never a crash and never a shift of the lines after it.
+A source gives random access to raw records without holding them: JSONL by byte offsets, the others memory-mapped. A line that cannot be
+read is a ``Rejected`` in its place, never a crash and never a shift of the lines after it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-import numpy as np
+import pyarrow.parquet as pq
 
 from pipelines.config import BuildConfig
 from pipelines.schema import Rejected
@@ -40,8 +39,8 @@ class Source(Protocol):
         """A whole record; ``Rejected`` if it cannot be read."""
         ...
 
-    def digest(self, index: int) -> bytes:
-        """Changes whenever the record does."""
+    def raw(self, index: int) -> bytes:
+        """The record's own bytes: to hash, and to keep where it cannot be read."""
         ...
 
 
@@ -49,30 +48,33 @@ class JsonlSource:
     """One JSON object a line; images are paths."""
 
     def __init__(self, path: Path, image_root: Path | None = None) -> None:
-        self.path, self.name = path, path.parent.name if path.stem in ("rows", "data", "train") else path.stem
-        self.root = (image_root or path.parent).resolve()
+        self.path = path.resolve()
+        self.name = self.path.parent.name if path.stem in ("rows", "data", "train") else path.stem
+        self.root: Path | None = (image_root or self.path.parent).resolve()
         self._offsets = self._index()
+        if self._offsets and self.raw(0).startswith(b"["):
+            raise SourceError(f"{path} is one JSON array; write one object a line, e.g. with jq -c '.[]' {path.name} > rows.jsonl")
 
-    def _index(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _index(self) -> list[int]:
         offsets, position = [], 0
         with self.path.open("rb") as file:
             for line in file:
                 if line.strip():
                     offsets.append(position)
                 position += len(line)
-        return np.array([*offsets, position], np.int64)
+        return offsets
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._offsets)
 
-    def _line(self, index: int) -> bytes:
+    def raw(self, index: int) -> bytes:
         with self.path.open("rb") as file:
-            file.seek(int(self._offsets[index]))
-            return file.readline()
+            file.seek(self._offsets[index])
+            return file.readline().removeprefix(b"\xef\xbb\xbf").strip()  # some editors begin a file with a byte-order mark
 
     def columns(self) -> set[str]:
         found: set[str] = set()
-        for index in range(min(len(self), 100)):
+        for index in range(len(self)):
             try:
                 found |= set(self.read(index))
             except Rejected:
@@ -80,42 +82,33 @@ class JsonlSource:
         return found
 
     def read(self, index: int) -> Record:
-        line = self._line(index)
+        line = self.raw(index)
         try:
             record = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise Rejected("not UTF-8", f"{self.path.name}, row {index + 1}: {error}; save the file as UTF-8") from error
+            raise Rejected("not UTF-8", f"{self.path.name}: {error}; save the file as UTF-8") from error
         except (ValueError, RecursionError) as error:
-            raise Rejected("not JSON", f"{self.path.name}, row {index + 1}: {error}: {line[:60]!r}") from error
+            raise Rejected("not JSON", f"{self.path.name}: {error}: {line[:60]!r}") from error
         if not isinstance(record, dict):
-            raise Rejected("not an object", f"{self.path.name}, row {index + 1} is a {type(record).__name__}, expected a JSON object")
+            raise Rejected("not an object", f"{self.path.name} holds a {type(record).__name__} here, expected a JSON object")
         return record
 
     peek = read
-
-    def digest(self, index: int) -> bytes:
-        line = self._line(index)
-        try:
-            image = json.loads(line).get("image")
-            stat = (self.root / image).stat()
-            return hashlib.sha256(line + f"{stat.st_size} {stat.st_mtime_ns}".encode()).digest()
-        except (ValueError, TypeError, AttributeError, OSError, RecursionError):
-            return hashlib.sha256(line).digest()
 
 
 class TableSource:
     """Any table that ``datasets`` opens; images are stored in it, or are paths below ``root``."""
 
     def __init__(self, table: datasets.Dataset, name: str, root: Path | None) -> None:
-        images = [c for c, f in table.features.items() if isinstance(f, datasets.Image)]
-        for column in images:
-            table = table.cast_column(column, datasets.Image(decode=False))
-        lists = [c for c, f in table.features.items() if isinstance(f, datasets.List) and isinstance(f.feature, datasets.Image)]
-        for column in lists:
-            table = table.cast_column(column, datasets.List(datasets.Image(decode=False)))
-        heavy = {*images, *lists}
+        table = table.with_format(None)
+        for column, feature in table.features.items():
+            if isinstance(feature, datasets.Image):
+                table = table.cast_column(column, datasets.Image(decode=False))
+            elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+                table = table.cast_column(column, datasets.List(datasets.Image(decode=False)))
+        light = [column for column, feature in table.features.items() if not _holds_bytes(feature)]
         self.table, self.name, self.root = table, name, root.resolve() if root else None
-        self._light = table.select_columns([c for c in table.column_names if c not in heavy]) if heavy else table
+        self._light = table.select_columns(light)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -129,13 +122,24 @@ class TableSource:
     def read(self, index: int) -> Record:
         return dict(self.table[index])
 
-    def digest(self, index: int) -> bytes:
-        return hashlib.sha256(repr(sorted(self.table[index].items())).encode("utf-8", "surrogatepass")).digest()
+    def raw(self, index: int) -> bytes:
+        return repr(sorted(self.table[index].items())).encode("utf-8", "surrogatepass")
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column is heavy: images, or binary values however nested."""
+    if isinstance(feature, dict):
+        return any(map(_holds_bytes, feature.values()))
+    if isinstance(feature, datasets.List):
+        return _holds_bytes(feature.feature)
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
 def open_source(config: BuildConfig) -> Source:
     """The source that ``config.source`` names; ``SourceError`` with the remedy if there is none."""
     path = Path(config.source)
+    if path.exists() and path.resolve().is_relative_to((config.out / "data").resolve()):
+        raise SourceError(f"the source {path} lies inside {config.out}/data, where the dataset would be written; choose another --out")
     try:
         source = _open(config, path)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -158,8 +162,9 @@ def _open(config: BuildConfig, path: Path) -> Source:
             raise SourceError(f"the file {path} does not exist")
         if path.suffix != ".parquet":
             return JsonlSource(path, config.image_root)
-        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=False)
-        return TableSource(table, path.stem, config.image_root or path.parent)
+        if pq.read_metadata(path).num_rows == 0:
+            raise SourceError(f"{config.source!r} has no rows; nothing to build")
+        return TableSource(datasets.Dataset.from_parquet(str(path)), path.stem, config.image_root or path.parent)
     if path.exists() or path.suffix or path.is_absolute() or config.source.startswith("."):
         raise SourceError(f"{config.source!r} is no JSONL or Parquet file, no folder saved by `datasets`, and no Hub id")
     return TableSource(_one_split(datasets.load_dataset(config.source), config), config.source, config.image_root)

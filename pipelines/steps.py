@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from labeling import masks
 from labeling.annotate import Annotated, Annotator
-from labeling.counterfactual import Intervention, Removal, intervene, verify_removal
 from labeling.boxes import Detection, Detector, iou_matrix
+from labeling.counterfactual import Intervention, Removal, intervene, verify_removal
 from labeling.prompts import normalize_phrase
 from labeling.segment import Segment, Segmenter
 from pipelines.config import CounterfactualConfig
@@ -96,7 +97,7 @@ def ground(items: Sequence[Item], detector: Detector, ledger: Ledger, *, require
         for detection in detections:
             if not _confirm(row["regions"], detection):
                 row["regions"].append(_region(len(row["regions"]), detection, wanted[detection.phrase]))
-        missing = set(wanted) - {r["phrase"] for r in row["regions"]}
+        missing = set(wanted) - {normalize_phrase(r["phrase"]) for r in row["regions"]}
         ledger.counts["phrases"] += len(wanted)
         ledger.counts["phrases_not_found"] += len(missing)
         if required and not row["regions"]:
@@ -119,7 +120,7 @@ def _phrases(item: Item) -> dict[str, list[str]]:
     return wanted
 
 
-def _confirm(regions: list[dict[str, object]], detection: Detection) -> bool:
+def _confirm(regions: list[dict[str, Any]], detection: Detection) -> bool:
     """Whether a finding is a given region seen again; the best one lends it its score."""
     for region in regions:
         same_phrase = region["mask_source"] == "given" and normalize_phrase(str(region["phrase"])) == detection.phrase
@@ -129,7 +130,7 @@ def _confirm(regions: list[dict[str, object]], detection: Detection) -> bool:
     return False
 
 
-def _region(n: int, detection: Detection, annotation_ids: list[str]) -> dict[str, object]:
+def _region(n: int, detection: Detection, annotation_ids: list[str]) -> dict[str, Any]:
     return {
         "region_id": f"r{n}",
         "annotation_ids": annotation_ids,
@@ -154,12 +155,12 @@ def segment(items: Sequence[Item], segmenter: Segmenter, ledger: Ledger) -> list
     return list(items)
 
 
-def _set_mask(region: dict[str, object], piece: Segment) -> None:
+def _set_mask(region: dict[str, Any], piece: Segment) -> None:
     given = region["mask_source"] == "given"
     region["mask"] = masks.encode(piece.mask)
     region["mask_score"] = piece.score
     region["mask_source"] = "given" if given else piece.source
-    region["flags"] = [*region["flags"], *piece.flags]  # type: ignore[misc]
+    region["flags"] = [*region["flags"], *piece.flags]
 
 
 def make_counterfactuals(
@@ -201,7 +202,7 @@ def _findings(item: Item) -> list[Detection]:
     ]
 
 
-def _counterfactual(made: Intervention, removal: Removal, regions: list[str]) -> dict[str, object]:
+def _counterfactual(made: Intervention, removal: Removal, regions: list[str]) -> dict[str, Any]:
     return {
         "role": made.role,
         "fill": made.fill,

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from pipelines.schema import FEATURES, Ledger, Reject
 
 ROWS_PER_GROUP = 100  # the Hub's viewer refuses large row groups of images
-_REJECT_COLUMNS = {name: pl.String for name in ("id", "stage", "reason", "detail", "row")}
+_REJECT_COLUMNS = dict.fromkeys(("id", "stage", "reason", "detail", "row"), pl.String)
 
 
 class StoreError(RuntimeError):
@@ -79,9 +79,9 @@ def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], led
 def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict[str, Any]:
     """Write rejects and manifest, and remove shards of an earlier plan. Returns the manifest."""
     names = {r.name for r in records}
-    for stale in [p for p in (out / "data").glob("*.parquet") if p.stem not in names]:
+    for stale in [p for p in (out / ".work").glob("*.json") if p.stem not in names]:  # of an earlier plan; files of others stay
+        data_path(out, stale.stem).unlink(missing_ok=True)
         stale.unlink()
-        _record_path(out, stale.stem).unlink(missing_ok=True)
     rejects = [reject for record in records for reject in record.rejects]
     table = pl.DataFrame(rejects, schema=_REJECT_COLUMNS)
     _write_aside(out / "rejects.parquet", lambda temporary: table.write_parquet(temporary))
@@ -92,7 +92,7 @@ def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict
         "rejected": table.height,
         "rejects": table.group_by("stage", "reason").len("rows").sort("stage", "reason").to_dicts(),
         "counts": counts,
-        "shards": [{"file": f"data/{r.name}.parquet", "rows": r.rows, "sha256": r.file_sha256, "key": r.key} for r in records],
+        "shards": [{"file": f"data/{r.name}.parquet", "rows": r.rows, "sha256": r.file_sha256} for r in records],
     }
     if counts["rows_in"] != manifest["rows"] + manifest["rejected"]:
         raise StoreError(f"{counts['rows_in']} rows went in, {manifest['rows']} came out and {manifest['rejected']} were rejected")
@@ -112,9 +112,13 @@ def read_manifest(out: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
     except FileNotFoundError:
-        raise StoreError(f"{out} has no manifest.json: it is no finished dataset. Run the build again; it resumes where it stopped") from None
+        raise StoreError(
+            f"{out} has no manifest.json: it is no finished dataset. Run the build again; it resumes where it stopped"
+        ) from None
     except ValueError as error:
         raise StoreError(f"{out / 'manifest.json'} is damaged ({error}). Run the build again; finished shards are reused") from error
+    if not isinstance(manifest, dict) or not {"shards", "rows", "counts"} <= set(manifest):
+        raise StoreError(f"{out / 'manifest.json'} is no Sightline manifest. Run the build again; finished shards are reused")
     return manifest
 
 
@@ -142,7 +146,8 @@ def exclusive(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"another build is writing {out}; wait for it, or choose another folder") from None
-        for leftover in [*out.glob("*.tmp"), *out.glob("*/*.tmp")]:
+        ours = ("data/*.parquet.tmp", ".work/*.json.tmp", "rejects.parquet.tmp", "manifest.json.tmp")
+        for leftover in [path for pattern in ours for path in out.glob(pattern)]:
             leftover.unlink()
         yield
 

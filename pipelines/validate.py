@@ -45,9 +45,10 @@ PROMISES = {
 def validate(out: Path) -> dict[str, Any]:
     """Check a dataset folder; the result counts rows, and findings by promise, and lists the first hundred findings."""
     manifest = store.read_manifest(out)
-    findings: list[Finding] = [*_check_files(out, manifest), *_check_rejects(out, manifest)]
+    findings: list[Finding] = list(_check_files(out, manifest))
     seen: Counter[str] = Counter()
     if not findings:
+        findings += _check_rejects(out, manifest)
         for row in store.read_rows(out):
             seen[row["id"]] += 1
             findings += [(promise, f"row {row['id']}: {what}") for promise, what in check_row(row)]
@@ -67,14 +68,18 @@ def _check_files(out: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                 yield "files", f"{shard['file']} was changed after the build"
+    named = {shard["file"] for shard in manifest["shards"]}
+    for path in sorted((out / "data").glob("*")):
+        if path.relative_to(out).as_posix() not in named:
+            yield "files", f"data/{path.name} is not of this build, and loaders would read it"
+    try:
+        store.read_rejects(out)
+    except Exception as error:  # polars has many error classes of its own
+        yield "files", f"rejects.parquet cannot be read: {error}"
 
 
 def _check_rejects(out: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
-    try:
-        rejects = store.read_rejects(out)
-    except (OSError, ValueError, TypeError) as error:
-        yield "files", f"rejects.parquet cannot be read: {error}"
-        return
+    rejects = store.read_rejects(out)
     if manifest["counts"].get("rows_in", 0) != manifest["rows"] + len(rejects):
         yield "rows", f"{manifest['counts'].get('rows_in')} rows in, {manifest['rows']} out, {len(rejects)} rejected"
     for reject in rejects:
@@ -151,18 +156,22 @@ def _check_region(region: dict[str, Any], width: int, height: int) -> Iterator[F
 def _check_counterfactuals(row: dict[str, Any], pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Iterator[Finding]:
     evidence: masks.Mask | None = None  # of the pair that is being read: evidence first, then its control
     for n, c in enumerate(row["counterfactuals"]):
+        mask = None
         try:
             mask, changed = masks.decode(c["mask"]), _decode(c["image"])
         except (OSError, ValueError, TypeError, SyntaxError) as error:
             yield "pixels", f"counterfactual {n} does not decode: {error}"
-            continue
-        if changed.shape != pixels.shape or mask.shape != pixels.shape[:2]:
-            yield "pixels", f"counterfactual {n} has another size than the image"
-        elif (changed != pixels)[~mask].any():
-            yield "pixels", f"counterfactual {n} differs from the image outside its mask"
-        elif c["role"] == "evidence":
+        else:
+            if changed.shape != pixels.shape or mask.shape != pixels.shape[:2]:
+                yield "pixels", f"counterfactual {n} has another size than the image"
+                mask = None
+            elif (changed != pixels)[~mask].any():
+                yield "pixels", f"counterfactual {n} differs from the image outside its mask"
+        if c["role"] == "evidence":
             evidence = mask
-        elif evidence is None or (mask & evidence).any():
+        elif n == 0 or row["counterfactuals"][n - 1]["role"] != "evidence":
+            yield "control", f"counterfactual {n} is a control without the evidence it belongs to"
+        elif mask is not None and evidence is not None and (mask & evidence).any():
             yield "control", f"counterfactual {n} is a control that touches evidence"
 
 

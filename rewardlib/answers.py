@@ -14,34 +14,34 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from math import isclose, prod
-from typing import Any, NamedTuple
+from typing import Any
 
 # Longer spans are prose, not answers; the bound also keeps every step below fast on hostile input.
 _MAX_SPAN = 300
+# A whole response of so few words is an answer given without a sentence around it.
+_MAX_SPACES = 5
 # Published golds are often rounded; two integers are never compared with a tolerance.
 _REL_TOL = 1e-4
-# Digits of a power grow with its exponent, and sympy computes exact integers.
+# sympy computes powers exactly, and its LaTeX parser slows down sharply with nested groups.
 _MAX_EXPONENT = 10_000
+_MAX_GROUPS = 30
 
-_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
-# Escaped braces are matched first so that they never open or close a group.
-_BRACE = re.compile(r"\\[{}]|\\boxed\s*\{|[{}]")
+_ANSWER_TAG = re.compile(r"(?i)<(/?)answer>")
+_BRACE = re.compile(r"\\[{}]|\\boxed\s*\{|[{}]")  # escaped braces come first so that they never open or close a group
 # Two boxes with nothing but a connective between them are a list of candidates, not a corrected answer.
-_LIST_GAP = re.compile(r"[\s$,;/|]*(?:or|and)?[\s$,;/|]*", re.IGNORECASE)
-_NEGATED_BOX = re.compile(r"(?:\b(?:not|never|nor)|n't|\\neq?)[\s$*:]*$", re.IGNORECASE)
+_LIST_GAP = re.compile(r"(?i)[\s$,;/|]*(?:or|and)?[\s$,;/|]*")
+_NEGATED_BOX = re.compile(r"(?i)(?:\b(?:not|never|nor)|n't|\\neq?)[\s$*:]*$")
 _HEDGE = re.compile(
-    r"\b(?:or|nor|not|cannot|never|neither|either|both|maybe|perhaps|possibly|probably|might|could|unless|except|unsure)\b|n't\b",
-    re.IGNORECASE,
+    r"(?i)\b(?:or|nor|no|not|cannot|never|neither|either|both|maybe|perhaps|possibly|probably|might|could|unless|except|unsure"
+    r"|false|wrong|incorrect)\b|n't\b"
 )
 
-# How prose states an answer; the end cuts the sentence or the clause that justifies it.
-_PHRASE = re.compile(r"\b(?:answer|option|choice)\**(?:\s+(?:is|would be|should be|must be)\b|\s*:)\**\s*:?\s*", re.IGNORECASE)
+# How prose states an answer; the end cuts the next sentence or the clause that justifies it.
+_PHRASE = re.compile(r"(?i)\b(?:answer|option|choice)\**(?:\s+(?:is|would be|should be|must be)\b|\s*:)\**\s*:?\s*")
 _PHRASE_END = re.compile(r"\.(?:\s|$)|\n|\\\]|[,;]\s+(?:as|so|since|because|which|where)\b")
-_SENTENCE_END = re.compile(r"[.!?]\s")
-_LABELLED_LINE = re.compile(r"\([A-Za-z]\)(?:\s.*)?|[A-Za-z][.)]?|[A-Z]\)\s.*")
+_LABELLED_LINE = re.compile(r"\$*(?:\([A-Za-z]\)(?:\s.*)?|[A-Za-z][.)]?|[A-Z]\)\s.*)")
 # The last words of a response that gives its result without the word "answer": "... is shown in (C).", "... is 15."
 _CLOSING = re.compile(r"(\([A-Z]\))\W*$|\b(?:is|are|equals|option|choice)\s+\W{0,3}((?:[A-Z]|-?\d[\d,]*(?:\.\d+)?)\b\W{0,3})$")
-_CORRECT_OPTION = re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s+(\(?[A-Z]\)?)\s+is\s+(?:the\s+)?(?:only\s+)?correct\b")
 
 # One spelling for what LaTeX, Unicode and Markdown write in several ways.
 _UNICODE = str.maketrans({"−": "-", "–": "-", "×": r"\times ", "π": r"\pi ", "²": "^2", "³": "^3", "\u00a0": " ", "’": "'", ";": ","})
@@ -50,57 +50,93 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit
 _LATEX_SPACE = re.compile(r"\\\\|~|\\q?quad(?![A-Za-z])|\\[ ,:!]|\\(?:left|right|displaystyle)(?![A-Za-z])|\\[()\[\]]|\\?\$")
 _DEGREE = re.compile(r"\s*(?:\^\s*\\circ(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\\degree|\{?\bdegrees?\b\}?)")
 _PERCENT = re.compile(r"\\%|\bper\s?cent\b")
+_SHORT_EXPONENT = re.compile(r"\^\s*\{(\w)\}")
 _BOLD_END = re.compile(r"(?<=[A-Za-z).:])\*\*(?=[\s:.,)]|$)")  # spares the power in 9**9
 _LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b,?\s+)?(?:the\s+|my\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|option|choice)"
-    r"(?:\s+is\b\s*:?|\s*:|(?=\s+\(?[a-z]\b))\s*",
-    re.IGNORECASE,
+    r"(?i)(?:(?:so|thus|hence|therefore)\b,?\s+)?(?:the\s+|my\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|option|choice)"
+    r"(?:\s+is\b\s*:?|\s*:|(?=\s+\(?[a-z]\b))\s*"
 )
 _LONG_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_ARTICLE = re.compile(r"(?i)^(?:a|an|the)\s+(?=\w)")
 _LOOSE_SPACE = re.compile(r"\s+(?!\w)|(?<!\w)\s+")
-_ARTICLE = re.compile(r"(?:a|an|the)\s+(?=\w)", re.IGNORECASE)
 
 _LETTER = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?\s*[.:,]?")
 _LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Z])\s*[.):])\s*[:.,]?\s*(.+)", re.DOTALL)
-# A capital before a lower-case word is the article ("A triangle"), not a second letter.
-_LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])([A-Z])(?![A-Za-z]|\s+[a-z])")
+# A second letter after a label; "A" before a lower-case word is the article.
+_OTHER_LETTER = re.compile(r"(?<![A-Za-z\\])(A(?![A-Za-z]|\s+[a-z])|[B-Z](?![A-Za-z])|(?<=\()[a-z](?=\))|^[a-z]\b(?!\s+[a-z]{2}))")
 
 _FRACTION = re.compile(r"\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))")
 _NUMBER = re.compile(r"([-+]?)\s*(?:(?:(\d+)\s+)?(\d+)\s*/\s*(\d+)|((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+))(\D.*)?")
 # A unit glued to its number must be an abbreviation ("10h" and "13s" are algebra); after a space any noun will do.
 _ABBREVIATION = r"(?:[mcdk]?m|[mk]?g|ml|cl|sec|min|hr|in|ft|°\s?[CF]?|%)"
-_UNIT = re.compile(rf"\s*(?:{_ABBREVIATION}|(?<=\s)(?:[shgl]|[A-Za-z.]{{2,}}(?:\s+[A-Za-z]{{1,}}){{0,3}}))(?:\^\{{?[23]\}}?)?")
+_UNIT = re.compile(rf"\s*(?:{_ABBREVIATION}|(?<=\s)(?:[shgl]|[A-Za-z.]{{2,}}(?:\s+[A-Za-z]+){{0,3}}))(?:\^[23])?")
 _NOT_A_UNIT = re.compile(
     r"\b(?:and|plus|minus|times|over|squared|cubed|factorial|half|halves|thirds?|quarters?|fifths?|tenths?|pi|root"
     r"|dozens?|hundreds?|thousands?|millions?|billions?|trillions?|zero|one|two|three|four|five|six|seven|eight|nine|ten)\b"
 )
+_SQUARE_UNIT = re.compile(r"(?:square|sq\.?)\s+(\w+).*")
 _UNIT_NAMES = {
-    "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm", "kilometer": "km", "kilometre": "km",
-    "meter": "m", "metre": "m", "gram": "g", "kilogram": "kg", "hour": "h", "hr": "h", "minute": "min", "second": "s",
-    "sec": "s", "inche": "in", "inch": "in", "foot": "ft", "feet": "ft", "unit": "",
+    "centimeter": "cm", "millimeter": "mm", "kilometer": "km", "meter": "m", "gram": "g", "kilogram": "kg", "hr": "h", "hour": "h",
+    "minute": "min", "second": "s", "sec": "s", "inch": "in", "inche": "in", "foot": "ft", "feet": "ft", "unit": "",
 }  # fmt: skip
-_NUMBER_WORDS = {w: i for i, w in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
-_TRUTH = {"yes": True, "true": True, "no": False, "false": False}
+_SYNONYMS = {"true": "yes", "false": "no"} | {
+    word: str(number)
+    for number, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
+}
 
+# The name before "=" in "x = 5" or "\angle ABC_1 = 40", as opposed to a side of an equation such as "2x = 10".
+_NAME = re.compile(r"(?:_\{?\w\}?|[^\d,()<>≤≥+*_])*")
 # An allow-list, because sympy evaluates what it parses: one \sum, \binom or matrix with large bounds never returns.
 _MATH_WORDS = frozenset(
-    "frac sqrt pi cdot times div sin cos tan cot sec csc log ln arcsin arccos arctan circ angle infty overline "
-    "alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi omega Delta".split()
+    [
+        "frac",
+        "sqrt",
+        "pi",
+        "cdot",
+        "times",
+        "div",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "log",
+        "ln",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "angle",
+        "overline",
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "theta",
+        "lambda",
+        "mu",
+        "rho",
+        "sigma",
+        "tau",
+        "phi",
+        "omega",
+        "Delta",
+    ]
 )
 _WORD = re.compile(r"\\([A-Za-z]+)|([A-Za-z]{3,})")
-_MATH_SIGN = re.compile(r"[\d\\^/+=*-]")
-# Several values ("7 8", "1, 2"), a relation, or an operator whose result may be too large (factorial).
-_NOT_ONE_VALUE = re.compile(r"\d\s+\d|[,=<>≤≥!?#&%|\"']|\\[^A-Za-z]|\*\*")
-_EXPONENT = re.compile(r"\^\s*(\{(?:[^{}^]|\{[^{}^]*\})*\}|-?\d++|[A-Za-z])(?!\s*\^)")  # one not followed by another: no towers
-_BRACKETED = re.compile(r"([(\[]|\\\{)(.*)([)\]]|\\\})", re.DOTALL)
-_TRAILING_UNIT = re.compile(r"\s+(?:[mcdk]?m|[mk]?g|in|ft|(?:square |sq\.? )?(?:units?|inches|feet|c?m))(?:\^\{?[23]\}?)?$")
-_SUBSCRIPT = re.compile(r"_\{?\w\}?")
-_NOT_A_NAME = re.compile(r"[\d,()<>≤≥+*]|\\(?:neq?|le|ge|approx)")
+_MATH_SIGN = re.compile(r"[\d\\^/+*-]")
+# Several values ("7 8"), a relation, or an operator whose result may be too large (factorial).
+_NOT_ONE_VALUE = re.compile(r"\d\s+\d|[,:=<>≤≥!?#&%|\"']|\\[^A-Za-z]|\*\*")
+_EXPONENT = re.compile(r"\^\s*(\{(?:[^{}^]|\{[^{}^]*\})*\}|-?\d++|[A-Za-z])(?!\s*\^)")  # none followed by another: no towers
+_TRAILING_UNIT = re.compile(rf"\s+{_ABBREVIATION}(?:\^[23])?$|°")
+_RATIO = re.compile(r"^([^:]+):([^:]+)$")
+_EQUATION = re.compile(r"^([^=]+)=([^=]+)$")
 
-
-class _Quantity(NamedTuple):
-    value: Fraction
-    unit: str
+# The value of a number and the short name of its unit, "" when it has none.
+_Quantity = tuple[Fraction, str]
 
 
 def final_answer(text: str) -> str | None:
@@ -121,13 +157,15 @@ def answers_match(answer: str, gold: str, choices: Sequence[str] = ()) -> bool:
     span, target = _clean(answer), _clean(gold)
     if not span or not target:
         return False
-    gold_index = _choice_index(target, choices)
+    # A gold letter without its choices is compared as a letter of the whole alphabet.
+    named = choices or ("ABCDEFGHIJKLMNOPQRSTUVWXYZ" if _LETTER.fullmatch(target) else ())
+    gold_index = _choice_index(target, named)
     if gold_index is None:
-        return _same_letter(span, target) if _LETTER.fullmatch(target) else _same_value(span, target)
-    answer_index = _choice_index(span, choices)
+        return _same_value(span, target)
+    answer_index = _choice_index(span, named)
     if answer_index is not None:
         return answer_index == gold_index
-    return _same_value(span, _clean(choices[gold_index]))
+    return _same_value(span, _clean(named[gold_index]))
 
 
 def _extract(text: str, strict: bool) -> str | None:
@@ -135,8 +173,7 @@ def _extract(text: str, strict: bool) -> str | None:
     tags = list(_ANSWER_TAG.finditer(visible))
     if tags:
         return _block_answer(visible, tags, strict)
-    boxes = _boxes(visible)
-    if boxes:
+    if boxes := _boxes(visible):
         return _last_box(visible, boxes)
     return None if strict else _prose_answer(visible)
 
@@ -150,14 +187,16 @@ def _without_reasoning(text: str) -> str:
 
 def _block_answer(text: str, tags: list[re.Match[str]], strict: bool) -> str | None:
     """Content of the last <answer> block; unclosed, nested or doubled tags leave the response without an answer."""
-    if [tag[1] for tag in tags] != ["", "/"] * (len(tags) // 2) or (strict and len(tags) > 2):
+    blocks = len(tags) // 2
+    if [tag[1] for tag in tags] != ["", "/"] * blocks or (strict and blocks > 1):
         return None
     content = text[tags[-2].end() : tags[-1].start()]
     boxes = _boxes(content)
     if not boxes:
         return _bare(content)
-    around = content[: boxes[0][0]] + content[boxes[-1][2] + 1 :]
-    if len({content[start:end].strip() for _, start, end in boxes}) > 1 or _HEDGE.search(around):
+    # Prose may lead up to the box, but a word such as "maybe" beside it, or anything of the kind after it, takes it back.
+    beside = content[max(0, boxes[0][0] - 10) : boxes[0][0]] + content[boxes[-1][2] + 1 :]
+    if len({content[start:end].strip() for _, start, end in boxes}) > 1 or _HEDGE.search(beside):
         return None
     return _last_box(content, boxes)
 
@@ -172,16 +211,15 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
             opened.append(None)
         elif token.startswith(r"\boxed"):
             opened.append((brace.start(), brace.end()))
-        elif token == "}" and opened:
-            box = opened.pop()
-            if box is not None:
-                while found and found[-1][0] > box[0]:
-                    found.pop()
-                found.append((*box, brace.start()))
+        elif token == "}" and opened and (box := opened.pop()):
+            while found and found[-1][0] > box[0]:
+                found.pop()
+            found.append((*box, brace.start()))
     return found
 
 
 def _last_box(text: str, boxes: list[tuple[int, int, int]]) -> str | None:
+    """Content of the last box, None where the text negates it or lists it beside a different one."""
     command, start, end = boxes[-1]
     if _NEGATED_BOX.search(text[max(0, command - 20) : command]):
         return None
@@ -194,26 +232,19 @@ def _last_box(text: str, boxes: list[tuple[int, int, int]]) -> str | None:
 
 
 def _prose_answer(text: str) -> str | None:
-    """Answer stated in prose: an explicit phrase, else the last line or the closing words of the response."""
+    """Answer stated in prose: an explicit phrase, else a last line that is only an answer, else the closing words."""
     phrases = list(_PHRASE.finditer(text))
     if phrases:
         start = phrases[-1].end()
         return _bare(_PHRASE_END.split(text[start : start + _MAX_SPAN], maxsplit=1)[0])
     line = text.strip().rpartition("\n")[2].strip()
-    if len(line) <= _MAX_SPAN and _is_bare_answer(line, whole=line == text.strip()):
+    if len(line) <= _MAX_SPAN and (_LABELLED_LINE.fullmatch(line) or _quantity(_clean(line))):
         return _bare(line)
-    sentence = _SENTENCE_END.split(line)[-1][-_MAX_SPAN:]
-    stated = _CORRECT_OPTION.search(sentence) or _CLOSING.search(sentence)
-    if stated is None or _HEDGE.search(sentence):
-        return None
-    return _bare(next(group for group in stated.groups() if group))
-
-
-def _is_bare_answer(line: str, whole: bool) -> bool:
-    """Whether a last line is an answer and not a sentence: "(B) 5 cm", "20.", or a response of a few words."""
-    if _LABELLED_LINE.fullmatch(line.strip("$*")) or _quantity(_clean(line)):
-        return True
-    return whole and len(line.split()) <= 5
+    sentence = re.split(r"[.!?]\s", line)[-1][-_MAX_SPAN:]
+    if stated := _CLOSING.search(sentence):
+        return None if _HEDGE.search(sentence) else _bare(stated[1] or stated[2])
+    few_words = line == text.strip() and line.count(" ") < _MAX_SPACES
+    return _bare(line) if few_words else None
 
 
 def _bare(span: str) -> str | None:
@@ -237,8 +268,8 @@ def _clean(span: str) -> str:
     previous = None
     while span != previous:
         previous, span = span, _TEXT_COMMAND.sub(r"\1", span)
-    span = _LATEX_SPACE.sub(" ", _DEGREE.sub("°", span))
-    span = _PERCENT.sub("%", span).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    span = _PERCENT.sub("%", _LATEX_SPACE.sub(" ", _DEGREE.sub("°", span)))
+    span = _SHORT_EXPONENT.sub(r"^\1", span).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
     span = _BOLD_END.sub("", span.strip(" *`\"'\t\r\n")).rstrip(" .,:")
     lead = _LEAD.match(span)
     return " ".join(span[lead.end() if lead else 0 :].split())
@@ -247,8 +278,8 @@ def _clean(span: str) -> str:
 @lru_cache(maxsize=8192)
 def _key(span: str) -> str:
     """Form for plain-text equality: words lose their case, single letters keep it (m/M is not M/m)."""
-    lowered = _LONG_WORD.sub(lambda word: word[0].lower(), span)
-    return _LOOSE_SPACE.sub("", _ARTICLE.sub("", lowered, count=1) if _ARTICLE.match(lowered) else lowered)
+    key = _LOOSE_SPACE.sub("", _ARTICLE.sub("", _LONG_WORD.sub(lambda word: word[0].lower(), span)))
+    return _SYNONYMS.get(key, key)
 
 
 def _choice_index(span: str, choices: Sequence[str]) -> int | None:
@@ -257,9 +288,7 @@ def _choice_index(span: str, choices: Sequence[str]) -> int | None:
     if letter and (index := ord(letter[1].upper()) - ord("A")) < len(choices):
         return index
     keys = [_key(_clean(choice)) for choice in choices]
-    if _key(span) in keys:
-        return keys.index(_key(span))
-    return _labelled_index(span, keys)
+    return keys.index(_key(span)) if _key(span) in keys else _labelled_index(span, keys)
 
 
 def _labelled_index(span: str, keys: Sequence[str]) -> int | None:
@@ -268,53 +297,37 @@ def _labelled_index(span: str, keys: Sequence[str]) -> int | None:
     if labelled is None:
         return None
     letter, text = (labelled[1] or labelled[2]).upper(), labelled[3]
-    index = ord(letter) - ord("A")
-    if index >= len(keys):
-        return None
-    key = _key(_clean(text))
-    if key in keys:
-        return index if keys[index] == key else None
-    others = {other for other in _LONE_CAPITAL.findall(text) if ord(other) - ord("A") < len(keys)} - {letter}
-    return None if others or _HEDGE.search(text) else index
-
-
-def _same_letter(span: str, target: str) -> bool:
-    """Letter comparison for a gold letter whose choices are unknown."""
-    letters = [chr(ord("A") + index) for index in range(26)]
-    index = _choice_index(span, letters)
-    return index is not None and index == _choice_index(target, letters)
+    index, key = ord(letter) - ord("A"), _key(_clean(text))
+    if index >= len(keys) or key in keys:
+        return index if index < len(keys) and keys[index] == key else None
+    others = {other.upper() for other in _OTHER_LETTER.findall(text)} - {letter}
+    named = any(ord(other) - ord("A") < len(keys) for other in others)
+    return None if named or _HEDGE.search(text) else index
 
 
 def _same_value(span: str, target: str) -> bool:
+    """Equality of two cleaned spans as text, number with unit, tuple or mathematical expression."""
     if _key(span) == _key(target):
         return True
-    truth, gold_truth = _TRUTH.get(span.lower()), _TRUTH.get(target.lower())
-    if truth is not None and gold_truth is not None:
-        return truth is gold_truth
     if "=" not in span or "=" not in target:
         span, target = _assigned(span), _assigned(target)
     quantity, gold_quantity = _quantity(span), _quantity(target)
     if quantity and gold_quantity:
         return _same_quantity(quantity, gold_quantity)
-    if span.count(",") == target.count(",") > 0:
-        return _same_tuple(span, target)
-    if span.count("=") == target.count("=") == 1:
-        return _same_equation(span, target)
-    return _same_expression(span, target)
+    if span.count("=") != target.count("=") or span.count(",") != target.count(","):
+        return False
+    return _same_tuple(span, target) if "," in span else _same_expression(span, target)
 
 
 def _assigned(span: str) -> str:
     """The value in "x = 5" or "\\angle ABC = 40°"; an equation such as "2x = 10" or "5 = 7" is returned whole."""
-    name, equals, value = span.rpartition("=")
-    is_name = equals and not _NOT_A_NAME.search(_SUBSCRIPT.sub("", name)) and not _HEDGE.search(name)
-    return value.strip() if is_name else span
+    name, _, value = span.rpartition("=")
+    return value.strip() if _NAME.fullmatch(name) and not _HEDGE.search(name) else span
 
 
 @lru_cache(maxsize=8192)
 def _quantity(span: str) -> _Quantity | None:
     """A whole span that is one number, plain, decimal, fraction or mixed, with an optional unit."""
-    if span.lower() in _NUMBER_WORDS:
-        return _Quantity(Fraction(_NUMBER_WORDS[span.lower()]), "")
     number = _NUMBER.fullmatch(_FRACTION.sub(lambda m: f" {m[1] or m[3]}/{m[2] or m[4]}", span).strip())
     if number is None:
         return None
@@ -324,90 +337,83 @@ def _quantity(span: str) -> _Quantity | None:
     if denominator and int(denominator) == 0:
         return None
     value = Fraction(decimal.replace(",", "")) if decimal else int(whole or 0) + Fraction(int(numerator), int(denominator))
-    return _Quantity(-value if sign == "-" else value, _unit_name(unit))
+    return -value if sign == "-" else value, _unit_name(unit)
 
 
 def _unit_name(unit: str) -> str:
-    """Short name of a unit: "square centimeters" and "cm^{2}" are both "cm^2"."""
-    name = unit.lower().replace("{", "").replace("}", "").strip()
-    for prefix, power in (("square ", "^2"), ("sq ", "^2"), ("sq. ", "^2"), ("cubic ", "^3")):
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix).split()[0] + power
-    base, caret, power = name.partition("^")
-    base = base.split()[0] if base.split() else ""
-    base = base.removesuffix("s") if len(base) > 2 else base
-    short = _UNIT_NAMES.get(base, base)
+    """Short name of a unit: "square centimetres" and "cm^2" are the same, "units" is none."""
+    name, caret, power = _SQUARE_UNIT.sub(r"\1^2", unit.strip().lower().replace("metre", "meter")).partition("^")
+    word = name.split(" ")[0]
+    short = _UNIT_NAMES.get(word.removesuffix("s"), word)
     return short + caret + power if short else ""
 
 
 def _same_quantity(answer: _Quantity, gold: _Quantity) -> bool:
-    if (answer.unit == "%") != (gold.unit == "%"):
-        percent, plain = (answer, gold) if answer.unit == "%" else (gold, answer)
-        return not plain.unit and (_close(percent.value, plain.value) or _close(percent.value / 100, plain.value))
-    if answer.unit and gold.unit and answer.unit != gold.unit:
+    (value, unit), (gold_value, gold_unit) = answer, gold
+    if unit and gold_unit and unit != gold_unit:
         return False
-    return _close(answer.value, gold.value)
-
-
-def _close(answer: Fraction, gold: Fraction) -> bool:
-    both_integers = answer.denominator == gold.denominator == 1
-    return answer == gold or (not both_integers and isclose(answer, gold, rel_tol=_REL_TOL))
+    pairs = [(value, gold_value)]
+    if (unit == "%") != (gold_unit == "%"):  # 25% is 0.25, and 25 where the question asks for a percentage
+        pairs.append((value / (100 if unit else 1), gold_value / (100 if gold_unit else 1)))
+    exact = value.denominator == gold_value.denominator == 1
+    return any(a == b or (not exact and isclose(a, b, rel_tol=_REL_TOL)) for a, b in pairs)
 
 
 def _same_tuple(span: str, target: str) -> bool:
-    """Element-wise equality: parentheses fix the order, braces or nothing make a set; the brackets must agree."""
-    bracketed, gold_bracketed = _BRACKETED.fullmatch(span), _BRACKETED.fullmatch(target)
-    if (bracketed and bracketed.group(1, 3)) != (gold_bracketed and gold_bracketed.group(1, 3)):
+    """Element-wise equality of "(1, 2)" and the like; a list without brackets has no order."""
+    bracketed = span[0] in "(["
+    if (bracketed or target[0] in "([") and (span[0], span[-1]) != (target[0], target[-1]):
         return False
-    parts, golds = ([part.strip() for part in (found[2] if found else text).split(",")]
-                    for found, text in ((bracketed, span), (gold_bracketed, target)))  # fmt: skip
-    if bracketed and bracketed[1] in "([":
-        return all(map(_same_value, parts, golds))
-    answered = all(any(_same_value(part, gold) for gold in golds) for part in parts)
-    return answered and all(any(_same_value(part, gold) for part in parts) for gold in golds)
-
-
-def _same_equation(span: str, target: str) -> bool:
-    left, right = span.split("=")
-    gold_left, gold_right = target.split("=")
-    gold = f"{gold_left}-({gold_right})"
-    return _same_expression(f"{left}-({right})", gold) or _same_expression(f"{right}-({left})", gold)
+    sides = [(text[1:-1] if bracketed else text).split(",") for text in (span, target)]
+    parts, golds = [[part.strip() for part in (side if bracketed else sorted(side, key=str.strip))] for side in sides]
+    return all(map(_same_value, parts, golds))
 
 
 def _same_expression(span: str, target: str) -> bool:
-    """Mathematical equivalence. A numeric probe settles all but symbolic identities: sympy's simplification of two
-    different expressions may never end, so math-verify is asked only when they agree at the probe point."""
+    """Mathematical equivalence. Simplifying the difference of unequal expressions may never end, so a numeric probe
+    settles all but symbolic identities, and math-verify is asked only when both sides agree at the probe point."""
     answer, gold = _expression(span), _expression(target)
     if answer is None or gold is None:
         return False
     try:
-        symbols = answer.free_symbols | gold.free_symbols
-        names = sorted({symbol.name for symbol in symbols})
-        point = {symbol: 0.37 + 0.61 * names.index(symbol.name) for symbol in symbols}
-        value, gold_value = (complex(expression.subs(point).evalf()) for expression in (answer, gold))
-        if not cmath.isclose(value, gold_value, rel_tol=_REL_TOL if "." in span + target else 1e-9):
+        names = sorted({symbol.name for symbol in answer.free_symbols | gold.free_symbols})
+        tolerance = _REL_TOL if "." in span + target else 1e-9
+        if not cmath.isclose(_probe(answer, names), _probe(gold, names), rel_tol=tolerance):
             return False
         from math_verify import verify  # loads sympy, which a choice answer never needs
 
-        return not symbols or bool(verify(gold, answer, timeout_seconds=None))
+        return not names or bool(verify(gold, answer, timeout_seconds=None))
     except Exception:  # sympy fails in many ways on odd input, and none of them makes an answer right
         return False
 
 
+def _probe(node: Any, names: list[str]) -> complex:
+    """Value of a sympy expression at a fixed point, visiting each node once (evalf is exponential in nested fractions)."""
+    if node.is_Symbol:
+        return 0.37 + 0.61 * names.index(node.name)
+    values = [_probe(child, names) for child in node.args]
+    if node.is_Add:
+        return sum(values)
+    if node.is_Mul:
+        return prod(values)
+    if node.is_Pow:
+        return complex(values[0] ** values[1])
+    return complex(node.func(*values).evalf() if values else node)
+
+
 @lru_cache(maxsize=4096)
 def _expression(span: str) -> Any | None:
-    """The sympy expression of a span that is one bounded mathematical expression, else None."""
-    source = _TRAILING_UNIT.sub("", span).replace("°", "")
-    ratio = source.split(":")
-    if len(ratio) == 2:
-        source = f"({ratio[0]})/({ratio[1]})"
+    """The sympy expression of a span that is one bounded mathematical expression (an equation: its difference)."""
+    source = _EQUATION.sub(r"\1-(\2)", _RATIO.sub(r"(\1)/(\2)", _TRAILING_UNIT.sub("", span)))
     if not _is_bounded_math(source):
         return None
+    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig, parse
-    from sympy import Expr
+    from sympy import Expr  # type: ignore[import-untyped]
 
+    # The default configuration would also strip units, which turns the algebra of "13s" into 13.
+    config = [LatexExtractionConfig(normalization_config=NormalizationConfig(malformed_operators=True, nits=True))]
     try:
-        config = [LatexExtractionConfig()]
         parsed = parse(f"${source}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=None)
     except Exception:  # as above
         return None
@@ -415,11 +421,15 @@ def _expression(span: str) -> Any | None:
 
 
 def _is_bounded_math(source: str) -> bool:
-    """Whether a span is one expression that sympy evaluates quickly: known functions, small exponents, no towers."""
+    """Whether a span is one expression that sympy evaluates quickly: known functions, few groups, small exponents."""
     if not _MATH_SIGN.search(source) or _NOT_ONE_VALUE.search(source) or _HEDGE.search(source):
         return False
     if any((command or word) not in _MATH_WORDS for command, word in _WORD.findall(source)):
         return False
+    letters = set(_WORD.sub("", source))
+    if any(letter != letter.swapcase() in letters for letter in letters):  # math-verify would take M/m for m/m
+        return False
     exponents = _EXPONENT.findall(source)
     size = prod(int(digits) or 1 for exponent in exponents for digits in re.findall(r"\d+", exponent))
-    return len(exponents) == source.count("^") and size <= _MAX_EXPONENT
+    groups = source.count("(") + source.count("{") + source.count("[")
+    return len(exponents) == source.count("^") and size <= _MAX_EXPONENT and groups <= _MAX_GROUPS

@@ -1,8 +1,8 @@
 """A SQLite store of judge replies, keyed by the request itself.
 
-Asking a judge twice costs money and time, and a run that is killed must not pay again. The key is the SHA-256 of the request's canonical JSON
-(model, messages, parameters, schema), so any change of prompt or setting asks anew. SQLite in WAL mode: many readers, one writer at a time,
-safe under ``kill -9``, and nothing is unpickled.
+Asking a judge twice costs money and time, and a run that is killed must not pay again. The key is the SHA-256 of the request's canonical
+JSON (model, messages, parameters, schema), so any change of prompt or setting asks anew. SQLite in WAL mode: many readers, one writer at
+a time, safe under ``kill -9``, and nothing is unpickled.
 """
 
 from __future__ import annotations

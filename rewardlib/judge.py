@@ -1,8 +1,8 @@
 """A judge LLM behind any OpenAI-compatible endpoint, asked for JSON.
 
-One class, ``JudgeClient``, serves every part of Sightline that asks a language model: the annotator of ``labeling`` and the perception reward.
-It bounds concurrency, retries what is worth retrying (the ``openai`` client honours Retry-After), remembers replies, counts tokens and
-cost, and walks down a ladder of output formats, since servers differ in what they support:
+One class, ``JudgeClient``, serves every part of Sightline that asks a language model: the annotator of ``labeling`` and the perception
+reward. It bounds concurrency, retries what is worth retrying (the ``openai`` client honours Retry-After), remembers replies, counts
+tokens and cost, and walks down a ladder of output formats, since servers differ in what they support:
 
     JSON schema -> JSON object -> plain text with JSON in it, and one request to repair a reply that does not validate.
 
@@ -164,11 +164,11 @@ class JudgeClient:
                     raise JudgeError("length", f"the reply did not end within {self.endpoint.max_tokens} tokens") from None
         raise AssertionError("the ladder ends by returning or raising")
 
-    async def _request(self, client: AsyncOpenAI, messages: list[dict[str, str]], kind: str, schema: dict[str, Any]) -> str:
+    async def _request(self, client: AsyncOpenAI, messages: Any, kind: str, schema: dict[str, Any]) -> str:
         from openai import APIConnectionError, APIStatusError, APITimeoutError, BadRequestError, OpenAIError, UnprocessableEntityError
 
         e = self.endpoint
-        extra = {} if kind == "text" else {"response_format": _response_format(kind, schema)}
+        extra: dict[str, Any] = {} if kind == "text" else {"response_format": _response_format(kind, schema)}
         if e.seed is not None:
             extra["seed"] = e.seed
         try:
@@ -178,7 +178,9 @@ class JudgeClient:
         except (BadRequestError, UnprocessableEntityError):
             raise
         except APITimeoutError as error:
-            raise JudgeError("timeout", f"no reply from {e.base_url or 'the endpoint'} within {e.timeout:g} s, {e.retries} retries") from error
+            raise JudgeError(
+                "timeout", f"no reply from {e.base_url or 'the endpoint'} within {e.timeout:g} s, {e.retries} retries"
+            ) from error
         except APIConnectionError as error:
             raise JudgeError("connection", f"cannot reach {e.base_url or 'the endpoint'}: {_brief(error)}") from error
         except APIStatusError as error:

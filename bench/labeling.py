@@ -1,0 +1,160 @@
+"""What does the pipeline cost on top of its models, and does it stay flat?
+
+Three figures, all ratios within this one run on this one machine:
+
+- ``overhead``: wall time of a build over the wall time of the bare model forwards that it makes, replayed on the very tensors that it
+passed (median of paired repetitions; loading the models is outside both);
+- ``time_per_row_ratio`` and ``memory_ratio``: time per row and peak memory of a build of ``--large`` rows over one of ``--small`` rows,
+each in a process of its own.
+
+    python -m bench.labeling [--rows 100] [--small 200] [--large 2000]
+
+Prints a table, writes bench/results/labeling.json, and ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demo.questions import write_rows
+from pipelines.build import build
+from pipelines.config import BuildConfig
+from pipelines.console import console, table
+from pipelines.models import Models, load_models
+
+RESULTS = Path(__file__).parent / "results" / "labeling.json"
+
+
+def overhead(rows: int, repetitions: int) -> dict[str, float]:
+    """Build over bare forwards, paired: one of each, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_rows(Path(folder) / "scenes", rows, seed=11)
+
+        def config(name: str) -> BuildConfig:
+            return BuildConfig(source=str(source), out=Path(folder) / name, license="cc0-1.0")
+
+        models = load_models(config("recorded"))
+        with recorded_forwards(models) as calls:
+            build(config("recorded"))
+        replay(calls)  # warm
+        builds, forwards = [], []
+        for n in range(repetitions):
+            builds.append(timed(lambda n=n: build(config(f"build-{n}"))))
+            forwards.append(timed(lambda: replay(calls)))
+    ratios = [b / f for b, f in zip(builds, forwards, strict=True)]
+    return {
+        "overhead": statistics.median(ratios),
+        "overhead_min": min(ratios),
+        "overhead_max": max(ratios),
+        "build_seconds": statistics.median(builds),
+        "forward_seconds": statistics.median(forwards),
+        "forwards": len(calls),
+    }
+
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@contextmanager
+def recorded_forwards(models: Models) -> Iterator[list[Call]]:
+    """Every call of the detector's and segmenter's networks, with its tensors."""
+    calls: list[Call] = []
+    detector, segmenter = models.detector.model, models.segmenter.model  # type: ignore[attr-defined]
+    originals = [(detector, "forward", detector.forward), (segmenter, "forward", segmenter.forward)]
+    originals.append((segmenter, "get_image_embeddings", segmenter.get_image_embeddings))
+
+    def recording(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append((function, args, kwargs))
+            return function(*args, **kwargs)
+
+        return call
+
+    for owner, name, function in originals:
+        setattr(owner, name, recording(function))
+    try:
+        yield calls
+    finally:
+        for owner, name, _ in originals:
+            delattr(owner, name)
+
+
+@torch.inference_mode()
+def replay(calls: list[Call]) -> None:
+    for function, args, kwargs in calls:
+        function(*args, **kwargs)
+
+
+def timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def growth(small: int, large: int) -> dict[str, float]:
+    """Time per row and peak memory at two sizes, each in its own process."""
+    measured = {}
+    for name, rows in (("small", small), ("large", large)):
+        reply = subprocess.run(
+            [sys.executable, "-m", "bench.labeling", "--measure", str(rows)], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        measured[name] = json.loads(reply.splitlines()[-1])
+    a, b = measured["small"], measured["large"]
+    return {
+        "time_per_row_ratio": b["seconds_per_row"] / a["seconds_per_row"],
+        "memory_ratio": b["peak_mib"] / a["peak_mib"],
+        "seconds_per_row": b["seconds_per_row"],
+        "small_peak_mib": a["peak_mib"],
+        "large_peak_mib": b["peak_mib"],
+        "small_rows": small,
+        "large_rows": large,
+    }
+
+
+def measure(rows: int) -> dict[str, float]:
+    """One build in this process: seconds per row without loading the models, and the process's peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_rows(Path(folder) / "scenes", rows, seed=12)
+        config = BuildConfig(source=str(source), out=Path(folder) / "out", license="cc0-1.0")
+        load_models(config)
+        seconds = timed(lambda: build(config))
+    return {"seconds_per_row": seconds / rows, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rows", type=int, default=100, help="rows of the overhead measurement")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--small", type=int, default=200)
+    parser.add_argument("--large", type=int, default=2000)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.measure:
+        print(json.dumps(measure(a.measure)))
+        return
+    result: dict[str, Any] = {**overhead(a.rows, a.repetitions), **growth(a.small, a.large)}
+    result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    console.print(
+        table("Labelling", ["", ""], [[k.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for k, v in result.items()])
+    )
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The whole of Sightline on a laptop: draw scenes, build a labelled dataset from their traces, check it, score it, look at it.
+
+make demo                                  # or: python -m demo.run --out demo_out --rows 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+
+def run(out: Path, rows: int, seed: int) -> None:
+    """Draw ``rows`` questions and build ``out``/dataset from them as a Prefect flow on this machine."""
+    started = time.monotonic()
+    # The flow talks to a server of its own, started for the occasion; only its warnings are worth reading here.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_HOME", str((out / ".prefect").resolve()))
+
+    from demo.questions import write_rows
+    from flows.build_dataset import build_dataset
+    from flows.summary import print_summary
+    from pipelines import store
+    from pipelines.config import BuildOptions
+    from pipelines.console import console, table
+    from pipelines.score import score
+    from pipelines.validate import validate
+
+    source = write_rows(out / "scenes", rows, seed)
+    console.print(f"{rows} questions about procedural scenes in {source}")
+    console.print("building the dataset with the embedded detector, segmenter and rule-based judge ...")
+    dataset = Path(build_dataset(source=str(source), out=str(out / "dataset"), options=BuildOptions(shard_size=25)))
+    manifest = store.read_manifest(dataset)
+    print_summary(manifest, dataset, time.monotonic() - started)
+
+    report = validate(dataset)
+    verdict = "every promise kept" if report["valid"] else f"broken promises: {report['findings']}"
+    console.print(f"\nvalidated {report['rows']} rows: {verdict}")
+    figures = score(dataset, source).figures()
+    shown = [[name.replace("_", " "), "-" if (v := figures[name]) is None else f"{v:.3f}"] for name in SCORES]
+    console.print(table("\nAgainst the scenes' ground truth", ["", ""], shown))
+    console.print(f"\ndataset  {dataset}\ngallery  {dataset / 'gallery.html'}\ncard     {dataset / 'README.md'}", markup=False)
+    if not report["valid"]:
+        raise SystemExit(1)
+
+
+SCORES = ("recall", "precision", "box_iou", "mask_iou", "answer_agreement")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build, check and score a labelled dataset of procedural scenes.")
+    parser.add_argument("--out", type=Path, default=Path("demo_out"))
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    a = parser.parse_args()
+    run(a.out, a.rows, a.seed)

@@ -1,0 +1,71 @@
+"""An OpenAI-compatible server on the loopback that misbehaves as a test asks it to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, dict[str, str], str]  # status, headers, body
+
+
+def completion(content: str | None, finish: str = "stop", refusal: str | None = None) -> Answer:
+    """A well-formed chat completion."""
+    message = {"role": "assistant", "content": content, "refusal": refusal}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice], "usage": usage}
+    return 200, {"Content-Type": "application/json"}, json.dumps(body)
+
+
+def failure(status: int, message: str = "no", **headers: str) -> Answer:
+    body = json.dumps({"error": {"message": message, "type": "error", "code": None}})
+    return status, {"Content-Type": "application/json", **headers}, body
+
+
+class Server:
+    """``behave`` maps (request number from 0, request body) to an answer; ``requests`` are the bodies received."""
+
+    def __init__(self, behave: Callable[[int, dict[str, Any]], Answer]) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.in_flight, self.most_in_flight = 0, 0
+        self._lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with server._lock:
+                    number = len(server.requests)
+                    server.requests.append(body)
+                    server.in_flight += 1
+                    server.most_in_flight = max(server.most_in_flight, server.in_flight)
+                status, headers, text = behave(number, body)
+                with server._lock:
+                    server.in_flight -= 1
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._http.shutdown()
+            self._http.server_close()
