@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
 from demo.scenes import Scene, Thing, make_scene
 
-SIDE, PATCH, MASK_SIDE, WIDTH = 400, 8, 200, 64
+SIDE, PATCH, MASK_SIDE, WIDTH = 200, 8, 100, 64
 PROMPTS = 6  # boxes per image and step
 
 
@@ -38,7 +39,7 @@ def build_processor() -> SamProcessor:
 
 
 def build_model() -> SamModel:
-    """A quarter of a million parameters; its mask grid is half the input's resolution, fine enough for ten-pixel objects."""
+    """Half a million parameters. Scenes are about a hundred pixels high, so that a cell of the mask grid is about one pixel of theirs."""
     vision = {
         "hidden_size": WIDTH,
         "num_hidden_layers": 3,
@@ -47,9 +48,10 @@ def build_model() -> SamModel:
         "patch_size": PATCH,
         "output_channels": WIDTH,
         "mlp_dim": 2 * WIDTH,
-        "window_size": 10,
-        "global_attn_indexes": [1],
+        "window_size": SIDE // PATCH,
+        "global_attn_indexes": [0, 1, 2],
         "num_pos_feats": WIDTH // 2,
+        "scale": 2.0,  # of the random Fourier features; transformers' default of WIDTH / 2 codes neighbouring pixels as if unrelated
     }
     prompt = {
         "hidden_size": WIDTH,
@@ -72,7 +74,8 @@ def make_batch(rng: random.Random, processor: SamProcessor, count: int) -> tuple
     """Model inputs and coverage targets (images, PROMPTS, MASK_SIDE, MASK_SIDE) in [0, 1]."""
     scenes: list[Scene] = []
     while len(scenes) < count:
-        scene = make_scene(rng, size=(rng.randint(100, 200), rng.randint(100, 200)))
+        scene = make_scene(rng, size=(rng.randint(100, 160), rng.randint(100, 160)))
+        scene = crop(rng, scene) if scene.kind == "strip" else scene
         if scene.things:
             scenes.append(scene)
     chosen = [rng.choices(s.things, k=PROMPTS) for s in scenes]
@@ -81,6 +84,17 @@ def make_batch(rng: random.Random, processor: SamProcessor, count: int) -> tuple
     reshaped = inputs["reshaped_input_sizes"]
     targets = torch.stack([_coverage(things, reshaped[i]) for i, things in enumerate(chosen)])
     return {"pixel_values": inputs["pixel_values"], "input_boxes": inputs["input_boxes"].float()}, targets
+
+
+def crop(rng: random.Random, scene: Scene) -> Scene:
+    """A square piece of a strip with the objects that lie in it whole: what ``labeling.segment`` prompts the model with."""
+    side = scene.image.height
+    left = rng.randint(0, scene.image.width - side)
+    inside = [t for t in scene.things if t.bbox[0] >= left and t.bbox[2] <= left + side]
+    moved = [
+        replace(t, bbox=(t.bbox[0] - left, t.bbox[1], t.bbox[2] - left, t.bbox[3]), mask=t.mask[:, left : left + side]) for t in inside
+    ]
+    return Scene("canvas", scene.image.crop((left, 0, left + side, side)), tuple(moved))
 
 
 def _jitter(rng: random.Random, thing: Thing) -> list[float]:
@@ -151,7 +165,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Teach a small SAM the shapes world.")
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoints/segmenter"))
     parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--batch", type=int, default=4, help="images per step")
+    parser.add_argument("--batch", type=int, default=8, help="images per step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the weights in --out")

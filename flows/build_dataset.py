@@ -10,6 +10,7 @@ interrupted, however rudely, goes on where it stopped when the same command is g
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ import tyro
 import yaml
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -35,16 +37,23 @@ from pipelines.console import console, failing_clearly
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
 from pipelines.models import ModelError, load_models
-from pipelines.sources import SourceError, open_source
+from pipelines.sources import Source, SourceError, open_source
 
 
-@task(name="label-shard", task_run_name="label-{shard.name}", retries=1, retry_delay_seconds=5)
+@functools.lru_cache(maxsize=2)
+def _opened(settings: str) -> Source:
+    """The source, indexed once per process rather than once per shard."""
+    return open_source(BuildConfig.model_validate_json(settings))
+
+
+# Finished shards are found on disk, whoever made them; Prefect's own cache would only repeat that.
+@task(name="label-shard", task_run_name="label-{shard.name}", retries=1, retry_delay_seconds=5, cache_policy=NO_CACHE)
 def label_shard(shard: Shard, config: BuildConfig) -> store.ShardRecord:
     """Label one shard on whatever worker this runs; models are loaded once per process."""
-    return build_shard(shard, open_source(config), config, load_models(config))
+    return build_shard(shard, _opened(config.model_dump_json()), config, load_models(config))
 
 
-@flow(name="build-dataset", task_runner=ThreadPoolTaskRunner(max_workers=4), validate_parameters=True)  # type: ignore[arg-type]
+@flow(name="build-dataset", task_runner=ThreadPoolTaskRunner(), validate_parameters=True)  # type: ignore[arg-type]
 def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions()) -> str:
     """Label every row of a source and write a dataset folder; finished shards are reused.
 
@@ -55,9 +64,10 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
     """
     config = BuildConfig(**{**options.model_dump(), "source": source, "out": Path(out)})
     log = get_run_logger()
-    opened = open_source(config)
-    shards = plan(opened, config)
-    log.info("%d rows in %d shards", len(opened), len(shards))
+    _opened.cache_clear()  # the file may have changed since an earlier run in this process
+    source_rows = _opened(config.model_dump_json())
+    shards = plan(source_rows, config)
+    log.info("%d rows in %d shards", len(source_rows), len(shards))
     with store.exclusive(config.out):
         records = _label_all(shards, config)
         manifest = store.finish(config.out, records, about(config, load_models(config)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSe
 from pipelines.config import AnnotatorConfig, BuildConfig, DetectorConfig, SegmenterConfig, find_checkpoint, public_name
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint
+
+_LOADING = threading.Lock()  # transformers patches torch globally while it loads, so two threads may not load at once
 
 
 class ModelError(ValueError):
@@ -50,11 +53,12 @@ class Models:
 
 def load_models(config: BuildConfig) -> Models:
     """The models that a configuration names; the same ones for the same names within a process."""
-    return Models(
-        load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"),
-        _load_detector(config.detector, config.device),
-        _load_segmenter(config.segmenter, config.device),
-    )
+    with _LOADING:
+        return Models(
+            load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"),
+            _load_detector(config.detector, config.device),
+            _load_segmenter(config.segmenter, config.device),
+        )
 
 
 @functools.lru_cache(maxsize=4)

@@ -93,8 +93,8 @@ class JudgeClient:
     endpoint: JudgeEndpoint
     cache: ReplyCache | None = None
     usage: Usage = field(default_factory=Usage)
-    _format: int = 0  # the highest rung of the ladder that this server is known to accept
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def ask_all(self, requests: Sequence[JudgeRequest]) -> list[Any | JudgeError]:
         """The checked reply, or the ``JudgeError``, of every request, in order. Not to be called inside a running event loop."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from demo.scenes import Scene, make_scene
 from labeling import masks
-from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter
+from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter, windows
 from pipelines.config import SegmenterConfig, find_checkpoint
 
 
@@ -69,7 +69,7 @@ def test_no_boxes_no_masks(backend: str, scene: Scene, request: pytest.FixtureRe
 
 
 def test_prompting_in_chunks_changes_nothing(embedded: TransformersSegmenter, scene: Scene) -> None:
-    boxes = [t.bbox for t in scene.things] * 3
+    boxes = [t.bbox for t in scene.things] * 3  # several chunks in every window
     chunked = TransformersSegmenter(embedded.model, embedded.processor, boxes_at_once=2)
     for a, b in zip(embedded.segment(scene.image, boxes), chunked.segment(scene.image, boxes), strict=True):
         assert (a.mask == b.mask).mean() > 0.999
@@ -94,3 +94,25 @@ def test_a_checkpoint_file_of_the_package_loads(tmp_path: Path) -> None:
     segmenter = SegmentAnythingSegmenter.from_checkpoint(str(file), kind="vit_b")
     assert len(segmenter.segment(Image.new("RGB", (64, 48), "white"), [(4, 4, 20, 20)])) == 1
     assert str(tmp_path) not in str(segmenter.describe())
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "window"),
+    [
+        ((200, 100), (150, 10, 190, 40), (0, 0, 200, 100)),
+        ((400, 100), (10, 10, 30, 30), (0, 0, 100, 100)),
+        ((400, 100), (190, 80, 210, 100), (150, 0, 250, 100)),
+        ((400, 100), (380, 80, 400, 100), (300, 0, 400, 100)),
+        ((400, 100), (10, 10, 390, 90), (0, 0, 400, 100)),
+        ((100, 330), (40, 300, 60, 330), (0, 230, 100, 330)),
+    ],
+)
+def test_strips_are_seen_through_square_windows(size: tuple[int, int], box: tuple[int, ...], window: tuple[int, ...]) -> None:
+    assert windows(size, [box]) == {window: [0]}
+
+
+def test_every_box_has_one_window_that_holds_it() -> None:
+    boxes = [(x, 10, x + 15, 40) for x in range(0, 380, 7)]
+    chosen = windows((400, 100), boxes)
+    assert sorted(i for members in chosen.values() for i in members) == list(range(len(boxes)))
+    assert all(x <= boxes[i][0] and boxes[i][2] <= right for (x, _, right, _), members in chosen.items() for i in members)
