@@ -26,7 +26,7 @@ serve: .venv/ready  ## a local Prefect server with this project's deployments an
 bench: .venv/ready
 	$(BIN)/python -m bench.labeling
 
-checkpoints: .venv/ready  ## teach the embedded models again, two hours on two cores
+checkpoints: .venv/ready  ## teach the embedded models again, an hour and a half on two cores
 	$(BIN)/python -m demo.teach_detector
 	$(BIN)/python -m demo.teach_segmenter
 

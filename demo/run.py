@@ -19,31 +19,34 @@ def run(out: Path, rows: int, seed: int) -> None:
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_HOME", str((out / ".prefect").resolve()))
+    home = (out / ".prefect").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home))
 
     from demo.questions import write_rows
     from flows.build_dataset import build_dataset
     from flows.summary import print_summary
     from pipelines import store
     from pipelines.config import BuildOptions
-    from pipelines.console import console, table
+    from pipelines.console import console, quiet_libraries, say, table
     from pipelines.score import score
     from pipelines.validate import validate
 
     source = write_rows(out / "scenes", rows, seed)
-    console.print(f"{rows} questions about procedural scenes in {source}")
-    console.print("building the dataset with the embedded detector, segmenter and rule-based judge ...")
+    quiet_libraries()
+    say(f"{rows} questions about procedural scenes in {source}")
+    say("building the dataset with the embedded detector, segmenter and rule-based judge ...")
     dataset = Path(build_dataset(source=str(source), out=str(out / "dataset"), options=BuildOptions(shard_size=25)))
     manifest = store.read_manifest(dataset)
     print_summary(manifest, dataset, time.monotonic() - started)
 
     report = validate(dataset)
     verdict = "every promise kept" if report["valid"] else f"broken promises: {report['findings']}"
-    console.print(f"\nvalidated {report['rows']} rows: {verdict}")
+    say(f"\nvalidated {report['rows']} rows: {verdict}")
     figures = score(dataset, source).figures()
     shown = [[name.replace("_", " "), "-" if (v := figures[name]) is None else f"{v:.3f}"] for name in SCORES]
     console.print(table("\nAgainst the scenes' ground truth", ["", ""], shown))
-    console.print(f"\ndataset  {dataset}\ngallery  {dataset / 'gallery.html'}\ncard     {dataset / 'README.md'}", markup=False)
+    say(f"\ndataset  {dataset}\ngallery  {dataset / 'gallery.html'}\ncard     {dataset / 'README.md'}")
     if not report["valid"]:
         raise SystemExit(1)
 

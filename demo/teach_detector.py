@@ -6,7 +6,7 @@ larger than one are wrong. And a detector taught from scratch in an hour needs a
 proposals are trained with CenterNet's penalty-reduced focal loss, one positive token per object (arXiv 1904.07850, eq. 1), the
 decoder with DETR's matching (arXiv 2005.12872) and a per-token sigmoid focal loss.
 
-    python -m demo.teach_detector --out demo/checkpoints/detector --minutes 60
+    python -m demo.teach_detector --out demo/checkpoints/detector --minutes 65
 """
 
 from __future__ import annotations
@@ -350,7 +350,7 @@ def _save(model: GroundingDinoForObjectDetection, processor: GroundingDinoProces
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Teach a small Grounding DINO the shapes world.")
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoints/detector"))
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=65)
     parser.add_argument("--batch", type=int, default=8, help="strips per step; canvases are smaller, three times as many")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)

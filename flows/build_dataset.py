@@ -33,7 +33,7 @@ from pipelines import store
 from pipelines.build import STAGES, about, build, build_shard
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
-from pipelines.console import console, failing_clearly
+from pipelines.console import console, failing_clearly, quiet_libraries
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
 from pipelines.models import ModelError, load_models
@@ -109,6 +109,7 @@ def build_here(config: BuildConfig) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line; returns the manifest."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    quiet_libraries()
     with failing_clearly(SourceError, ModelError, store.StoreError, ValidationError, OSError):
         config = parse(arguments)
         started = time.monotonic()
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             manifest = store.read_manifest(config.out)
         else:
             manifest = build_here(config)
-    print_summary(manifest, config.out, time.monotonic() - started)
+    print_summary(manifest, config.out, time.monotonic() - started, config.annotator)
     return manifest
 
 

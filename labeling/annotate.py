@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
-from rewardlib.judge import JudgeClient, JudgeError, JudgeRequest
+from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 
 Kind = Literal["object", "attribute", "count", "relation", "text", "absence"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -39,6 +39,8 @@ class Annotated:
 
     facts: tuple[Fact, ...]
     dropped: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class Annotator(Protocol):
@@ -104,11 +106,17 @@ class LLMAnnotator:
             for question, trace in traces
         ]
         replies = self.client.ask_all(requests)
-        return [reply if isinstance(reply, JudgeError) else verify(reply, trace) for reply, (_, trace) in zip(replies, traces, strict=True)]
+        return [_annotated(reply, trace) for reply, (_, trace) in zip(replies, traces, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         e = self.client.endpoint
         return {"judge": e.model, "temperature": e.temperature, "seed": e.seed, "prompt": PROMPT_VERSION}
+
+
+def _annotated(reply: JudgeReply | JudgeError, trace: str) -> Annotated | JudgeError:
+    if isinstance(reply, JudgeError):
+        return reply
+    return replace(verify(reply.value, trace), prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
 
 
 def check_reply(value: Any) -> list[dict[str, str]]:

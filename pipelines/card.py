@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader
 
 from pipelines import store
 from pipelines.build import STAGES
-from pipelines.console import console, failing_clearly
+from pipelines.console import failing_clearly, say
 
 _KEPT = re.compile(r"<!-- keep: (\w+) -->\n(.*?)\n<!-- /keep -->", re.S)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -71,7 +71,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional], repo: str | None = None) ->
         repo: The Hub repository it will be published to, for the loading example.
     """
     with failing_clearly(store.StoreError):
-        console.print(f"wrote {write_card(dir, repo)}", markup=False)
+        say(f"wrote {write_card(dir, repo)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         view.add_row(*row)
     return view
+
+
+def say(text: str) -> None:
+    """A line as it is: not wrapped, so that paths can be copied, and without markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def quiet_libraries() -> None:
+    """Keep the commands' output to what a user asked for: no bars for loading small weights, no reminder that a timeout is off."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from PIL import Image
 
 from labeling import masks
 from pipelines import store
-from pipelines.console import console, failing_clearly
+from pipelines.console import failing_clearly, say
 
 MAX_SIDE = 640  # pixels of an embedded image; the dataset keeps the full size
 HUES = 8  # classes h0 ... h7 of the style sheet; the policy forbids inline styles
@@ -128,7 +128,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional], limit: int = 200) -> None:
         limit: Rows to show.
     """
     with failing_clearly(store.StoreError):
-        console.print(f"wrote {write_gallery(dir, limit)}", markup=False)
+        say(f"wrote {write_gallery(dir, limit)}")
 
 
 if __name__ == "__main__":

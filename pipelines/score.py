@@ -22,7 +22,7 @@ from labeling import masks
 from labeling.boxes import iou_matrix
 from labeling.prompts import normalize_phrase
 from pipelines import store
-from pipelines.console import console, failing_clearly, table
+from pipelines.console import console, failing_clearly, say, table
 
 MATCH_IOU = 0.5
 
@@ -137,9 +137,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional], gold: Path) -> None:
     shown = {k: "-" if v is None else f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for k, v in figures.items()}
     console.print(table(f"{dir} against {gold.name}", ["", ""], [[name.replace("_", " "), value] for name, value in shown.items()]))
     for row_id, trace, ours, reported in tally.disagreements:
-        console.print(
-            f"  {row_id} {trace}: checked {'right' if ours else 'wrong'}, reported {'right' if reported else 'wrong'}", markup=False
-        )
+        say(f"  {row_id} {trace}: checked {'right' if ours else 'wrong'}, reported {'right' if reported else 'wrong'}")
     print(json.dumps(figures))
 
 

@@ -71,6 +71,8 @@ def annotate(items: Sequence[Item], annotator: Annotator, ledger: Ledger) -> lis
 
 def _add_annotations(item: Item, trace_id: str, reply: Annotated, ledger: Ledger) -> None:
     ledger.counts["annotations_dropped: quote not in trace"] += reply.dropped
+    ledger.counts["judge_prompt_tokens"] += reply.prompt_tokens
+    ledger.counts["judge_completion_tokens"] += reply.completion_tokens
     for fact in reply.facts:
         item.row["annotations"].append(
             {

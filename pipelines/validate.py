@@ -23,7 +23,7 @@ from PIL import Image
 
 from labeling import masks
 from pipelines import store
-from pipelines.console import console, failing_clearly, table
+from pipelines.console import console, failing_clearly, say, table
 
 Finding = tuple[str, str]  # (promise, what breaks it)
 
@@ -186,7 +186,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional]) -> None:
     rows = [[promise, text, str(result["findings"].get(promise, 0) or "ok")] for promise, text in PROMISES.items()]
     console.print(table(f"{dir}: {result['rows']} rows", ["", "promise", "broken"], rows))
     for example in result["examples"][:20]:
-        console.print(f"  {example}", markup=False)
+        say(f"  {example}")
     print(json.dumps(result))
     sys.exit(0 if result["valid"] else 1)
 

@@ -68,19 +68,29 @@ class JudgeRequest:
     check: Callable[[Any], Any] = lambda value: value
 
 
+@dataclass(frozen=True)
+class JudgeReply:
+    """A checked reply and the tokens it took, whenever they were paid: a reply from the cache still says what it once cost."""
+
+    value: Any
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: bool = False
+
+
 @dataclass
 class Usage:
-    """What the judge has cost so far. ``cached`` requests are in ``requests`` but not in the tokens."""
+    """What was asked and paid by a client. ``cached`` requests are in ``requests`` but not in the tokens."""
 
     requests: int = 0
     cached: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cost: float | None = None  # dollars, where prices are known
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def add(self, other: Usage) -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 _FORMATS = ("json_schema", "json_object", "text")
@@ -96,11 +106,11 @@ class JudgeClient:
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def ask_all(self, requests: Sequence[JudgeRequest]) -> list[Any | JudgeError]:
+    def ask_all(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | JudgeError]:
         """The checked reply, or the ``JudgeError``, of every request, in order. Not to be called inside a running event loop."""
         return asyncio.run(self.ask_all_async(requests))
 
-    async def ask_all_async(self, requests: Sequence[JudgeRequest]) -> list[Any | JudgeError]:
+    async def ask_all_async(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | JudgeError]:
         from openai import AsyncOpenAI
 
         # Local servers need no key, but the client insists on one.
@@ -110,36 +120,49 @@ class JudgeClient:
             api_key=key, base_url=self.endpoint.base_url, timeout=self.endpoint.timeout, max_retries=self.endpoint.retries
         ) as client:
 
-            async def one(request: JudgeRequest) -> Any | JudgeError:
+            async def one(request: JudgeRequest) -> JudgeReply | JudgeError:
+                spent = Usage(requests=1)
                 async with gate:
                     try:
-                        return await self._ask(client, request)
+                        return await self._ask(client, request, spent)
                     except JudgeError as error:
-                        self._count(failed=1)
+                        spent.failed = 1
                         return error
+                    finally:
+                        with self._lock:
+                            self.usage.add(spent)
 
             return list(await asyncio.gather(*(one(r) for r in requests)))
 
-    async def _ask(self, client: AsyncOpenAI, request: JudgeRequest) -> Any:
+    @property
+    def cost(self) -> float | None:
+        """Dollars paid so far; None where prices are unknown."""
+        e, u = self.endpoint, self.usage
+        if e.price_in is None or e.price_out is None:
+            return None
+        return (u.prompt_tokens * e.price_in + u.completion_tokens * e.price_out) / 1e6
+
+    async def _ask(self, client: AsyncOpenAI, request: JudgeRequest, spent: Usage) -> JudgeReply:
         key = request_key(self._identity(request))
-        self._count(requests=1)
         if self.cache is not None and (known := self.cache.get(key)) is not None:
-            self._count(cached=1)
-            return request.check(known["value"])
+            spent.cached = 1
+            return JudgeReply(request.check(known["value"]), known["prompt_tokens"], known["completion_tokens"], cached=True)
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
-        text = await self._complete(client, messages, request.schema)
+        text = await self._complete(client, messages, request.schema, spent)
         try:
             value = parse_json(text)
             result = request.check(value)
         except ValueError as problem:
             messages += [{"role": "assistant", "content": text}, {"role": "user", "content": _repair(problem)}]
-            text = await self._complete(client, messages, request.schema)
+            text = await self._complete(client, messages, request.schema, spent)
             with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {text[:200]!r}"):
                 value = parse_json(text)
                 result = request.check(value)
+        reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
-            self.cache.put(key, {"value": value, "raw": text})
-        return result
+            tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+            self.cache.put(key, {"value": value, "raw": text, **tokens})
+        return reply
 
     def _identity(self, request: JudgeRequest) -> dict[str, Any]:
         """All that decides the reply; where the server runs and how fast does not."""
@@ -147,13 +170,13 @@ class JudgeClient:
         settings = {"model": e.model, "temperature": e.temperature, "seed": e.seed, "max_tokens": e.max_tokens}
         return {**settings, "system": request.system, "user": request.user, "schema": request.schema}
 
-    async def _complete(self, client: AsyncOpenAI, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
+    async def _complete(self, client: AsyncOpenAI, messages: list[dict[str, str]], schema: dict[str, Any], spent: Usage) -> str:
         """The reply's text, from the best output format that the server supports."""
         from openai import BadRequestError, UnprocessableEntityError
 
         for rung in range(self._format, len(_FORMATS)):
             try:
-                return await self._request(client, messages, _FORMATS[rung], schema)
+                return await self._request(client, messages, _FORMATS[rung], schema, spent)
             except (BadRequestError, UnprocessableEntityError) as error:
                 if rung + 1 == len(_FORMATS) or not _is_about_format(error):
                     raise JudgeError("bad_request", f"the endpoint refused the request: {_brief(error)}") from error
@@ -164,7 +187,7 @@ class JudgeClient:
                     raise JudgeError("length", f"the reply did not end within {self.endpoint.max_tokens} tokens") from None
         raise AssertionError("the ladder ends by returning or raising")
 
-    async def _request(self, client: AsyncOpenAI, messages: Any, kind: str, schema: dict[str, Any]) -> str:
+    async def _request(self, client: AsyncOpenAI, messages: Any, kind: str, schema: dict[str, Any], spent: Usage) -> str:
         from openai import APIConnectionError, APIStatusError, APITimeoutError, BadRequestError, OpenAIError, UnprocessableEntityError
 
         e = self.endpoint
@@ -187,15 +210,16 @@ class JudgeClient:
             raise JudgeError(f"http_{error.status_code}", f"the endpoint answered {error.status_code}: {_brief(error)}") from error
         except (OpenAIError, ValueError) as error:
             raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error)}") from error
-        return self._text_of(reply)
+        return self._text_of(reply, spent)
 
-    def _text_of(self, reply: Any) -> str:
+    def _text_of(self, reply: Any, spent: Usage) -> str:
         """The text of a chat completion; raises on a refusal, an empty reply or one that was cut off."""
         choices = getattr(reply, "choices", None)
         if not choices:
             raise JudgeError("empty", "the endpoint returned no choices")
         if (usage := getattr(reply, "usage", None)) is not None:
-            self._count(prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0)
+            spent.prompt_tokens += usage.prompt_tokens or 0
+            spent.completion_tokens += usage.completion_tokens or 0
         message, finish = choices[0].message, choices[0].finish_reason
         if getattr(message, "refusal", None):
             raise JudgeError("refusal", f"the judge refused: {message.refusal[:200]}")
@@ -206,14 +230,6 @@ class JudgeClient:
         if not (message.content or "").strip():
             raise JudgeError("empty", "the judge returned an empty reply")
         return str(message.content)
-
-    def _count(self, **increments: int) -> None:
-        with self._lock:
-            for name, n in increments.items():
-                setattr(self.usage, name, getattr(self.usage, name) + n)
-            e, u = self.endpoint, self.usage
-            if e.price_in is not None and e.price_out is not None:
-                u.cost = (u.prompt_tokens * e.price_in + u.completion_tokens * e.price_out) / 1e6
 
 
 class _Runaway(Exception):

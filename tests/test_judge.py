@@ -6,6 +6,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from labeling.annotate import SYSTEM, Annotated, LLMAnnotator
 from rewardlib.cache import ReplyCache, request_key
-from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeRequest, parse_json
+from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeReply, JudgeRequest, parse_json
 from tests.judge_server import Answer, Server, completion, failure
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -32,10 +33,14 @@ def _client(url: str, cache: ReplyCache | None = None, **settings: Any) -> Judge
     )
 
 
+def _values(replies: list[JudgeReply | JudgeError]) -> list[Any]:
+    return [reply.value if isinstance(reply, JudgeReply) else reply for reply in replies]
+
+
 def _ask(behave: Callable[[int, dict[str, Any]], Answer], **settings: Any) -> tuple[Any, Server, JudgeClient]:
     with Server(behave).running() as server:
         client = _client(server.url, **settings)
-        return client.ask_all([JudgeRequest("s", "u", SCHEMA, _check)])[0], server, client
+        return _values(client.ask_all([JudgeRequest("s", "u", SCHEMA, _check)]))[0], server, client
 
 
 def test_a_good_reply_is_checked_and_counted() -> None:
@@ -43,7 +48,7 @@ def test_a_good_reply_is_checked_and_counted() -> None:
     assert reply == 7
     assert server.requests[0]["response_format"]["json_schema"]["strict"] is True
     assert (client.usage.requests, client.usage.prompt_tokens, client.usage.completion_tokens) == (1, 100, 10)
-    assert client.usage.cost == pytest.approx((100 * 1 + 10 * 10) / 1e6)
+    assert client.cost == pytest.approx((100 * 1 + 10 * 10) / 1e6)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_the_ladder_of_formats() -> None:
 
     with Server(only_text).running() as server:
         client = _client(server.url)
-        assert client.ask_all([JudgeRequest("s", "u", SCHEMA, _check)]) == [7]
+        assert _values(client.ask_all([JudgeRequest("s", "u", SCHEMA, _check)])) == [7]
         assert [r.get("response_format", {}).get("type") for r in server.requests] == ["json_schema", "json_object", None]
         client.ask_all([JudgeRequest("s", "another", SCHEMA, _check)])
         assert len(server.requests) == 4  # the server's limits are remembered
@@ -138,8 +143,10 @@ def test_replies_are_remembered_and_failures_are_not(tmp_path: Path) -> None:
         client = _client(server.url, cache, retries=0)
         request = JudgeRequest("s", "u", SCHEMA, _check)
         assert isinstance(client.ask_all([request])[0], JudgeError)
-        assert client.ask_all([request]) == [7]
-        assert client.ask_all([request]) == [7]
+        fresh, remembered = client.ask_all([request]) + client.ask_all([request])
+        assert isinstance(fresh, JudgeReply)
+        assert remembered == replace(fresh, cached=True)  # also the tokens it once took
+        assert (fresh.value, fresh.prompt_tokens, client.usage.prompt_tokens) == (7, 100, 100)
         assert len(server.requests) == 2
         assert client.usage.cached == 1
         client.ask_all([JudgeRequest("s", "other words", SCHEMA, _check)])
@@ -153,7 +160,7 @@ def test_concurrency_is_bounded() -> None:
 
     with Server(slow).running() as server:
         requests = [JudgeRequest("s", str(n), SCHEMA, _check) for n in range(20)]
-        assert _client(server.url, concurrency=4).ask_all(requests) == [7] * 20
+        assert _client(server.url, concurrency=4).ask_all(requests) == [JudgeReply(7, 100, 10)] * 20
         assert 2 <= server.most_in_flight <= 4
 
 
@@ -173,7 +180,7 @@ def test_the_annotator_verifies_quotes_and_fences_the_trace() -> None:
         replies = LLMAnnotator(_client(server.url)).annotate([("What is it?", trace)])
         assert isinstance(replies[0], Annotated)
         assert [f.quote for f in replies[0].facts] == ["red cup"]
-        assert replies[0].dropped == 1
+        assert (replies[0].dropped, replies[0].prompt_tokens) == (1, 100)
         assert server.requests[0]["messages"][0]["content"] == SYSTEM
         assert json.loads(server.requests[0]["messages"][1]["content"])["trace"] == trace
 
