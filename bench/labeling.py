@@ -7,7 +7,7 @@ passed (median of paired repetitions; loading the models is outside both);
 - ``time_per_row_ratio`` and ``memory_ratio``: time per row and peak memory of a build of ``--large`` rows over one of ``--small`` rows,
 each in a process of its own.
 
-    python -m bench.labeling [--rows 100] [--small 200] [--large 2000]
+    python -m bench.labeling [--rows 60] [--small 200] [--large 2000]
 
 Prints a table, writes bench/results/labeling.json, and ends with one line of JSON.
 """
@@ -137,7 +137,7 @@ def measure(rows: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=100, help="rows of the overhead measurement")
+    parser.add_argument("--rows", type=int, default=60, help="rows of the overhead measurement")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--small", type=int, default=200)
     parser.add_argument("--large", type=int, default=2000)

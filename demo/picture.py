@@ -68,7 +68,8 @@ def _with_regions(row: dict[str, Any], hues: dict[str, tuple[int, int, int]]) ->
 
 def _caption(counterfactual: dict[str, Any]) -> str:
     verdict = "verified by the detector" if counterfactual["verified"] else "not verified"
-    return f"{counterfactual['role']} removed ({counterfactual['fill']}, {counterfactual['shape']}): {verdict}"
+    what = "evidence removed" if counterfactual["role"] == "evidence" else "control, the same silhouettes elsewhere"
+    return f"{what} ({counterfactual['fill']}, {counterfactual['shape']}): {verdict}"
 
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
@@ -79,13 +80,20 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
     return lines
 
 
+def _is_telling(row: dict[str, Any]) -> bool:
+    """Several kinds of things in a strip, and a verified pair whose fill can be seen without being mere noise."""
+    pair, kinds = row["counterfactuals"], {r["phrase"] for r in row["regions"]}
+    visible = len(pair) == 2 and all(c["verified"] and c["fill"] in ("blur", "mean") for c in pair)
+    return visible and len(kinds) >= 3 and any("square" not in k for k in kinds) and row["width"] > 200
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw one labelled row as a picture.")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, default=Path("row.png"))
-    parser.add_argument("--id", help="which row; by default the first with a verified control and several regions")
+    parser.add_argument("--id", help="which row; by default the first that shows much")
     a = parser.parse_args()
-    rows = (r for r in store.read_rows(a.dataset) if r["id"] == a.id or (a.id is None and len(r["counterfactuals"]) == 2))
-    good = (r for r in rows if a.id or (all(c["verified"] for c in r["counterfactuals"]) and len(r["regions"]) > 3 and r["width"] > 200))
+    rows = store.read_rows(a.dataset)
+    good = (r for r in rows if r["id"] == a.id or (a.id is None and _is_telling(r)))
     draw_row(next(good)).save(a.out)
     print(f"drawn in {a.out}")

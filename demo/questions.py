@@ -71,7 +71,7 @@ def _count(rng: random.Random, scene: Scene) -> Question | None:
     name = rng.choice(scene.things).name
     matching = tuple(t for t in scene.things if t.name == name)
     n = len(matching)
-    return Question("count", f"How many {name}s are there?", str(n), str(n + rng.choice((-1, 1))), matching, f"That makes {n}")
+    return Question("count", f"How many {_plural(name)} are there?", str(n), str(n + rng.choice((-1, 1))), matching, f"That makes {n}")
 
 
 def _position(rng: random.Random, scene: Scene) -> Question | None:
@@ -106,11 +106,15 @@ def _statement(rng: random.Random, scene: Scene) -> Question | None:
     name = rng.choice(scene.things).name
     matching = tuple(t for t in scene.things if t.name == name)
     claimed = len(matching) + rng.choice((0, 0, 1, -1))
-    plural = f"{NUMBERS[claimed]} {name}s" if claimed != 1 else f"one {name}"
+    plural = f"{NUMBERS[claimed]} {_plural(name)}" if claimed != 1 else f"one {name}"
     verb = "is" if claimed == 1 else "are"
     answer, wrong = ("true", "false") if claimed == len(matching) else ("false", "true")
     text = f"Is this statement true or false? There {verb} exactly {plural}."
     return Question("statement", text, answer, wrong, matching, f"So the statement is {answer}", ("true", "false"))
+
+
+def _plural(name: str) -> str:
+    return f"{name}es" if name.endswith("cross") else f"{name}s"
 
 
 def _letter(rng: random.Random, scene: Scene) -> Question | None:

@@ -79,14 +79,17 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
 
 
 def _label_all(shards: Sequence[Shard], config: BuildConfig) -> list[store.ShardRecord]:
-    """The records of all shards, ``config.workers`` at a time; one that fails does not keep the others from finishing."""
+    """The records of all shards, ``config.workers`` at a time. If one fails the others are still made, then its error is raised."""
     progress = cast(UUID, create_progress_artifact(0.0, key="build-dataset-progress", description="Shards done"))
-    records: list[store.ShardRecord] = []
+    outcomes: list[Any] = []
     for start in range(0, len(shards), config.workers):
         running = [label_shard.submit(shard, config) for shard in shards[start : start + config.workers]]
-        records += [future.result() for future in running]
-        update_progress_artifact(progress, 100 * len(records) / len(shards))
-    return records
+        outcomes += [future.result(raise_on_failure=False) for future in running]
+        update_progress_artifact(progress, 100 * len(outcomes) / len(shards))
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes
 
 
 def _rejects_markdown(manifest: dict[str, Any]) -> str:

@@ -38,50 +38,50 @@ class Intervention:
     seed: int
 
 
-def intervene(image: Image.Image, regions: Sequence[masks.Mask], *, fill: Fill, shape: Shape, seed: int) -> list[Intervention]:
-    """The evidence-masked image and, where there is room for it, its control.
+Region = tuple[masks.Mask, masks.Box]  # the object's mask (height, width) and its xyxy box
 
-    ``regions`` are the evidence masks (height, width). The same seed gives the same images.
-    """
+
+def intervene(image: Image.Image, regions: Sequence[Region], *, fill: Fill, shape: Shape, seed: int) -> list[Intervention]:
+    """The image without its evidence ``regions`` and, where there is room for it, its control. The same seed gives the same images."""
     pixels = np.asarray(image.convert("RGB"))
-    pieces = [shaped(region, shape) for region in regions]
-    evidence = np.logical_or.reduce(pieces)
+    evidence = np.logical_or.reduce([shaped(mask, box, shape) for mask, box in regions])
     made = [Intervention("evidence", fill, shape, erase(pixels, evidence, fill, seed), evidence, seed)]
-    control = control_mask(pieces, evidence, np.random.default_rng(seed))
+    control = control_mask(evidence, np.random.default_rng(seed))
     if control is not None:
         made.append(Intervention("control", fill, shape, erase(pixels, control, fill, seed), control, seed))
     return made
 
 
-def shaped(region: masks.Mask, shape: Shape) -> masks.Mask:
-    """The silhouette that is erased for a region. A dilated one hides the object's anti-aliased rim and blurs its outline."""
-    if shape == "mask" or not region.any():
-        return region
+def shaped(mask: masks.Mask, box: masks.Box, shape: Shape) -> masks.Mask:
+    """The silhouette that is erased for a region. The dilated one is the mask's convex hull, grown: it hides the object's anti-aliased rim
+    and whatever bite the segmenter has left out, and its outline tells less of the shape."""
     if shape == "box":
-        return masks.from_box(masks.bounding_box(region), *region.shape)
-    x0, y0, x1, y1 = masks.bounding_box(region)
-    return masks.dilate(region, max(2, round(0.08 * max(x1 - x0, y1 - y0))))
+        return masks.from_box(box, *mask.shape) | mask
+    if shape == "mask" or not mask.any():
+        return mask
+    x0, y0, x1, y1 = masks.bounding_box(mask)
+    return masks.dilate(masks.convex_hull(mask), max(2, round(0.08 * max(x1 - x0, y1 - y0))))
 
 
-def control_mask(pieces: Sequence[masks.Mask], evidence: masks.Mask, rng: np.random.Generator) -> masks.Mask | None:
-    """Each piece moved, uniformly at random, to a place where it overlaps neither evidence nor another piece. None where no room is left.
+def control_mask(evidence: masks.Mask, rng: np.random.Generator) -> masks.Mask | None:
+    """Each connected piece of the evidence moved, uniformly at random, to a place where it overlaps neither evidence nor another piece.
+    None where no room is left.
 
     The places are found exactly: correlating the forbidden area with a piece's silhouette counts its overlap at every position.
     """
     height, width = evidence.shape
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(evidence.astype(np.uint8), connectivity=8)
     control = np.zeros_like(evidence)
-    for piece in sorted(pieces, key=np.count_nonzero, reverse=True):  # the largest while there is most room
-        if not piece.any():
-            continue
-        x0, y0, x1, y1 = masks.bounding_box(piece)
-        silhouette = piece[y0:y1, x0:x1]
+    for i in sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA])):  # the largest while there is most room
+        x, y, w, h = (int(v) for v in stats[i, :4])
+        silhouette = labels[y : y + h, x : x + w] == i
         forbidden = (evidence | control).astype(np.float32)
         overlap = cv2.filter2D(forbidden, cv2.CV_32F, silhouette.astype(np.float32), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
-        rows, columns = np.nonzero(overlap[: height - (y1 - y0) + 1, : width - (x1 - x0) + 1] < 0.5)
+        rows, columns = np.nonzero(overlap[: height - h + 1, : width - w + 1] < 0.5)
         if len(rows) == 0:
             return None
-        choice = rng.integers(len(rows))
-        control[rows[choice] : rows[choice] + y1 - y0, columns[choice] : columns[choice] + x1 - x0] |= silhouette
+        place = rng.integers(len(rows))
+        control[rows[place] : rows[place] + h, columns[place] : columns[place] + w] |= silhouette
     return None if (control & evidence).any() else control
 
 

@@ -58,6 +58,12 @@ def dilate(mask: Mask, pixels: int) -> Mask:
     return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
 
 
+def convex_hull(mask: Mask) -> Mask:
+    """The smallest convex mask that covers a mask which is not empty."""
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    return cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1).astype(bool)
+
+
 def clean(mask: Mask, box: Box, margin: float = 0.1, min_part: float = 0.1) -> tuple[Mask, list[str]]:
     """A segmenter's raw mask made fit to use: clipped to its box plus a margin, small parts dropped, holes filled.
 

@@ -188,7 +188,7 @@ def make_counterfactuals(
 
 
 def _pairs(item: Item, config: CounterfactualConfig) -> list[list[Intervention]]:
-    regions = [masks.decode(r["mask"]) for r in item.row["regions"]]
+    regions = [(masks.decode(r["mask"]), r["bbox"]) for r in item.row["regions"]]
     pairs = []
     for n in range(config.pairs):
         seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{item.row['id']}/{n}".encode()).digest()[:6], "big")

@@ -38,7 +38,7 @@ PROMISES = {
     "masks": "every mask has the image's size and overlaps its box",
     "references": "every id that is referred to exists",
     "pixels": "a counterfactual equals the original outside its mask, bit for bit",
-    "control": "a control touches no evidence",
+    "control": "a control touches no evidence, and has its area",
 }
 
 
@@ -173,6 +173,8 @@ def _check_counterfactuals(row: dict[str, Any], pixels: np.ndarray[Any, np.dtype
             yield "control", f"counterfactual {n} is a control without the evidence it belongs to"
         elif mask is not None and evidence is not None and (mask & evidence).any():
             yield "control", f"counterfactual {n} is a control that touches evidence"
+        elif mask is not None and evidence is not None and mask.sum() != evidence.sum():
+            yield "control", f"counterfactual {n} covers {mask.sum()} pixels, the evidence it is a control for {evidence.sum()}"
 
 
 def main(dir: Annotated[Path, tyro.conf.Positional]) -> None:

@@ -76,6 +76,15 @@ def test_a_mask_that_contradicts_its_box_becomes_the_box(raw: masks.Mask) -> Non
     assert (segment.mask == masks.from_box(BOX, 60, 60)).all()
 
 
+def test_a_hull_covers_its_mask_and_is_convex() -> None:
+    bitten = _disc()
+    bitten[25:35, 30:40] = False
+    hull = masks.convex_hull(bitten)
+    assert (bitten <= hull).all()
+    assert np.count_nonzero(hull ^ _disc()) < 0.05 * np.count_nonzero(_disc())
+    assert np.count_nonzero(masks.convex_hull(hull) ^ hull) < 0.03 * np.count_nonzero(hull)  # but for the corners of pixels
+
+
 def test_a_good_mask_stays_sams() -> None:
     segment = finish(_disc(), 0.93, BOX)
     assert (segment.source, segment.score) == ("sam", 0.93)
