@@ -86,10 +86,7 @@ def _label_all(shards: Sequence[Shard], config: BuildConfig) -> list[store.Shard
         running = [label_shard.submit(shard, config) for shard in shards[start : start + config.workers]]
         outcomes += [future.result(raise_on_failure=False) for future in running]
         update_progress_artifact(progress, 100 * len(outcomes) / len(shards))
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return outcomes
+    return store.or_raise(outcomes)
 
 
 def _rejects_markdown(manifest: dict[str, Any]) -> str:

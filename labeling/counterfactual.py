@@ -102,8 +102,10 @@ def _filling(pixels: Pixels, mask: masks.Mask, fill: Fill, seed: int) -> Pixels:
     if fill == "mean":
         return np.broadcast_to(outside.mean(0).round().astype(np.uint8), pixels.shape)
     if fill == "noise":
-        noise = np.random.default_rng(seed).normal(outside.mean(0), outside.std(0), pixels.shape)
-        return noise.round().clip(0, 255).astype(np.uint8)
+        filling = pixels.copy()
+        noise = np.random.default_rng(seed).normal(outside.mean(0), outside.std(0), (np.count_nonzero(mask), 3))
+        filling[mask] = noise.round().clip(0, 255).astype(np.uint8)
+        return filling
     if fill == "blur":
         return _blur_without(pixels, mask)
     raise ValueError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")

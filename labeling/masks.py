@@ -70,16 +70,19 @@ def clean(mask: Mask, box: Box, margin: float = 0.1, min_part: float = 0.1) -> t
     ``margin`` is a share of the box's side, ``min_part`` of the largest part's area. Returns the mask and what was noticed about it
     ("fragmented": more than one part was left).
     """
-    height, width = mask.shape
     dx, dy = margin * (box[2] - box[0]) + 1, margin * (box[3] - box[1]) + 1
-    inside = mask & from_box((box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy), height, width)
+    cleaned = np.zeros_like(mask)
+    # Only the window around the box is looked at: an image has many regions, and most of it is far from each.
+    rows = slice(max(0, int(box[1] - dy)), int(np.ceil(box[3] + dy)) + 1)
+    columns = slice(max(0, int(box[0] - dx)), int(np.ceil(box[2] + dx)) + 1)
+    inside = (mask & from_box((box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy), *mask.shape))[rows, columns]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
     if count <= 1:
-        return inside, []
+        return cleaned, []
     areas = stats[1:, cv2.CC_STAT_AREA]
     large = 1 + np.flatnonzero(areas >= min_part * areas.max())
-    kept = np.isin(labels, large)
-    return _fill_holes(kept), ["fragmented"] if len(large) > 1 else []
+    cleaned[rows, columns] = _fill_holes(np.isin(labels, large))
+    return cleaned, ["fragmented"] if len(large) > 1 else []
 
 
 def _fill_holes(mask: Mask) -> Mask:

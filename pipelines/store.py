@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,6 +74,14 @@ def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], led
     record = ShardRecord(shard, key, _file_sha256(path), len(rows), dict(sorted(ledger.counts.items())), rejects)
     _write_text(_record_path(out, shard), json.dumps(asdict(record)))
     return record
+
+
+def or_raise(outcomes: Sequence[ShardRecord | BaseException]) -> list[ShardRecord]:
+    """The records, if every shard has one; otherwise the first error."""
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, ShardRecord)]
 
 
 def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict[str, Any]:
