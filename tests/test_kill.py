@@ -23,10 +23,11 @@ def _start(source: Path, out: Path) -> subprocess.Popen[bytes]:
 
 def _kill_and_resume(folder: Path, rows: int, kills: int, seed: int) -> None:
     source = write_rows(folder / "scenes", rows, seed=7)
-    assert _start(source, folder / "whole").wait() == 0
+    whole = folder / "whole" / "dataset"  # the card is titled after the folder, so all have the same name
+    assert _start(source, whole).wait() == 0
     rng, interrupted = random.Random(seed), 0
     for n in range(kills):
-        out = folder / f"killed-{n}"
+        out = folder / f"killed-{n}" / "dataset"
         process = _start(source, out)
         # Wait for the work to begin, since loading Python takes longer than labelling; then strike anywhere within it.
         while process.poll() is None and not (out / ".work").exists():
@@ -36,7 +37,7 @@ def _kill_and_resume(folder: Path, rows: int, kills: int, seed: int) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert _start(source, out).wait() == 0
-        assert folder_bytes(out) == folder_bytes(folder / "whole")
+        assert folder_bytes(out) == folder_bytes(whole)
     assert interrupted > 0
 
 
