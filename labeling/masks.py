@@ -1,40 +1,17 @@
-"""Binary masks: COCO run-length encoding, cleaning, and drawing a box as a mask.
-
-A mask is a bool array (height, width). An encoded mask is ``{"size": [height, width], "counts": str}``, COCO's compressed RLE.
-"""
+"""Binary masks: cleaning, geometry, and drawing a box as a mask. A mask is a bool array (height, width), encoded by ``rewardlib.rle``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco
 
-Mask = NDArray[np.bool_]
+from rewardlib.rle import Mask as Mask
+from rewardlib.rle import decode as decode
+from rewardlib.rle import encode as encode
+
 Box = Sequence[float]
-MAX_PIXELS = 2**30  # a larger claimed size is damage, and would exhaust memory when decoded
-
-
-def encode(mask: Mask) -> dict[str, Any]:
-    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def decode(rle: dict[str, Any]) -> Mask:
-    """The mask of an encoding; ``ValueError`` if it is not one."""
-    try:
-        height, width = (int(v) for v in rle["size"])
-        if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
-            raise ValueError(f"its size is {height}x{width}")
-        mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"not a COCO run-length encoding: {str(rle)[:100]!r} ({error})") from error
-    if mask.shape != (height, width):
-        raise ValueError(f"run-length encoding decodes to {mask.shape}, but says {(height, width)}")
-    return mask
 
 
 def from_box(box: Box, height: int, width: int) -> Mask:

@@ -1,12 +1,9 @@
-"""The answer checker: forms of a right answer, ways to cheat it, hostile input, and agreement with published verdicts."""
+"""Finding the answer in a response: where it may stand, ways to cheat, hostile input, and agreement with published verdicts."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardlib.answers import answers_match, check_answer, final_answer
+from rewardlib.answers import check_answer, final_answer
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="shared data not present")
 
 LETTERS = ["A", "B", "C", "D", "E"]
-LENGTHS = ["10 cm", r"$20 \mathrm{~cm}$", "30 cm", "It cannot be determined."]
 
 
 def rows(source: str) -> list[dict[str, Any]]:
@@ -68,56 +64,6 @@ def test_final_answer(text: str, expected: str | None) -> None:
 def test_prose_counts_only_outside_strict_mode(text: str) -> None:
     assert check_answer(text, "B", LETTERS)
     assert not check_answer(text, "B", LETTERS, strict=True)
-
-
-# --- forms of a right answer ---
-
-LETTER_FORMS = [
-    "B", "b", "(B)", "(b)", "B.", "B)", "B:", r"\text{B}", r"\mathrm{(B)}", r"\textbf{B.}", "**B**", "$B$", "Option B", "The answer is B",
-]  # fmt: skip
-TEXT_FORMS = [
-    "20 cm", "20cm", "20", "20.0 cm", "20 centimeters", r"20\,\text{cm}", "B: 20 cm", "(B) 20 cm", "**B**: 20 cm", r"\text{(B)}\quad 20",
-]  # fmt: skip
-SAME = [
-    ("4", "4.0"), ("1,000", "1000"), ("-7", "−7"), ("three", "3"), ("x = 3", "3"), (r"\angle ABC = 40^\circ", "40"),
-    ("0.5", r"\frac{1}{2}"), (r"\dfrac12", "1/2"), (r"5\frac{1}{2}", "5.5"), ("5 1/2", "11/2"), ("0.33333", "1/3"),
-    (r"25\%", "25%"), ("25", "25%"), ("0.25", "25%"), ("25 percent", "0.25"),
-    (r"69^\circ", "69{degrees}"), ("69", r"$69^{\circ}$"), ("69 degrees", "69"),
-    ("21 jumps", "21"), (r"18 \text{ cm}^2", r"$18 \mathrm{~cm}^{2}$"), ("18 square centimetres", "18 cm^2"), ("24 square units", "24"),
-    (r"\$18.90", "$18.90"), (r"\frac{144}{49}", r"$\boxed{\frac{144}{49}}$"), ("(10,0)", "(10 ; 0)"), ("-2, 3", "3, -2"), ("1:2", "1 : 2"),
-    (r"72\sqrt{2}+72", r"72+72\sqrt{2}"), (r"\frac{1}{\sqrt{6}}", r"$\frac{\sqrt{6}}{6}$"), (r"6/\pi", r"$6:\pi$"), ("2^{10}", "1024"),
-    (r"12\pi \text{ cm}^2", r"12\pi"), ("3.1416", r"\pi"), ("w^2+2wh", "2wh+w^2"), ("(x-1)(x+1)", "x^2-1"), ("y=x^2", "$y = x^{2}$"),
-    ("True.", "true"), ("YES", "yes"), ("false", "False"), ("the dog", "Dog"), ("carol", "Carol"), ("2h 48m", "2h 48m"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("wrapper", ["<answer>{}</answer>", r"so \boxed{{{}}}.", r"<think>no</think><answer>\boxed{{{}}}</answer>"])
-@pytest.mark.parametrize("form", LETTER_FORMS + TEXT_FORMS)
-def test_choice_forms(form: str, wrapper: str) -> None:
-    assert check_answer(wrapper.format(form), "B", LENGTHS, strict=True)
-    assert not check_answer(wrapper.format(form), "A", LENGTHS, strict=True)
-
-
-@pytest.mark.parametrize("form", LETTER_FORMS)
-def test_letter_forms_without_choices(form: str) -> None:
-    assert answers_match(form, "B")
-    assert not answers_match(form, "A")
-
-
-@pytest.mark.parametrize(("answer", "gold"), SAME)
-def test_same_value(answer: str, gold: str) -> None:
-    assert answers_match(answer, gold)
-
-
-@pytest.mark.parametrize("answer", ["B", "20 cm", r"\boxed{20}"])
-def test_gold_may_be_the_choice_text(answer: str) -> None:
-    assert answers_match(answer, "20 cm", LENGTHS)
-    assert not answers_match(answer, "30 cm", LENGTHS)
-
-
-def test_a_choice_text_may_contain_hedging_words() -> None:
-    assert answers_match("It cannot be determined", "D", LENGTHS)
-    assert answers_match("(D) It cannot be determined", "D", LENGTHS)
 
 
 GOLD_ALPHABET = st.text("abcXYZ019 .,+-/", min_size=1, max_size=30).filter(lambda gold: bool(gold.strip(" .,")))
@@ -186,16 +132,11 @@ def test_strict_mode_takes_one_block(text: str) -> None:
     assert not check_answer(text, "B", LETTERS, strict=True)
 
 
-@pytest.mark.parametrize("text", ["(A) 10 cm (B) 20 cm", "10 cm, 20 cm, 30 cm", "10 cm or 20 cm", "(A) 20 cm", "A cube of 20 cm"])
-def test_hacked_choice_texts(text: str) -> None:
-    assert not any(check_answer(f"<answer>{text}</answer>", gold, LENGTHS) for gold in "ABCD")
-
-
 def test_last_of_several_boxes_counts() -> None:
     assert check_answer(r"First \boxed{A}. A closer look gives \boxed{B}.", "B", LETTERS, strict=True)
 
 
-# --- hostile input and cost ---
+# --- hostile input ---
 
 HOSTILE_SPANS = [
     "9**9**9", "9^9^9", "9^{9^{9}}", "((9^{999})^{999})^{999}", "9^{99999999}", "99999999!", r"\sum_{k=1}^{10^9} k", r"\binom{10^9}{10^8}",
@@ -225,23 +166,6 @@ def test_hostile_input_is_refused_quickly(text: str) -> None:
 def test_never_raises(text: str, gold: str, choices: list[str]) -> None:
     for response in (text, f"<answer>{text}</answer>", rf"\boxed{{{text}}}"):
         check_answer(response, gold, choices)
-
-
-def test_works_in_threads() -> None:
-    with ThreadPoolExecutor(2) as pool:
-        assert all(pool.map(answers_match, [rf"{n}\sqrt{{2}}" for n in range(2, 6)], [rf"\sqrt{{2}}\cdot{n}" for n in range(2, 6)]))
-
-
-def test_choice_answers_never_load_sympy() -> None:
-    code = "import sys; from rewardlib.answers import answers_match as m; assert m('(b)', 'B', 'ABC'); assert 'sympy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
-
-
-def test_choice_answers_are_cheap() -> None:
-    texts = [f"<think>step {n}</think><answer>({'abcd'[n % 4]}) tile {n}</answer>" for n in range(5_000)]
-    start = time.process_time()
-    assert sum(check_answer(text, "B", LETTERS, strict=True) for text in texts) == 1_250
-    assert time.process_time() - start < 0.5  # 10,000 a second
 
 
 # --- published traces ---

@@ -1,0 +1,77 @@
+"""What a final answer looks like as a piece of text: where its boxes are, its bare content, and one canonical spelling.
+
+Finding an answer and comparing it must agree on which wrappers carry no meaning, so both take it from here.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+# Longer spans are prose, not answers; the bound also keeps every step below fast on hostile input.
+MAX_SPAN = 300
+HEDGE = re.compile(
+    r"(?i)\b(?:or|nor|no|not|cannot|never|neither|either|both|maybe|perhaps|possibly|probably|might|could|unless|except|unsure"
+    r"|false|wrong|incorrect)\b|n't\b"
+)
+
+_BRACE = re.compile(r"\\[{}]|\\boxed\s*\{|[{}]")  # escaped braces come first so that they never open or close a group
+
+# One spelling for what LaTeX, Unicode and Markdown write in several ways.
+_UNICODE = str.maketrans({"−": "-", "–": "-", "×": r"\times ", "π": r"\pi ", "²": "^2", "³": "^3", "\u00a0": " ", "’": "'", ";": ","})
+_DELIMITED = re.compile(r"\$+([^$]+)\$+|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox)\s*\{([^{}]*)\}")
+_LATEX_SPACE = re.compile(r"\\\\|~|\\q?quad(?![A-Za-z])|\\[ ,:!]|\\(?:left|right|displaystyle)(?![A-Za-z])|\\[()\[\]]|\\?\$")
+_DEGREE = re.compile(r"\s*(?:\^\s*\\circ(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\\degree|\{?\bdegrees?\b\}?)")
+_PERCENT = re.compile(r"\\%|\bper\s?cent\b")
+_SHORT_EXPONENT = re.compile(r"\^\s*\{(\w)\}")
+_BOLD_END = re.compile(r"(?<=[A-Za-z).:])\*\*(?=[\s:.,)]|$)")  # spares the power in 9**9
+_LEAD = re.compile(
+    r"(?i)(?:(?:so|thus|hence|therefore)\b,?\s+)?(?:the\s+|my\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|option|choice)"
+    r"(?:\s+is\b\s*:?|\s*:|(?=\s+\(?[a-z]\b))\s*"
+)
+
+
+def find_boxes(text: str) -> list[tuple[int, int, int]]:
+    """(command start, content start, content end) of every outermost closed \\boxed{}, in one pass over the braces."""
+    opened: list[tuple[int, int] | None] = []
+    found: list[tuple[int, int, int]] = []
+    for brace in _BRACE.finditer(text):
+        token = brace[0]
+        if token == "{":
+            opened.append(None)
+        elif token.startswith(r"\boxed"):
+            opened.append((brace.start(), brace.end()))
+        elif token == "}" and opened and (box := opened.pop()):
+            while found and found[-1][0] > box[0]:
+                found.pop()
+            found.append((*box, brace.start()))
+    return found
+
+
+def bare(span: str) -> str | None:
+    """The span without wrappers that carry no meaning ($, **, quotes, \\text{}, \\boxed{}); None if nothing is left."""
+    previous = None
+    while span != previous and len(span) <= MAX_SPAN:
+        previous = span
+        span = span.strip(" *`\"'\t\r\n").rstrip(".").rstrip()
+        boxes = find_boxes(span) if span.startswith(r"\boxed") else []
+        if boxes and (boxes[0][0], boxes[0][2]) == (0, len(span) - 1):
+            span = span[boxes[0][1] : -1]
+        elif wrapped := _DELIMITED.fullmatch(span) or _TEXT_COMMAND.fullmatch(span):
+            span = next(group for group in wrapped.groups() if group is not None)
+    return span.strip() or None
+
+
+@lru_cache(maxsize=8192)
+def clean(span: str) -> str:
+    """Canonical plain form: no wrappers, LaTeX spacing or lead-in; one spelling of degrees, percent and fractions."""
+    span = (bare(span) or "").translate(_UNICODE)
+    previous = None
+    while span != previous:
+        previous, span = span, _TEXT_COMMAND.sub(r"\1", span)
+    span = _PERCENT.sub("%", _LATEX_SPACE.sub(" ", _DEGREE.sub("°", span)))
+    span = _SHORT_EXPONENT.sub(r"^\1", span).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    span = _BOLD_END.sub("", span.strip(" *`\"'\t\r\n")).rstrip(" .,:")
+    lead = _LEAD.match(span)
+    return " ".join(span[lead.end() if lead else 0 :].split())
