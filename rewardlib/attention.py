@@ -1,0 +1,127 @@
+"""Rewards for looking: SAYO's attention contrast and a causal-attention reward after Faithful-MR1. Need numpy, not torch.
+
+They take attention that somebody has measured (``Sample.attention``): ``rewardlib.measure`` does it with a forward of its own, a trainer
+in the pass that it makes anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewardlib.sample import Counterfactual, Sample, Score, Values, VisualAttention, supplied
+from rewardlib.text import Accuracy
+
+# SAYO's guard of the logarithm.
+_EPS = 1e-8
+
+
+def top_entropy(entropy: Values, share: float = 0.3) -> NDArray[np.int64]:
+    """Positions of the ``share`` of response tokens with the highest entropy, at least one; of equals the earlier (SAYO).
+
+    entropy: (T,) of the response's own tokens, without padding: padding would push real tokens out of the share.
+    """
+    if not len(entropy):
+        return np.zeros(0, np.int64)
+    count = max(1, int(share * len(entropy)))
+    return np.sort(np.argsort(-np.asarray(entropy), kind="stable")[:count])
+
+
+def attention_contrast(attention: VisualAttention, tokens: NDArray[np.int64]) -> float:
+    """tanh(log(aim / img)): how much denser the chosen tokens' attention is on the region than on the image as a whole (SAYO, R_attn).
+
+    aim and img are mean attention per key, over ``tokens`` and the keys of the region or image. In (-1, 1); 0 where the region gets its
+    share. A ratio of densities: it does not see how much attention goes to the image at all.
+    """
+    aim = attention.region[tokens].mean() / attention.region_tokens
+    image = attention.image[tokens].mean() / attention.image_tokens
+    return float(np.tanh(np.log((aim + _EPS) / (image + _EPS))))
+
+
+def without_sinks(maps: Values, weights: Values, ratio: float = 10.0, persistence: float = 0.9) -> VisualAttention:
+    """Attention without visual sinks: image tokens that nearly every response token attends to, whatever it says.
+
+    maps: (T, V) attention of the response on the image tokens. weights: (V,) their share in the region. A token that gets more than
+    ``ratio`` times the image's mean attention from at least ``persistence`` of the response is left out of image and region alike. Sinks
+    sit in corners and on borders and would otherwise decide the contrast ("See What You Are Told", arXiv 2503.03321).
+    """
+    kept = np.ones(maps.shape[1], bool)
+    if len(maps):
+        kept = (maps > ratio * maps.mean(axis=1, keepdims=True)).mean(axis=0) < persistence
+    weights = weights * kept
+    return VisualAttention(maps @ weights, maps @ kept.astype(maps.dtype), float(weights.sum()), float(kept.sum()))
+
+
+@dataclass(frozen=True)
+class AttentionContrast:
+    """SAYO's region-level visual-attention reward (arXiv 2602.08241), over the top-entropy response tokens; ``share=1`` takes all tokens.
+
+    -1 for an empty response; None where the row has no region (or no image).
+    """
+
+    share: float = 0.3
+    name: str = "attention_contrast"
+    needs: ClassVar[frozenset[str]] = frozenset({"attention", "entropy"})
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Score]:
+        return [self._score(sample) for sample in samples]
+
+    def _score(self, sample: Sample) -> Score:
+        attention: VisualAttention = supplied(sample, "attention", self.name)
+        entropy: Values = supplied(sample, "entropy", self.name)
+        if not (attention.region_tokens and attention.image_tokens):
+            return None
+        if len(entropy) != len(attention.region):
+            raise ValueError(f"reward {self.name!r} got {len(entropy)} entropies for {len(attention.region)} tokens' attention")
+        return attention_contrast(attention, top_entropy(entropy, self.share)) if len(entropy) else -1.0
+
+
+def causal_weights(original: Values, evidence: Values, control: Values | None = None, cap: float = 5.0) -> Values:
+    """How much each response token rests on the evidence (T,), in nats, between 0 and ``cap``.
+
+    The fall of its log-probability when the evidence is masked, less the fall when a control of the same shape is.
+    """
+    fall = np.maximum(original - evidence, 0.0)
+    if control is not None:
+        fall = fall - np.maximum(original - control, 0.0)
+    return np.clip(fall, 0.0, cap)
+
+
+def causal_attention(attention: VisualAttention, weights: Values, floor: float = 0.1) -> float:
+    """Share of the image attention that lies on the evidence, averaged over tokens by their causal weight, in [0, 1).
+
+    ``floor`` (nats) stands in the denominator, so that a response that does not rest on the evidence at all earns nothing.
+    """
+    share = attention.region / np.maximum(attention.image, _EPS)
+    return float((weights * share).sum() / (weights.sum() + floor))
+
+
+@dataclass(frozen=True)
+class CausalAttention:
+    """Attention on the evidence where the evidence causally matters, for correct answers only (after Faithful-MR1, arXiv 2605.22072).
+
+    The paper's abstract says what is rewarded: answer-correct trajectories that concentrate visual attention where vision causally matters.
+    Its formula is not public; this one is ours. 0 for wrong answers; None without gold answer, region or counterfactual image.
+    """
+
+    cap: float = 5.0
+    floor: float = 0.1
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    name: str = "causal_attention"
+    needs: ClassVar[frozenset[str]] = frozenset({"attention", "counterfactual"})
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Score]:
+        return [self._score(sample) for sample in samples]
+
+    def _score(self, sample: Sample) -> Score:
+        attention: VisualAttention = supplied(sample, "attention", self.name)
+        logprobs: Counterfactual = supplied(sample, "counterfactual", self.name)
+        if sample.answer is None or logprobs.evidence is None or not (attention.region_tokens and attention.image_tokens):
+            return None
+        if not self.accuracy.is_correct(sample):
+            return 0.0
+        return causal_attention(attention, causal_weights(logprobs.original, logprobs.evidence, logprobs.control, self.cap), self.floor)

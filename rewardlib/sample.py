@@ -1,0 +1,134 @@
+"""What a reward sees, what a reward is, and how several become one number. Needs neither torch nor a trainer.
+
+A reward is a callable with a name: ``reward(samples) -> list[float | None]``. None means *could not be scored* (the judge is down, the
+row has no gold answer, no region): it is counted and left out, never turned into a zero that a policy would be punished for. ``needs``
+names the measurements that the trainer must supply in ``Sample``, so that nothing unneeded is computed. A minimal reward:
+
+    class Concise:
+        name = "concise"
+        needs: frozenset[str] = frozenset()
+
+        def __call__(self, samples):
+            return [1.0 if len(s.response) < 400 else 0.0 for s in samples]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Score = float | None
+Values = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class VisualAttention:
+    """Attention of every response token (T,), averaged over the measured layers and heads.
+
+    region, image: mass on the labelled region (each key by the share of its patch that is inside) and on all image tokens.
+    region_tokens, image_tokens: the key sets' sizes, as sums of weights.
+    """
+
+    region: Values
+    image: Values
+    region_tokens: float
+    image_tokens: float
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """Log-probability of every response token (T,) given the image, the image without its evidence, and a control of the same shape.
+
+    A row without such images has None there.
+    """
+
+    original: Values
+    evidence: Values | None = None
+    control: Values | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One response of a policy, the row that it answers, and what the trainer has measured about it."""
+
+    response: str
+    prompt: Any = ""  # text, or chat messages
+    answer: str | None = None  # the gold answer
+    choices: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()  # visual facts that a good response states
+    images: tuple[Any, ...] = ()  # PIL images
+    regions: tuple[Mapping[str, Any], ...] = ()  # {"bbox": xyxy in pixels, "mask": COCO RLE or None}, of the first image
+    evidence_image: Any = None  # the first image without its evidence
+    control_image: Any = None  # the first image without something else of the same shape
+    group: Hashable = None  # samples of one prompt share it
+    response_ids: tuple[int, ...] = ()  # the response's tokens
+    length: int | None = None  # T, their number, for hosts that give no tokens
+    entropy: Values | None = None  # (T,) nats, of the distribution that each token was drawn from
+    attention: VisualAttention | None = None
+    counterfactual: Counterfactual | None = None
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A named, picklable function of samples. ``needs`` is a subset of ``NEEDS``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Score]: ...
+
+
+NEEDS = frozenset({"entropy", "attention", "counterfactual"})
+
+
+def supplied(sample: Sample, need: str, reward: str) -> Any:
+    """The measurement that a reward needs, or ``ValueError`` naming who has to supply it."""
+    value = getattr(sample, need)
+    if value is None:
+        raise ValueError(
+            f"reward {reward!r} needs Sample.{need}, which this sample lacks: measure it first with rewardlib.measure, "
+            "or use an adapter of rewardlib.adapters, which does"
+        )
+    return value
+
+
+def combine(scores: Mapping[str, Sequence[Score]], weights: Mapping[str, float], groups: Sequence[Hashable]) -> list[Score]:
+    """Weighted sum of several rewards' scores for each sample; None where no reward could score it.
+
+    A missing score counts as the mean of that reward within its group, which neither rewards nor punishes it against its siblings (a zero
+    would). A reward that no sample of a group has says nothing about the group.
+    """
+    if unknown := set(scores) ^ set(weights):
+        raise ValueError(f"scores and weights must name the same rewards; only one has {', '.join(sorted(unknown))}")
+    for name, column in scores.items():
+        if len(column) != len(groups):
+            raise ValueError(f"reward {name!r} returned {len(column)} scores for {len(groups)} samples")
+    filled = {name: _filled(column, groups) for name, column in scores.items()}
+    totals: list[Score] = []
+    for i in range(len(groups)):
+        known = any(column[i] is not None for column in scores.values())
+        totals.append(sum(weights[name] * filled[name][i] for name in scores) if known else None)
+    return totals
+
+
+def _filled(column: Sequence[Score], groups: Sequence[Hashable]) -> list[float]:
+    members: dict[Hashable, list[float]] = {}
+    for score, group in zip(column, groups, strict=True):
+        if score is not None:
+            members.setdefault(group, []).append(score)
+    # Sorted, so that the mean does not depend on the samples' order.
+    means = {group: fmean(sorted(known)) for group, known in members.items()}
+    return [means.get(group, 0.0) if score is None else score for score, group in zip(column, groups, strict=True)]
+
+
+def score_all(rewards: Iterable[Reward], samples: Sequence[Sample]) -> dict[str, list[Score]]:
+    """Every reward's scores by its name."""
+    return {reward.name: reward(samples) for reward in rewards}
