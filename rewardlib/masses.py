@@ -109,11 +109,11 @@ def score_tiles(
     group = heads // key_heads
     for r in _slices(rows, _TILE // (group * max(1, columns))):
         for n in _slices(key_heads, _TILE // (group * (r.stop - r.start) * max(1, columns))):
-            h = slice(n.start * group, n.stop * group)
-            q = query[h, r].reshape(n.stop - n.start, -1, width)
+            h, shape = slice(n.start * group, n.stop * group), ((n.stop - n.start) * group, r.stop - r.start, columns)
+            q = query[h, r].reshape(n.stop - n.start, group * shape[1], width)
             # One pass fewer over the tile than scaling and subtracting afterwards.
-            base = query.new_zeros(()) if lse is None or softcap else lse[h, r].reshape(len(q), -1, 1)
-            scores = torch.baddbmm(base, q, key[n].transpose(1, 2), beta=-1, alpha=scale).view(h.stop - h.start, -1, columns)
+            base = query.new_zeros(()) if lse is None or softcap else lse[h, r].reshape(*q.shape[:2], 1)
+            scores = torch.baddbmm(base, q, key[n].transpose(1, 2), beta=-1, alpha=scale).view(shape)
             if softcap:
                 scores = softcap * torch.tanh(scores / softcap) - (0 if lse is None else lse[h, r, None])
             if visible is not None:

@@ -256,10 +256,10 @@ class _Reading:
                 f"the model attends from {layer.query.shape[2]} to {layer.key.shape[2]} positions, the probe was told {self.length}: score "
                 "finished sequences with one full forward (use_cache=False); their attention is the same as while generating"
             )
-        if index in self.masses:
-            return  # gradient checkpointing runs the layer again during backward
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
             taken = [self._sample(b, layer) for b in range(len(self.plans))]
+        if index in self.masses:
+            return  # gradient checkpointing runs the layer again during backward, and wants the same operations to be there
         width = max(len(plan.rows) for plan in self.plans)
         self.masses[index] = torch.stack([nn.functional.pad(mass, (0, 0, 0, width - mass.shape[1])) for mass, _ in taken])
         images = [image for _, image in taken if image is not None]
