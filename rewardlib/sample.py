@@ -14,7 +14,7 @@ names the measurements that the trainer must supply in ``Sample``, so that nothi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
@@ -127,8 +127,3 @@ def _filled(column: Sequence[Score], groups: Sequence[Hashable]) -> list[float]:
     # Sorted, so that the mean does not depend on the samples' order.
     means = {group: fmean(sorted(known)) for group, known in members.items()}
     return [means.get(group, 0.0) if score is None else score for score, group in zip(column, groups, strict=True)]
-
-
-def score_all(rewards: Iterable[Reward], samples: Sequence[Sample]) -> dict[str, list[Score]]:
-    """Every reward's scores by its name."""
-    return {reward.name: reward(samples) for reward in rewards}

@@ -8,6 +8,7 @@ Columns, as Sightline's datasets have them; the names in brackets are accepted t
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ def to_sample(
     """A sample from a response and the row that it answers: a mapping of columns, its JSON text, or the bare gold answer."""
     columns = _columns(row)
     answer = next((columns[name] for name in _ANSWERS if columns.get(name) is not None), None)
-    counterfactuals = {c["role"]: c["image"] for c in reversed(columns.get("counterfactuals") or [])}  # the first of each role
+    counterfactuals = {c["role"]: _opened(c["image"]) for c in reversed(columns.get("counterfactuals") or [])}  # the first of each role
     return Sample(
         response=response,
         prompt=prompt,
@@ -65,4 +66,13 @@ def _columns(row: Any) -> Mapping[str, Any]:
 
 def _images(columns: Mapping[str, Any]) -> tuple[Any, ...]:
     images = columns.get("images") or columns.get("image")
-    return () if images is None else tuple(images) if isinstance(images, list | tuple) else (images,)
+    return () if images is None else tuple(map(_opened, images)) if isinstance(images, list | tuple) else (_opened(images),)
+
+
+def _opened(image: Any) -> Any:
+    """A PIL image, also where a dataset hands over a path or {"bytes": ..., "path": ...}."""
+    from PIL import Image
+
+    if isinstance(image, Mapping):
+        image = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
+    return Image.open(image) if isinstance(image, str | io.BytesIO) else image

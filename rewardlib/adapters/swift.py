@@ -6,17 +6,19 @@
 
     orms["sightline_accuracy"] = swift_orm(Accuracy())
 
-Dataset columns are those of ``rewardlib.adapters.rows``. ms-swift leaves None out, and shows a reward no model: text rewards only.
+Dataset columns are those of ``rewardlib.adapters.rows``; without a ``messages`` column ms-swift makes ``answer`` the response and takes it
+away, so name the gold answer ``solution`` there (``--columns '{"answer": "solution"}'``). ms-swift logs None as missing and sums without it,
+so beside scored siblings it weighs like 0. It shows a reward no model: text rewards only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewardlib.adapters.rows import to_samples
 from rewardlib.perception import Perception
-from rewardlib.sample import Reward, Score
+from rewardlib.sample import Reward, Sample, Score
 
 
 def swift_orm(reward: Reward) -> type:
@@ -28,11 +30,20 @@ def swift_orm(reward: Reward) -> type:
 
     class SightlineORM(ORM):
         def __call__(self, completions: Sequence[str], **columns: Any) -> list[Score]:
-            return reward(to_samples(completions, columns, (), columns.get("response_token_ids") or ()))
+            return reward(_samples(completions, columns))
 
     class SightlineAsyncORM(AsyncORM):
         async def __call__(self, completions: Sequence[str], **columns: Any) -> list[Score]:
             assert isinstance(reward, Perception)
-            return await reward.score_async(to_samples(completions, columns, (), columns.get("response_token_ids") or ()))
+            return await reward.score_async(_samples(completions, columns))
 
-    return SightlineAsyncORM if isinstance(reward, Perception) else SightlineORM
+    orm = SightlineAsyncORM if isinstance(reward, Perception) else SightlineORM
+    orm.__name__ = orm.__qualname__ = reward.name  # ms-swift logs a reward under the name of its class
+    return orm
+
+
+def _samples(completions: Sequence[str], columns: Mapping[str, Any]) -> list[Sample]:
+    """ms-swift's lists as samples; a response of one turn comes as its tokens, one of several as a list of tokens for each turn."""
+    turns = columns.get("response_token_ids") or ()
+    ids = [[id for turn in row for id in (turn if isinstance(turn, list) else [turn])] for row in turns]
+    return to_samples(completions, columns, [messages[:-1] for messages in columns.get("messages") or ()], ids)
