@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardlib.sample import Counterfactual, Sample, Score, Values, VisualAttention, supplied
+from rewardlib.sample import Counterfactual, Sample, Score, VisualAttention, supplied
 from rewardlib.text import Accuracy
+
+if TYPE_CHECKING:
+    from rewardlib.sample import Values
 
 # SAYO's guard of the logarithm.
 _EPS = 1e-8

@@ -7,8 +7,8 @@
     orms["sightline_accuracy"] = swift_orm(Accuracy())
 
 Dataset columns are those of ``rewardlib.adapters.rows``; without a ``messages`` column ms-swift makes ``answer`` the response and takes it
-away, so name the gold answer ``solution`` there (``--columns '{"answer": "solution"}'``). ms-swift logs None as missing and sums without it,
-so beside scored siblings it weighs like 0. It shows a reward no model: text rewards only.
+away, so name the gold answer ``solution`` there (``--columns '{"answer": "solution"}'``). ms-swift logs None as missing and sums without
+it, so beside scored siblings it weighs like 0. It shows a reward no model: text rewards only.
 """
 
 from __future__ import annotations
