@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow lint serve bench checkpoints clean
+.PHONY: demo test test-slow test-hosts lint serve bench checkpoints clean
 
 demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it
 	$(BIN)/python -m demo.run
@@ -13,6 +13,10 @@ test: .venv/ready lint  ## everything that CI runs
 
 test-slow: .venv/ready  ## kill -9, a real Prefect worker, real-size models, headless Chromium
 	$(BIN)/python -m pytest -m slow
+
+test-hosts: .venv-hosts/verl/ready .venv-hosts/swift/ready  ## the adapters inside verl and ms-swift themselves
+	.venv-hosts/verl/bin/python -m pytest --confcutdir=tests/hosts tests/hosts/test_verl.py
+	.venv-hosts/swift/bin/python -m pytest --confcutdir=tests/hosts tests/hosts/test_swift.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -31,9 +35,16 @@ checkpoints: .venv/ready  ## teach the embedded models again, an hour and a half
 	$(BIN)/python -m demo.teach_segmenter
 
 clean:
-	rm -rf .venv demo_out runs
+	rm -rf .venv .venv-hosts demo_out runs
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-hosts/verl/ready: host := 'verl[verl-core]==0.9.1'
+.venv-hosts/swift/ready: host := ms-swift==4.6.0 msgspec torch torchvision
+.venv-hosts/%/ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest $(host)
 	touch $@

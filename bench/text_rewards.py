@@ -17,50 +17,66 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipelines.console import console, table
-from rewardlib.answers import check_answer
+from rewardlib.sample import Reward, Sample, Score
+from rewardlib.text import Accuracy, Format, Repetition
 
 RESULTS = Path(__file__).parent / "results" / "text_rewards.json"
-LETTERS = ["A", "B", "C", "D", "E"]
-VOCABULARY = "the red cube is left of a small tile so we count each row and then compare both shapes with what the figure shows"
-REASONING_WORDS = 120
+TARGET = 10_000  # responses a second
+CHOICES = tuple("ABCDE")
+WORDS = (80, 150)  # of reasoning in a response
 
-# --- rewards, by the name of their figure ---
+# What the reasoning is made of: sentences as a policy writes them about a figure, so that words recur as they do in real text.
+SUBJECTS = ["The red cube", "A small blue tile", "The left tower", "Triangle PQR", "The shaded region", "One row of the grid", "The scale"]
+VERBS = ["is next to", "covers", "lies below", "has the same width as", "does not touch", "shares an edge with", "is twice as wide as"]
+OBJECTS = ["the yellow square", "both circles", "the base of the figure", "segment ST", "the second column", "the grey background"]
+TAILS = ["so we count it once.", "which leaves {} units.", "and that gives {}.", "as the picture shows.", "so the sum grows to {}."]
 
+# --- what is measured ---
 
-def choice_answers(responses: list[str]) -> list[float]:
-    """Accuracy of answers to a multiple-choice question, read strictly."""
-    return [float(check_answer(response, "B", LETTERS, strict=True)) for response in responses]
-
-
-REWARDS: dict[str, Callable[[list[str]], list[float]]] = {
-    "choice_answers": choice_answers,
+# By the figure's name: the reward, the template of its responses, and their score where all have the same.
+MEASURED: dict[str, tuple[Reward, str, Score]] = {
+    "choice_answers": (Accuracy(), "<think>{reasoning}</think><answer>{answer}</answer>", None),
+    "format_think_answer": (Format("think-answer"), "<think>{reasoning}</think>\n<answer>{answer}</answer>", 1.0),
+    "format_think_answer_broken": (Format("think-answer"), "<think>{reasoning}</think>\n<answer>{answer}</answer> I hope this helps.", 0.0),
+    "format_perception_r1": (Format("perception-r1"), "<think>\n{reasoning}\n</think>\n<answer>\n\\boxed{{{answer}}}\n</answer>", 1.0),
+    "format_answer_window": (Format("answer", window=(60, 100)), "{reasoning} <answer>{answer}</answer>", None),
+    "repetition": (Repetition(), "<think>{reasoning}</think><answer>{answer}</answer>", None),
 }
 
-# --- measuring ---
+
+def make_reasoning(draw: random.Random) -> str:
+    """Sentences of 80 to 150 words in all."""
+    length, words = draw.randint(*WORDS), []
+    while len(words) < length:
+        sentence = f"{draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(OBJECTS)}, {draw.choice(TAILS)}"
+        words += sentence.format(draw.randint(2, 400)).split(" ")
+    return " ".join(words[:length])
 
 
-def make_responses(count: int, seed: int) -> list[str]:
+def make_samples(template: str, count: int, seed: int) -> list[Sample]:
     """Distinct responses, none shared with another seed: some reasoning, then a choice with a text of its own."""
-    draw, words = random.Random(seed), VOCABULARY.split()
-    return [
-        f"<think>{' '.join(draw.choices(words, k=REASONING_WORDS))}</think><answer>({draw.choice('abcd')}) tile {seed}.{n}</answer>"
-        for n in range(count)
-    ]
+    draw, samples = random.Random(seed), []
+    for n in range(count):
+        answer = f"({draw.choice('abcde')}) tile {seed}.{n}"
+        response = template.format(reasoning=make_reasoning(draw), answer=answer)
+        samples.append(Sample(response, answer="B", choices=CHOICES, length=len(response.split())))
+    return samples
 
 
-def responses_per_second(reward: Callable[[list[str]], list[float]], count: int, repetitions: int) -> float:
-    reward(make_responses(count, seed=0))  # warm
+def responses_per_second(reward: Reward, template: str, expected: Score, count: int, repetitions: int) -> float:
+    reward(make_samples(template, count, seed=0))  # warm
     rates = []
     for seed in range(1, repetitions + 1):
-        responses = make_responses(count, seed)
+        samples = make_samples(template, count, seed)
         started = time.process_time()
-        reward(responses)
+        scores = reward(samples)
         rates.append(count / (time.process_time() - started))
+        if expected is not None and set(scores) != {expected}:
+            raise AssertionError(f"{reward} takes another way through these responses than the one to be measured")
     return statistics.median(rates)
 
 
@@ -69,10 +85,15 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=5000, help="responses in each repetition")
     parser.add_argument("--repetitions", type=int, default=5)
     a = parser.parse_args()
-    rates = {f"{name}_per_second": responses_per_second(reward, a.responses, a.repetitions) for name, reward in REWARDS.items()}
-    console.print(table("Text rewards, one core", ["", ""], [[k.replace("_", " "), f"{v:,.0f}"] for k, v in rates.items()]))
+    rates = {
+        f"{name}_per_second": responses_per_second(reward, template, expected, a.responses, a.repetitions)
+        for name, (reward, template, expected) in MEASURED.items()
+    }
+    rows = [[name.replace("_", " "), f"{rate:,.0f}"] for name, rate in rates.items()]
+    console.print(table(f"Text rewards, one core, target {TARGET:,} a second", ["", ""], rows))
     result: dict[str, Any] = {
-        **rates,
+        **{name: round(rate) for name, rate in rates.items()},
+        "target_per_second": TARGET,
         "responses": a.responses,
         "repetitions": a.repetitions,
         "python": platform.python_version(),

@@ -19,8 +19,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,15 @@ _FORMATS = ("json_schema", "json_object", "text")
 
 
 @dataclass
+class _Session:
+    """One connection pool and one gate; closed when no call uses it any more."""
+
+    client: AsyncOpenAI
+    gate: asyncio.Semaphore
+    calls: int = 0
+
+
+@dataclass
 class JudgeClient:
     """Asks many questions at once; safe to share between threads (each call has its own event loop and connection pool)."""
 
@@ -104,6 +113,7 @@ class JudgeClient:
     cache: ReplyCache | None = None
     usage: Usage = field(default_factory=Usage)
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
+    _sessions: dict[asyncio.AbstractEventLoop, _Session] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def ask_all(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | JudgeError]:
@@ -111,20 +121,13 @@ class JudgeClient:
         return asyncio.run(self.ask_all_async(requests))
 
     async def ask_all_async(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | JudgeError]:
-        from openai import AsyncOpenAI
-
-        # Local servers need no key, but the client insists on one.
-        key = os.environ.get(self.endpoint.api_key_env) or "none"
-        gate = asyncio.Semaphore(self.endpoint.concurrency)
-        async with AsyncOpenAI(
-            api_key=key, base_url=self.endpoint.base_url, timeout=self.endpoint.timeout, max_retries=self.endpoint.retries
-        ) as client:
+        async with self._session() as session:
 
             async def one(request: JudgeRequest) -> JudgeReply | JudgeError:
                 spent = Usage(requests=1)
-                async with gate:
+                async with session.gate:
                     try:
-                        return await self._ask(client, request, spent)
+                        return await self._ask(session.client, request, spent)
                     except JudgeError as error:
                         spent.failed = 1
                         return error
@@ -133,6 +136,27 @@ class JudgeClient:
                             self.usage.add(spent)
 
             return list(await asyncio.gather(*(one(r) for r in requests)))
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[_Session]:
+        """The session of all calls that overlap in this event loop: some hosts ask about one response at a time."""
+        from openai import AsyncOpenAI
+
+        loop, e = asyncio.get_running_loop(), self.endpoint
+        if loop not in self._sessions:
+            # Local servers need no key, but the client insists on one.
+            key = os.environ.get(e.api_key_env) or "none"
+            client = AsyncOpenAI(api_key=key, base_url=e.base_url, timeout=e.timeout, max_retries=e.retries)
+            self._sessions[loop] = _Session(client, asyncio.Semaphore(e.concurrency))
+        session = self._sessions[loop]
+        session.calls += 1
+        try:
+            yield session
+        finally:
+            session.calls -= 1
+            if not session.calls:
+                del self._sessions[loop]
+                await session.client.close()
 
     @property
     def cost(self) -> float | None:

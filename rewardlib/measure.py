@@ -9,7 +9,8 @@ to the model; a trainer that makes such a pass anyway uses the probe itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -45,6 +46,7 @@ class Measurer:
     def __call__(self, samples: Sequence[Sample], needs: frozenset[str] | set[str]) -> list[Sample]:
         """The samples with what is needed filled in."""
         found: list[Sample] = []
+        samples = [_with_opened_images(sample) for sample in samples]
         with _evaluating(self.model), torch.no_grad():
             # Processors take a batch whose rows all have images, or none.
             for _, alike in groupby(samples, key=lambda sample: bool(sample.images)):
@@ -150,6 +152,27 @@ def _region(sample: Sample, tiles: Sequence[Any], length: int) -> Any:
     masks = [r["mask"] for r in sample.regions if r.get("mask")]
     boxes = [r["bbox"] for r in sample.regions if not r.get("mask")]
     return token_weights(tiles[0], draw(sample.images[0].size, boxes, masks), length)
+
+
+def _with_opened_images(sample: Sample) -> Sample:
+    return replace(
+        sample,
+        images=tuple(map(_opened, sample.images)),
+        evidence_image=_opened(sample.evidence_image),
+        control_image=_opened(sample.control_image),
+    )
+
+
+def _opened(image: Any) -> Any:
+    """A PIL image, also where a dataset hands over a path or {"bytes": ..., "path": ...}."""
+    if isinstance(image, Mapping):
+        image = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
+    if not isinstance(image, str | io.BytesIO):
+        return image
+    from PIL import Image
+
+    with Image.open(image) as opened:
+        return opened.convert("RGB")
 
 
 def _batches(samples: list[Sample], size: int) -> Iterator[list[Sample]]:

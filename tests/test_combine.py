@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardlib.sample import combine, score_all
+from rewardlib.sample import combine
 
 scores = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.floats(-2, 2))
 batches = st.lists(st.tuples(scores, scores, st.sampled_from(["a", "b", "c"])), max_size=16)
@@ -129,16 +129,3 @@ def test_columns_must_be_as_long_as_the_batch(length):
 
 def test_empty_batch():
     assert combine({"right": []}, {"right": 1.0}, []) == []
-
-
-def test_score_all_keeps_every_column_under_its_rewards_name():
-    class Constant:
-        needs: frozenset[str] = frozenset()
-
-        def __init__(self, name, value):
-            self.name, self.value = name, value
-
-        def __call__(self, samples):
-            return [self.value] * len(samples)
-
-    assert score_all([Constant("a", 1.0), Constant("b", None)], [object(), object()]) == {"a": [1.0, 1.0], "b": [None, None]}

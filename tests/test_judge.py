@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import time
@@ -212,3 +213,22 @@ def test_parse_json(text: str, value: Any) -> None:
 def test_the_request_key_depends_on_every_part_and_not_on_order() -> None:
     assert request_key({"a": 1, "b": 2}) == request_key({"b": 2, "a": 1})
     assert request_key({"a": 1}) != request_key({"a": 2})
+
+
+def test_concurrency_is_bounded_over_overlapping_calls() -> None:
+    """Some hosts ask about one response at a time; they share the connections and the bound."""
+
+    def slow(n: int, body: dict[str, Any]) -> Answer:
+        time.sleep(0.05)
+        return GOOD
+
+    async def ask_separately(client: JudgeClient) -> None:
+        await asyncio.gather(*(client.ask_all_async([JudgeRequest("s", str(n), SCHEMA, _check)]) for n in range(20)))
+
+    with Server(slow).running() as server:
+        client = _client(server.url, concurrency=4)
+        asyncio.run(ask_separately(client))
+        assert client.usage.requests == len(server.requests) == 20
+        assert 2 <= server.most_in_flight <= 4
+        asyncio.run(ask_separately(client))  # in another event loop
+        assert len(server.requests) == 40

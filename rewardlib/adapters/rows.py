@@ -8,7 +8,6 @@ Columns, as Sightline's datasets have them; the names in brackets are accepted t
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -33,16 +32,16 @@ def to_sample(
 ) -> Sample:
     """A sample from a response and the row that it answers: a mapping of columns, its JSON text, or the bare gold answer."""
     columns = _columns(row)
-    answer = next((columns[name] for name in _ANSWERS if columns.get(name) is not None), None)
-    counterfactuals = {c["role"]: _opened(c["image"]) for c in reversed(columns.get("counterfactuals") or [])}  # the first of each role
+    answers = (str(columns[name]).strip() for name in _ANSWERS if columns.get(name) is not None)
+    counterfactuals = {c["role"]: c["image"] for c in reversed(_listed(columns.get("counterfactuals")))}  # the first of each role
     return Sample(
         response=response,
         prompt=prompt,
-        answer=None if answer is None else str(answer),
-        choices=tuple(columns.get("choices") or ()),
-        annotations=tuple(a["statement"] if isinstance(a, Mapping) else str(a) for a in columns.get("annotations") or ()),
-        images=_images(columns),
-        regions=tuple(columns.get("regions") or ()),
+        answer=next(filter(None, answers), None),  # a blank gold is none
+        choices=tuple(map(str, _listed(columns.get("choices")))),
+        annotations=tuple(a["statement"] if isinstance(a, Mapping) else str(a) for a in _listed(columns.get("annotations"))),
+        images=tuple(_listed(columns.get("images")) or _listed(columns.get("image"))),
+        regions=tuple(_listed(columns.get("regions"))),
         evidence_image=counterfactuals.get("evidence"),
         control_image=counterfactuals.get("control"),
         group=group,
@@ -64,15 +63,10 @@ def _columns(row: Any) -> Mapping[str, Any]:
     return {"answer": row}
 
 
-def _images(columns: Mapping[str, Any]) -> tuple[Any, ...]:
-    images = columns.get("images") or columns.get("image")
-    return () if images is None else tuple(map(_opened, images)) if isinstance(images, list | tuple) else (_opened(images),)
-
-
-def _opened(image: Any) -> Any:
-    """A PIL image, also where a dataset hands over a path or {"bytes": ..., "path": ...}."""
-    from PIL import Image
-
-    if isinstance(image, Mapping):
-        image = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
-    return Image.open(image) if isinstance(image, str | io.BytesIO) else image
+def _listed(value: Any) -> list[Any]:
+    """A column's values without missing ones; a single value counts as a list of one."""
+    if value is None:
+        return []
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+        value = [value]
+    return [item for item in value if item is not None]
