@@ -33,7 +33,7 @@ def group_advantages(rewards: Tensor, groups: Tensor, scale: Scale = "group", ep
     A group of equal rewards gets exactly 0.
     """
     known = ~rewards.isnan()
-    values = torch.where(known, rewards, 0.0).double()
+    values = torch.where(known, rewards.double(), 0.0)
     index = group_index(groups)
     centred = torch.where(known & ~_is_flat(values, known, index), values - _group_mean(values, known, index), 0.0)
     if scale == "group":
@@ -44,7 +44,7 @@ def group_advantages(rewards: Tensor, groups: Tensor, scale: Scale = "group", ep
         centred = centred / (_std(values[known]) + eps)
     elif scale != "none":
         raise ValueError(f"scale is {scale!r}, expected group, batch or none")
-    return centred.to(rewards.dtype)
+    return centred.to(rewards.dtype) if rewards.is_floating_point() else centred
 
 
 def zero_variance(rewards: Tensor, groups: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def zero_variance(rewards: Tensor, groups: Tensor) -> Tensor:
     errors is not zero."""
     known = ~rewards.isnan()
     index = group_index(groups)
-    return _is_flat(torch.where(known, rewards, 0.0).double(), known, index)
+    return _is_flat(torch.where(known, rewards.double(), 0.0), known, index)
 
 
 def group_index(groups: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def gaussian_weights(tiles: Sequence[Tile], boxes: Iterable[Box], coverage: Weig
 
     The largest over the boxes; GUI-AIMA's target, with its width.
     """
-    bell = np.zeros_like(coverage)
+    bell, boxes = np.zeros(coverage.shape, np.float32), list(boxes)
     for tile in tiles:
         x0, y0, x1, y1 = tile.box
         rows, columns = tile.positions.shape
@@ -48,10 +48,11 @@ def gaussian_weights(tiles: Sequence[Tile], boxes: Iterable[Box], coverage: Weig
 
 
 def anchor_loss(attention: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
-    """KL(target || attention renormalised over the image), a scalar: the mean over rows.
+    """KL(target || attention renormalised over the image), a scalar: the mean over rows, 0 without any.
 
     attention: (R, V) of the focus rows on the image tokens. target: (V,) or (R, V), a distribution.
     """
+    attention = attention.float()
     predicted = attention / (attention.sum(dim=-1, keepdim=True) + eps)
     divergence = torch.xlogy(target, target) - target * torch.log(predicted + eps)
-    return divergence.sum(dim=-1).mean()
+    return divergence.sum() / max(1, len(attention))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # SAYO's guard of the logarithm.
 _EPS = 1e-8
+_ENOUGH = 8
 
 
 def top_entropy(entropy: Values, share: float = 0.3) -> NDArray[np.int64]:
@@ -37,7 +38,7 @@ def top_entropy(entropy: Values, share: float = 0.3) -> NDArray[np.int64]:
 def attention_contrast(attention: VisualAttention, tokens: NDArray[np.int64]) -> float:
     """tanh(log(aim / img)): how much denser the chosen tokens' attention is on the region than on the image as a whole (SAYO, R_attn).
 
-    aim and img are mean attention per key, over ``tokens`` and the keys of the region or image. In (-1, 1); 0 where the region gets its
+    aim and img are mean attention per key, over ``tokens`` and the keys of the region or image. In [-1, 1]; 0 where the region gets its
     share. A ratio of densities: it does not see how much attention goes to the image at all.
     """
     aim = attention.region[tokens].mean() / attention.region_tokens
@@ -49,11 +50,12 @@ def without_sinks(maps: Values, weights: Values, ratio: float = 10.0, persistenc
     """Attention without visual sinks: image tokens that nearly every response token attends to, whatever it says.
 
     maps: (T, V) attention of the response on the image tokens. weights: (V,) their share in the region. A token that gets more than
-    ``ratio`` times the image's mean attention from at least ``persistence`` of the response is left out of image and region alike. Sinks
+    ``ratio`` times the image's mean attention from at least ``persistence`` of the response is left out of image and region alike (not in
+    responses of fewer than eight tokens, where one look cannot be told from a habit). Sinks
     sit in corners and on borders and would otherwise decide the contrast ("See What You Are Told", arXiv 2503.03321).
     """
     kept = np.ones(maps.shape[1], bool)
-    if len(maps):
+    if len(maps) >= _ENOUGH:
         kept = (maps > ratio * maps.mean(axis=1, keepdims=True)).mean(axis=0) < persistence
     weights = weights * kept
     return VisualAttention(maps @ weights, maps @ kept.astype(maps.dtype), float(weights.sum()), float(kept.sum()))
@@ -127,4 +129,8 @@ class CausalAttention:
             return None
         if not self.accuracy.is_correct(sample):
             return 0.0
+        if len(logprobs.original) != len(attention.region):
+            raise ValueError(
+                f"reward {self.name!r} got {len(logprobs.original)} log-probabilities for {len(attention.region)} tokens' attention"
+            )
         return causal_attention(attention, causal_weights(logprobs.original, logprobs.evidence, logprobs.control, self.cap), self.floor)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ def combine(scores: Mapping[str, Sequence[Score]], weights: Mapping[str, float],
     filled = {name: _filled(column, groups) for name, column in scores.items()}
     totals: list[Score] = []
     for i in range(len(groups)):
-        known = any(column[i] is not None for column in scores.values())
+        known = any(_known(column[i]) for column in scores.values())
         totals.append(sum(weights[name] * filled[name][i] for name in scores) if known else None)
     return totals
 
@@ -124,8 +124,12 @@ def combine(scores: Mapping[str, Sequence[Score]], weights: Mapping[str, float],
 def _filled(column: Sequence[Score], groups: Sequence[Hashable]) -> list[float]:
     members: dict[Hashable, list[float]] = {}
     for score, group in zip(column, groups, strict=True):
-        if score is not None:
+        if _known(score):
             members.setdefault(group, []).append(score)
     # Sorted, so that the mean does not depend on the samples' order.
     means = {group: fmean(sorted(known)) for group, known in members.items()}
-    return [means.get(group, 0.0) if score is None else score for score, group in zip(column, groups, strict=True)]
+    return [score if _known(score) else means.get(group, 0.0) for score, group in zip(column, groups, strict=True)]
+
+
+def _known(score: Score) -> TypeGuard[float]:
+    return score is not None and score == score  # trainers write None as NaN

@@ -6,8 +6,8 @@ gather the batch, call ``visual_advantages`` once: then neither micro-batches no
     score = focus_score(hidden, image_mean)                            # or attention mass on the image: any (B, T) in [0, 1]
     advantages = visual_advantages(advantages, score, mask, groups)    # (B, T)
 
-Defaults are the paper's. The released code differs: it normalises over the micro-batch, clamps the factors to [0.1, 2] and [0.9, 2], and
-sums normalised weights; the clamps are options here.
+Defaults are the paper's. The released code differs: it normalises over the micro-batch, counts t from 0, clamps the factors to [0.1, 2] and
+[0.9, 2], and sums normalised weights; the clamps are options here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compensate(score: Tensor, mask: Tensor, beta: float = 0.3, gamma: float = 0.
     mask = mask.bool()
     length = mask.sum(dim=1, keepdim=True)
     step = mask.cumsum(dim=1)
-    tail = mask & (step > length - torch.ceil(gamma * length))
+    tail = mask & (step > length - torch.ceil(gamma * length.double() - 1e-9))  # 0.3 * 50 is 15, whatever its binary fraction says
     wanted = torch.floor(kappa * tail.sum(dim=1)).clamp(min=1).long()
     ranked = score.masked_fill(~tail, -torch.inf).sort(dim=1, descending=True).values
     threshold = ranked.gather(1, (wanted - 1)[:, None])
@@ -62,7 +62,7 @@ def inter_factors(weights: Tensor, mask: Tensor, groups: Tensor, clamp: Clamp | 
     groups: (B,) integer ids of the prompts. per_token: mean instead of sum, so that a longer response is not more visual for its length.
     """
     mask = mask.bool()
-    total = (weights * mask).double().sum(dim=1)
+    total = weights.masked_fill(~mask, 0.0).double().sum(dim=1)
     if per_token:
         total = total / mask.sum(dim=1).clamp(min=1)
     index = group_index(groups)

@@ -1,5 +1,6 @@
 """Several rewards in one number: what a missing score may and may not change."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -129,3 +130,10 @@ def test_columns_must_be_as_long_as_the_batch(length):
 
 def test_empty_batch():
     assert combine({"right": []}, {"right": 1.0}, []) == []
+
+
+def test_nan_is_a_missing_score():
+    """Trainers turn None into NaN."""
+    scores = {"a": [1.0, None, math.nan, 0.0], "b": [1.0] * 4}
+    assert combine(scores, {"a": 1, "b": 1}, [0] * 4) == [2.0, 1.5, 1.5, 1.0]
+    assert combine({"a": [math.nan]}, {"a": 1}, [0]) == [None]
