@@ -50,7 +50,8 @@ MEASURED: dict[str, tuple[Reward, str, Score]] = {
 
 def make_reasoning(draw: random.Random) -> str:
     """Sentences of 80 to 150 words in all."""
-    length, words = draw.randint(*WORDS), []
+    length = draw.randint(*WORDS)
+    words: list[str] = []
     while len(words) < length:
         sentence = f"{draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(OBJECTS)}, {draw.choice(TAILS)}"
         words += sentence.format(draw.randint(2, 400)).split(" ")

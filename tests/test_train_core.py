@@ -1,0 +1,304 @@
+"""The shared-prefix computation of the trainer against separate sequences: rollouts, packed scoring, gradients, losses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from rewardlib import Measurer, Sample  # noqa: E402
+from rewardlib.tokens import draw  # noqa: E402
+from tests.tiny_models import FAMILIES, PROCESSORS, model, qwen3_vl  # noqa: E402
+from train.losses import clipped, kl_to_reference, policy_objective, token_weights  # noqa: E402
+from train.packing import block_mask, pack, padded  # noqa: E402
+from train.policy import Policy  # noqa: E402
+from train.rollout import Sampling, rollout, sample  # noqa: E402
+from train.score import score  # noqa: E402
+
+POLICIES = ("qwen2_5_vl", "qwen3_vl")
+BOX = (20.0, 10.0, 90.0, 60.0)
+
+
+def picture(size, seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def ask(text, images=1):
+    return [{"role": "user", "content": [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]}]
+
+
+def policy(family, **text):
+    return Policy(model(FAMILIES[family](**text)), PROCESSORS[family]())
+
+
+def prompts(made):
+    """Prompts of different lengths: one image, two images, none."""
+    one, two = picture((150, 70), 0), picture((90, 90), 1)
+    return [
+        made.encode(ask("how many?"), [one], draw(one.size, [BOX])),
+        made.encode(ask("what differs?", 2), [one, two], draw(one.size, [BOX])),
+        made.encode(ask("how are you today?", 0), []),
+    ]
+
+
+def completions(seed=0, lengths=(5, 1, 9, 3)):
+    torch.manual_seed(seed)
+    return [torch.randint(4, 100, (n,)) for n in lengths]
+
+
+def separate(made, prompt, completion):
+    """Log-probabilities (n,) of one completion behind its prompt, as an ordinary sequence."""
+    ids = torch.cat([prompt.ids, completion])[None]
+    types = torch.nn.functional.pad((prompt.image | (prompt.ids == made.model.config.image_token_id)).int(), (0, len(completion)))[None]
+    extra = {"mm_token_type_ids": types} if prompt.images else {}
+    output = made.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **extra, **prompt.images)
+    return output.logits[0, -len(completion) - 1 : -1].log_softmax(dim=-1).gather(1, completion[:, None])[:, 0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Packing
+
+
+def test_who_sees_whom():
+    mask = block_mask(torch.tensor([-1, -1, 0, 0, 1])).int()
+    assert mask.tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+
+
+def test_a_packed_row():
+    positions = torch.tensor([[0, 1, 1, 4], [0, 1, 2, 4], [0, 3, 1, 4]])
+    packed = pack(torch.tensor([7, 8, 9, 10]), positions, [torch.tensor([1, 2]), torch.tensor([3])])
+    assert packed.ids.tolist() == [[7, 8, 9, 10, 1, 2, 3]]
+    assert packed.positions[:, 0, 4:].tolist() == [[5, 6, 5]] * 3
+    assert packed.tokens.tolist() == [4, 5, 6]
+    assert packed.predictors.tolist() == [3, 4, 3]
+    assert packed.owner.tolist() == [0, 0, 1]
+    assert padded(torch.tensor([1.0, 2.0, 3.0]), packed.owner, 2, fill=-1).tolist() == [[1, 2], [3, -1]]
+
+
+@pytest.mark.parametrize("family", POLICIES)
+@torch.no_grad()
+def test_packed_log_probabilities_equal_those_of_separate_sequences(family):
+    made = policy(family)
+    for prompt in prompts(made):
+        scored = score(made, prompt, completions())
+        for i, completion in enumerate(completions()):
+            assert (scored.logprobs[scored.packed.owner == i] - separate(made, prompt, completion)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", POLICIES)
+def test_packed_gradients_equal_those_of_separate_sequences(family):
+    def gradients(loss, made):
+        made.model.zero_grad()
+        loss.backward()
+        return {name: p.grad.clone() for name, p in made.model.named_parameters() if p.grad is not None}
+
+    made = policy(family)
+    for prompt in prompts(made)[:2]:
+        weights = [torch.randn(len(c)) for c in completions()]
+        packed = gradients(score(made, prompt, completions()).logprobs @ torch.cat(weights), made)
+        apart = gradients(sum(separate(made, prompt, c) @ w for c, w in zip(completions(), weights, strict=True)), made)
+        assert set(packed) == set(apart)
+        for name, gradient in apart.items():
+            assert (packed[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, name
+
+
+@torch.no_grad()
+def test_no_score_depends_on_which_completions_share_the_row():
+    made = policy("qwen2_5_vl")
+    prompt, group = prompts(made)[0], completions()
+    whole = score(made, prompt, group, needs={"attention", "focus"})
+    for part in ([2], [3, 1], [1, 0, 3, 2]):
+        some = score(made, prompt, [group[i] for i in part], needs={"attention", "focus"})
+        for j, i in enumerate(part):
+            mine, same = some.packed.owner == j, whole.packed.owner == i
+            for name in ("logprobs", "entropy", "focus"):
+                assert torch.allclose(getattr(some, name)[mine], getattr(whole, name)[same], atol=1e-5)
+            assert np.allclose(some.attention[j].region, whole.attention[i].region, atol=1e-6)
+            assert np.allclose(some.attention[j].image, whole.attention[i].image, atol=1e-6)
+
+
+@torch.no_grad()
+def test_scores_equal_those_of_an_ordinary_forward():
+    """The packed pass measures what ``Measurer`` measures with one padded row per response."""
+    made = policy("qwen2_5_vl")
+    image = picture((150, 70), 0)
+    prompt = made.encode(ask("how many?"), [image], draw(image.size, [BOX]))
+    group = completions()
+    scored = score(made, prompt, group, needs={"attention"}, temperature=1.3)
+    plain = Sample("x", prompt=ask("how many?"), images=(image,), regions=({"bbox": BOX},))
+    measured = Measurer(made.model, made.processor, temperature=1.3)(
+        [replace(plain, response_ids=tuple(c.tolist())) for c in group], {"attention", "entropy", "counterfactual"}
+    )
+    for i, sample_ in enumerate(measured):
+        mine = scored.packed.owner == i
+        assert np.allclose(scored.logprobs[mine], sample_.counterfactual.original, atol=1e-4)
+        assert np.allclose(scored.entropy[mine], sample_.entropy, atol=1e-4)
+        assert np.allclose(scored.attention[i].region, sample_.attention.region, atol=1e-5)
+        assert np.allclose(scored.attention[i].image, sample_.attention.image, atol=1e-5)
+        assert scored.attention[i].region_tokens == pytest.approx(sample_.attention.region_tokens)
+
+
+@torch.no_grad()
+def test_focus_is_the_cosine_to_the_mean_image_state():
+    made = policy("qwen2_5_vl")
+    prompt, (completion, *_) = prompts(made)[1], completions()
+    ids = torch.cat([prompt.ids, completion])[None]
+    types = torch.nn.functional.pad(prompt.image.int(), (0, len(completion)))[None]
+    hidden = made.model.model(input_ids=ids, mm_token_type_ids=types, **prompt.images).last_hidden_state[0]
+    mean = hidden[: -len(completion)][prompt.image].mean(dim=0)
+    expected = (torch.cosine_similarity(hidden[-len(completion) :], mean[None]) + 1) / 2
+    assert torch.allclose(score(made, prompt, [completion], needs={"focus"}).focus, expected, atol=1e-5)
+    blind = score(made, prompts(made)[2], [completion], needs={"focus"})
+    assert blind.focus.tolist() == [0.5] * len(completion)
+
+
+@torch.no_grad()
+def test_log_probabilities_change_with_the_image():
+    made = policy("qwen3_vl")
+    first, second = (score(made, made.encode(ask("what?"), [picture((90, 90), seed)]), completions()).logprobs for seed in (1, 2))
+    assert (first - second).abs().max() > 1e-3
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Rollouts
+
+
+@pytest.mark.parametrize("family", POLICIES)
+@torch.no_grad()
+def test_greedy_rollouts_equal_generate(family):
+    made = policy(family)
+    for prompt, (text, images) in zip(prompts(made), (("how many?", 1), ("what differs?", 2), ("how are you today?", 0)), strict=True):
+        pictures = [picture((150, 70), 0), picture((90, 90), 1)][:images]
+        chat = made.processor.apply_chat_template(ask(text, images), add_generation_prompt=True)
+        inputs = made.processor(text=[chat], return_tensors="pt", **({"images": [pictures]} if images else {}))
+        greedy = {"do_sample": False, "suppress_tokens": made.suppressed.tolist(), "eos_token_id": made.ends.tolist(), "pad_token_id": 0}
+        expected = made.model.generate(**inputs, max_new_tokens=12, **greedy)[0, inputs["input_ids"].shape[1] :]
+        found = rollout(made, prompt, 3, Sampling(max_tokens=12, temperature=0), torch.Generator())
+        assert all(row.tolist() == expected.tolist() for row in found)
+
+
+@torch.no_grad()
+def test_sampled_tokens_have_the_scored_probabilities():
+    """What the rollout drew from is what the scoring pass sees: their frequencies agree."""
+    made = policy("qwen2_5_vl")
+    prompt = prompts(made)[0]
+    first = torch.cat(rollout(made, prompt, 4000, Sampling(max_tokens=1), torch.Generator().manual_seed(0)))
+    ids = first.unique()
+    probabilities = score(made, prompt, [token[None] for token in ids]).logprobs.exp()
+    frequencies = (first[None] == ids[:, None]).float().mean(dim=1)
+    assert (frequencies - probabilities).abs().max() < 0.03
+
+
+def test_image_tokens_are_never_sampled_and_completions_stop_at_the_end():
+    made = policy("qwen2_5_vl")
+    logits = torch.zeros(2000, 120)
+    logits[:, made.suppressed] = 50
+    drawn = sample(logits, made.suppressed, Sampling(), torch.Generator().manual_seed(0))
+    assert not torch.isin(drawn, made.suppressed).any()
+    assert made.model.config.image_token_id in made.suppressed
+    for row in rollout(made, prompts(made)[0], 50, Sampling(max_tokens=40), torch.Generator().manual_seed(0)):
+        assert not torch.isin(row[:-1], made.ends).any()
+        assert len(row) == 40 or row[-1] in made.ends
+
+
+@torch.no_grad()
+def test_a_generator_decides_a_rollout():
+    made = policy("qwen2_5_vl")
+
+    def draw_with(seed):
+        found = rollout(made, prompts(made)[0], 4, Sampling(max_tokens=8), torch.Generator().manual_seed(seed))
+        return [row.tolist() for row in found]
+
+    assert draw_with(1) == draw_with(1) != draw_with(2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [({"top_p": 0.75}, [0, 1]), ({"top_k": 3}, [0, 1, 2]), ({}, [0, 1, 2, 3]), ({"temperature": 0}, [0])],
+    ids=["top_p", "top_k", "all", "cold"],
+)
+def test_nucleus_and_top_k(settings, drawn):
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(3000, -1)
+    nothing = torch.tensor([], dtype=torch.long)
+    assert sample(logits, nothing, Sampling(**settings), torch.Generator().manual_seed(0)).unique().tolist() == drawn
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Losses
+
+
+def test_unsupported_policies_and_long_prompts_are_explained():
+    with pytest.raises(ValueError, match="policies of type 'gemma3' are not supported; supported are qwen2_5_vl, qwen3_vl"):
+        Policy(model(FAMILIES["gemma3"]()), PROCESSORS["gemma3"]())
+    made = policy("qwen2_5_vl")
+    with pytest.raises(ValueError, match=r"more than 20; its images are 150x70: shrink them or raise the limit"):
+        made.encode(ask("how many?"), [picture((150, 70), 0)], limit=20)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+def test_losses_are_their_formulas(loss):
+    torch.manual_seed(0)
+    lengths = torch.tensor([3, 1, 4])
+    owner = torch.repeat_interleave(torch.arange(3), lengths)
+    logprobs, old, advantages = torch.randn(8) - 2, torch.randn(8) - 2, torch.randn(8)
+    weights = token_weights(loss, lengths, completions=3, tokens=8, max_tokens=5)
+    total = (weights[owner] * policy_objective(loss, logprobs, old, advantages, owner, 0.2, 0.28)).sum().item()
+
+    per_token = []
+    for t in range(8):
+        mine = [u for u in range(8) if owner[u] == owner[t]]
+        ratio = float(torch.exp(logprobs[t] - old[t]))
+        if loss == "gspo":
+            ratio = float(torch.exp(sum(logprobs[u] - old[u] for u in mine) / len(mine)))
+        a = float(advantages[t])
+        value = min(ratio, 1.28) * a * float(logprobs[t]) if loss == "cispo" else min(ratio * a, min(max(ratio, 0.8), 1.28) * a)
+        norm = {"grpo": len(mine) * 3, "gspo": len(mine) * 3, "dr_grpo": 15, "dapo": 8, "cispo": 8}[loss]
+        per_token.append(-value / norm)
+    assert total == pytest.approx(sum(per_token), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+def test_on_policy_all_losses_have_the_policy_gradient(loss):
+    logprobs = torch.randn(6, requires_grad=True)
+    advantages, owner = torch.randn(6), torch.tensor([0, 0, 0, 1, 1, 1])
+    policy_objective(loss, logprobs, logprobs.detach(), advantages, owner).sum().backward()
+    assert torch.allclose(logprobs.grad, -advantages, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+def test_parts_of_a_batch_add_up_to_the_whole(loss):
+    torch.manual_seed(1)
+    lengths = torch.tensor([3, 1, 4, 2])
+    logprobs, old, advantages = torch.randn(10), torch.randn(10), torch.randn(10)
+
+    def part(which):
+        inside = torch.cat([torch.arange(int(lengths[:i].sum()), int(lengths[: i + 1].sum())) for i in which])
+        owner = torch.repeat_interleave(torch.arange(len(which)), lengths[which])
+        weights = token_weights(loss, lengths[which], completions=4, tokens=10, max_tokens=6)
+        return (weights[owner] * policy_objective(loss, logprobs[inside], old[inside], advantages[inside], owner)).sum()
+
+    whole = part([0, 1, 2, 3])
+    for split in ([[0], [1], [2], [3]], [[3, 1], [0, 2]], [[2, 0, 1], [3]]):
+        assert torch.allclose(sum(part(which) for which in split), whole, atol=1e-6)
+
+
+def test_divergence_and_clipping():
+    logprobs, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0])
+    assert kl_to_reference(logprobs, reference).tolist() == pytest.approx([0, np.e - 2])
+    old = torch.zeros(3)
+    low, high = clipped(torch.tensor([-1.0, 1.0, 1.0]), old, torch.tensor([-1.0, 1.0, -1.0]), 0.2, 0.2)
+    assert (low.tolist(), high.tolist()) == ([True, False, False], [False, True, False])
+
+
+def test_logits_in_chunks_are_the_logits(monkeypatch):
+    made = policy("qwen3_vl")
+    prompt = prompts(made)[0]
+    whole = score(made, prompt, completions())
+    monkeypatch.setattr("train.score.CHUNK", 4)
+    parts = score(made, prompt, completions())
+    assert torch.allclose(whole.logprobs, parts.logprobs, atol=1e-6)
+    assert torch.allclose(whole.entropy, parts.entropy, atol=1e-6)
+    assert not whole.entropy.requires_grad
+    assert qwen3_vl().text_config.vocab_size == 120

@@ -1,0 +1,64 @@
+"""A group's completions behind one shared prompt, as a single row that the model sees as separate sequences.
+
+    [ prompt | c1 | c2 | ... | cG ]
+
+Each completion sees the prompt and itself, and its positions go on where the prompt's end: the numbers are those of G separate sequences,
+while the image and the prompt are encoded once. Pure functions on tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One packed row. N is the number of completion tokens, in order: all of c1, all of c2, ..."""
+
+    ids: Tensor  # (1, T)
+    positions: Tensor  # (3, 1, T), time, height and width of mRoPE
+    mask: Tensor  # (1, 1, T, T) bool: who sees whom
+    tokens: Tensor  # (N,) where the completion tokens are
+    predictors: Tensor  # (N,) the positions whose output predicts them
+    owner: Tensor  # (N,) which completion each belongs to
+
+
+def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Tensor]) -> Packed:
+    """prompt_ids: (P,). prompt_positions: (3, P). completions: each (n,) token ids, n >= 1."""
+    length, device = len(prompt_ids), prompt_ids.device
+    counts = torch.tensor([len(c) for c in completions], device=device)
+    owner = torch.repeat_interleave(torch.arange(len(completions), device=device), counts)
+    starts = length + counts.cumsum(0) - counts
+    tokens = torch.arange(length, length + int(counts.sum()), device=device)
+    step = tokens - starts[owner]
+    positions = torch.cat([prompt_positions, (prompt_positions.max() + 1 + step).expand(3, -1)], dim=1)
+    # The first token of each completion is predicted from the prompt's last position.
+    predictors = torch.where(step == 0, length - 1, tokens - 1)
+    segment = torch.cat([torch.full((length,), -1, device=device), owner])
+    return Packed(
+        ids=torch.cat([prompt_ids, *completions])[None],
+        positions=positions[:, None],
+        mask=block_mask(segment)[None, None],
+        tokens=tokens,
+        predictors=predictors,
+        owner=owner,
+    )
+
+
+def block_mask(segment: Tensor) -> Tensor:
+    """(T, T) bool: position i sees j if j is not later and is of the prompt (segment -1) or of i's own segment."""
+    same = (segment[None] == -1) | (segment[:, None] == segment[None])
+    return same.tril()
+
+
+def padded(values: Tensor, owner: Tensor, count: int, fill: float = 0.0) -> Tensor:
+    """Per-token values (N, ...) of a packed row as (count, longest, ...), padded on the right."""
+    lengths = owner.bincount(minlength=count)
+    step = torch.arange(len(owner), device=owner.device) - (lengths.cumsum(0) - lengths)[owner]
+    result = values.new_full((count, int(lengths.max()), *values.shape[1:]), fill)
+    result[owner, step] = values
+    return result

@@ -1,0 +1,86 @@
+"""The model in training and its processor: Qwen2.5-VL and Qwen3-VL, from a Hub id or a folder.
+
+Knows how a prompt becomes tokens, positions and image features, which tokens may never be sampled, and where the images' tokens are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewardlib.tokens import Weights, image_mask, image_tiles, token_weights
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One encoded prompt of P tokens."""
+
+    ids: Tensor  # (P,)
+    positions: Tensor  # (3, P)
+    images: dict[str, Tensor]  # pixel_values, image_grid_thw
+    image: Tensor  # (P,) bool: the image tokens
+    region: Tensor  # (P,) how much of each image token's patch lies in the labelled region
+
+    @property
+    def next_position(self) -> int:
+        return int(self.positions.max()) + 1
+
+
+class Policy:
+    """A model with its processor. ``suppressed`` are token ids that are never sampled, ``ends`` those that end a completion."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        config = model.config
+        if config.model_type not in FAMILIES:
+            raise ValueError(f"policies of type {config.model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
+        self.model, self.processor = model, processor
+        vision = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
+        self.ends = torch.tensor(_ends(model, processor.tokenizer), device=self.device)
+        self.suppressed = torch.tensor(sorted({*vision, processor.tokenizer.pad_token_id} - {*self.ends.tolist()}), device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def encode(
+        self, messages: Sequence[dict[str, Any]], images: Sequence[Any], region: Weights | None = None, limit: int | None = None
+    ) -> Prompt:
+        """A chat prompt with its images (PIL) and the labelled region of the first one (``rewardlib.tokens.draw``).
+
+        ``ValueError`` if it is longer than ``limit`` tokens.
+        """
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        pictures = {"images": [list(images)]} if images else {}
+        inputs = self.processor(text=[text], return_tensors="pt", **pictures)
+        length = inputs["input_ids"].shape[1]
+        if limit is not None and length > limit:
+            sizes = ", ".join(f"{image.width}x{image.height}" for image in images) or "none"
+            raise ValueError(f"the prompt has {length} tokens, more than {limit}; its images are {sizes}: shrink them or raise the limit")
+        tiles = image_tiles(self.processor, inputs, [[image.size for image in images]])[0] if images else []
+        weights = np.zeros(length, np.float32) if region is None or not tiles else token_weights(tiles[0], region, length)
+        return Prompt(
+            ids=inputs["input_ids"][0].to(self.device),
+            positions=self._positions(inputs).to(self.device),
+            images={name: inputs[name].to(self.device) for name in ("pixel_values", "image_grid_thw") if name in inputs},
+            image=torch.from_numpy(image_mask(tiles, length)).to(self.device),
+            region=torch.from_numpy(weights).to(self.device),
+        )
+
+    def _positions(self, inputs: Any) -> Tensor:
+        positions, _ = self.model.base_model.get_rope_index(
+            inputs["input_ids"], mm_token_type_ids=inputs["mm_token_type_ids"], image_grid_thw=inputs.get("image_grid_thw")
+        )
+        return positions[:, 0]
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return sorted({end for end in [*ends, tokenizer.eos_token_id] if end is not None})
