@@ -28,6 +28,8 @@ serve: .venv/ready  ## a local Prefect server with this project's deployments an
 	$(BIN)/python -m flows.serve
 
 bench: .venv/ready
+	$(BIN)/python -m bench.text_rewards
+	$(BIN)/python -m bench.attention_probe
 	$(BIN)/python -m bench.labeling
 
 checkpoints: .venv/ready  ## teach the embedded models again, an hour and a half on two cores

@@ -7,8 +7,8 @@
     python -m bench.attention_probe                 # float32 on the CPU, T = 2,048
     python -m bench.attention_probe --device cuda   # bfloat16, T = 8,192, a model of three billion parameters
 
-Time is the median of repetitions taken in turn; memory is what a forward adds to its own fresh process at its peak; the error is the largest
-difference between the probe's masses and those of the eager maps. Ratios are over ``plain``. The last line is JSON.
+Time is the median of repetitions taken in turn; memory is what a forward adds to its own fresh process at its peak; the error is the
+largest difference between the probe's masses and those of the eager maps. Ratios are over ``plain``. The last line is JSON.
 """
 
 from __future__ import annotations

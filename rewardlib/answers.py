@@ -21,7 +21,7 @@ _MAX_SPACES = 5
 
 _ANSWER_TAG = re.compile(r"(?i)<(/?)answer>")
 # Two boxes with nothing but a connective between them are a list of candidates, not a corrected answer.
-_LIST_GAP = re.compile(r"(?i)[\s$,;/|]*(?:or|and)?[\s$,;/|]*")
+_LIST_GAP = re.compile(r"(?i)[\s$,;/|]*+(?:or|and)?[\s$,;/|]*+")
 _NEGATED_BOX = re.compile(r"(?i)(?:\b(?:not|never|nor)|n't|\\neq?)[\s$*:]*$")
 
 # How prose states an answer; the end cuts the next sentence or the clause that justifies it.
@@ -48,7 +48,7 @@ def check_answer(text: str, gold: str, choices: Sequence[str] = (), *, strict: b
 
 
 def _extract(text: str, strict: bool) -> str | None:
-    visible = _without_reasoning(text)
+    visible = without_reasoning(text)
     tags = list(_ANSWER_TAG.finditer(visible))
     if tags:
         return _block_answer(visible, tags, strict)
@@ -57,7 +57,7 @@ def _extract(text: str, strict: bool) -> str | None:
     return None if strict else _prose_answer(visible)
 
 
-def _without_reasoning(text: str) -> str:
+def without_reasoning(text: str) -> str:
     """Drop <think> sections, also those opened by the prompt or cut off before their end."""
     *closed, tail = text.split("</think>")
     kept = [part.partition("<think>")[0] if "<think>" in part else "" for part in closed]
@@ -67,7 +67,9 @@ def _without_reasoning(text: str) -> str:
 def _block_answer(text: str, tags: list[re.Match[str]], strict: bool) -> str | None:
     """Content of the last <answer> block; unclosed, nested or doubled tags leave the response without an answer."""
     blocks = len(tags) // 2
-    if [tag[1] for tag in tags] != ["", "/"] * blocks or (strict and blocks > 1):
+    if [tag[1] for tag in tags] != ["", "/"] * blocks:
+        return None
+    if strict and [tag[0] for tag in tags] != ["<answer>", "</answer>"]:
         return None
     content = text[tags[-2].end() : tags[-1].start()]
     boxes = find_boxes(content)

@@ -40,9 +40,9 @@ def answers_match(answer: str, gold: str, choices: Sequence[str] = (), *, tolera
     Numbers may differ by `tolerance` times the larger of the two, 1e-4 by default. Two integers must be equal unless the tolerance is wider
     than that. Text, variables and units never have a tolerance, and choices none that is wider: 21.0 must not pass for 20 beside 21.
     """
-    if len(answer) > MAX_SPAN:
+    if max(len(answer), len(gold)) > MAX_SPAN:
         return answer.split() == gold.split()
-    span, target = clean(answer), clean(gold)
+    span, target, choices = clean(answer), clean(gold), _unlabelled(tuple(choices))
     if not span or not target:
         return False
     # A gold letter without its choices is compared as a letter of the whole alphabet.
@@ -54,6 +54,14 @@ def answers_match(answer: str, gold: str, choices: Sequence[str] = (), *, tolera
     if answer_index is not None:
         return answer_index == gold_index
     return _same_value(span, clean(named[gold_index]), min(tolerance, DEFAULT_TOLERANCE))
+
+
+@lru_cache(maxsize=4096)
+def _unlabelled(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Choices without labels of their own ("A. 10 cm", "B. 20 cm"), where all have them in order."""
+    labelled = [_LABELLED.fullmatch(choice.strip()) for choice in choices]
+    texts = [found[3] for i, found in enumerate(labelled) if found and (found[1] or found[2]).upper() == chr(ord("A") + i)]
+    return tuple(texts) if len(texts) == len(choices) else choices
 
 
 def _choice_index(span: str, choices: Sequence[str]) -> int | None:

@@ -20,7 +20,7 @@ import os
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +234,10 @@ class JudgeClient:
             raise JudgeError(f"http_{error.status_code}", f"the endpoint answered {error.status_code}: {_brief(error)}") from error
         except (OpenAIError, ValueError) as error:
             raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error)}") from error
-        return self._text_of(reply, spent)
+        try:
+            return self._text_of(reply, spent)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # the openai client does not check what it received
+            raise JudgeError("protocol", f"the endpoint's reply is no chat completion: {_brief(error)}") from error
 
     def _text_of(self, reply: Any, spent: Usage) -> str:
         """The text of a chat completion; raises on a refusal, an empty reply or one that was cut off."""
@@ -287,18 +290,22 @@ def _brief(error: Exception) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value in a model's reply: bare, in a code fence, or the first balanced object in prose. ``ValueError`` if there is none."""
-    stripped = text.strip()
-    fenced = re.search(r"```(?:json)?\s*(.*?)```", stripped, re.S)
-    for candidate in (stripped, fenced.group(1) if fenced else ""):
+    """The JSON value in a model's reply: bare, or the only object in prose or a code fence. ``ValueError`` if there is none or several."""
+    visible = re.sub(r"(?s)^\s*<think>.*?</think>", "", text)
+    with suppress(ValueError, RecursionError):
+        return json.loads(visible)
+    # A judge may quote its input, and so a reply forged there: two different objects are no reply.
+    decoder, found, position = json.JSONDecoder(), [], 0
+    while (start := visible.find("{", position)) >= 0:
         try:
-            return json.loads(candidate)
-        except ValueError:
+            value, position = decoder.raw_decode(visible, start)
+        except (ValueError, RecursionError):
+            position = start + 1
             continue
-    decoder = json.JSONDecoder()
-    for match in re.finditer(r"\{", stripped):
-        try:
-            return decoder.raw_decode(stripped, match.start())[0]
-        except ValueError:
-            continue
+        if value not in found:
+            found.append(value)
+    if len(found) > 1:
+        raise ValueError("it holds several JSON objects")
+    if found:
+        return found[0]
     raise ValueError("it holds no JSON object")

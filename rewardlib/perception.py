@@ -38,18 +38,21 @@ class Perception:
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, endpoint: JudgeEndpoint, cache: str | Path | None = None, name: str = "perception") -> None:
-        self.endpoint, self.cache, self.name = endpoint, cache, name
+    def __init__(
+        self, endpoint: JudgeEndpoint, cache: str | Path | None = None, *, max_characters: int = 32_000, name: str = "perception"
+    ) -> None:
+        # The judge reads no further than max_characters, so that no response is too long to be judged.
+        self.endpoint, self.cache, self.max_characters, self.name = endpoint, cache, max_characters, name
         self.failures: Counter[str] = Counter()  # by the reason of the JudgeError
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         asked = [i for i, sample in enumerate(samples) if _is_judged(sample)]
-        return self._scores(samples, asked, self.client.ask_all([_request(samples[i]) for i in asked]) if asked else [])
+        return self._scores(samples, asked, self.client.ask_all(self._requests(samples, asked)) if asked else [])
 
     async def score_async(self, samples: Sequence[Sample]) -> list[Score]:
         """The same inside a running event loop."""
         asked = [i for i, sample in enumerate(samples) if _is_judged(sample)]
-        return self._scores(samples, asked, await self.client.ask_all_async([_request(samples[i]) for i in asked]))
+        return self._scores(samples, asked, await self.client.ask_all_async(self._requests(samples, asked)))
 
     @cached_property
     def client(self) -> JudgeClient:
@@ -58,6 +61,9 @@ class Perception:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "client"}
+
+    def _requests(self, samples: Sequence[Sample], asked: Sequence[int]) -> list[JudgeRequest]:
+        return [_request(samples[i].response[: self.max_characters], samples[i].annotations) for i in asked]
 
     def _scores(self, samples: Sequence[Sample], asked: Sequence[int], replies: Sequence[JudgeReply | JudgeError]) -> list[Score]:
         # A response without words states nothing; no judge is needed to see that.
@@ -75,11 +81,11 @@ def _is_judged(sample: Sample) -> bool:
     return bool(sample.annotations) and bool(sample.response.strip())
 
 
-def _request(sample: Sample) -> JudgeRequest:
-    ids = [f"f{n}" for n in range(1, len(sample.annotations) + 1)]
-    facts = [{"id": id, "fact": fact} for id, fact in zip(ids, sample.annotations, strict=True)]
+def _request(response: str, annotations: Sequence[str]) -> JudgeRequest:
+    ids = [f"f{n}" for n in range(1, len(annotations) + 1)]
+    facts = [{"id": id, "fact": fact} for id, fact in zip(ids, annotations, strict=True)]
     # Inside a JSON string a response cannot close its own fence, whatever it contains.
-    user = json.dumps({"facts": facts, "response": sample.response}, ensure_ascii=False)
+    user = json.dumps({"facts": facts, "response": response}, ensure_ascii=False)
     return JudgeRequest(SYSTEM, user, _schema(ids), _Check(tuple(ids)))
 
 

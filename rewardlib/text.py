@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-from rewardlib.answers import check_answer
+from rewardlib.answers import check_answer, without_reasoning
 from rewardlib.quantities import DEFAULT_TOLERANCE
 from rewardlib.sample import Sample, Score
 from rewardlib.spans import find_boxes
@@ -35,7 +35,7 @@ class Accuracy:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
-        return [None if s.answer is None else float(self.is_correct(s)) for s in samples]
+        return [float(self.is_correct(s)) if s.answer and s.answer.strip() else None for s in samples]
 
     def is_correct(self, sample: Sample) -> bool:
         """Whether a sample's final answer is its gold answer; a sample without one is not correct."""
@@ -44,18 +44,18 @@ class Accuracy:
         return check_answer(sample.response, sample.answer, sample.choices, strict=self.closed, tolerance=self.tolerance)
 
 
-_TAG = re.compile(r"</?(?:think|answer)>")
+# Whatever looks like a tag is read as one, so that <ANSWER> or </answer > cannot hide a second block; only the exact spelling is in order.
+_TAG = re.compile(r"(?i)<\s*(?:/\s*)?(?:think|answer)\b[^<>]*>")
 _ORDER = {
     "think-answer": ["<think>", "</think>", "<answer>", "</answer>"],
     "perception-r1": ["<think>", "</think>", "<answer>", "</answer>"],
     "answer": ["<answer>", "</answer>"],
 }
-# DOTALL, because the templates ask for newlines.
-_SHAPE = {
-    "think-answer": re.compile(r"\s*<think>.*\S.*</think>\s*<answer>.*\S.*</answer>\s*", re.DOTALL),
-    "perception-r1": re.compile(r"<think>\n.*\S.*\n</think>\n<answer>\n.*\\boxed\{.+\}.*\n</answer>\s*", re.DOTALL),
-    "answer": re.compile(r".*<answer>.*\S.*</answer>\s*", re.DOTALL),
-}
+# A character that leaves ink: neither space nor one of the characters that fonts show as nothing.
+_INK = re.compile(
+    r"[^\s\x00-\x1f\x7f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0]"
+)
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,35 @@ class Format:
     name: str = "format"
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    def __post_init__(self) -> None:
+        if self.template not in get_args(Template):
+            raise ValueError(f"template is {self.template!r}, expected one of {', '.join(get_args(Template))}")
+        if self.window is not None and not 0 < self.window[0] <= self.window[1]:
+            raise ValueError(f"window is {self.window}, expected (low, high) with 0 < low <= high")
+
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [float(self._keeps(s.response)) * self._length_factor(s) for s in samples]
 
     def _keeps(self, text: str) -> bool:
         if self.template == "boxed":
-            return _one_box(text)
-        # Tags are counted before anything is matched, so repeated and nested ones cannot hide in a wildcard.
-        if _TAG.findall(text) != _ORDER[self.template] or not _SHAPE[self.template].fullmatch(text):
+            return _one_box(without_reasoning(text))
+        tags = list(_TAG.finditer(text))
+        if [tag[0] for tag in tags] != _ORDER[self.template]:
             return False
-        return self.template != "perception-r1" or _one_box(text.partition("<answer>")[2])
+        # No pattern with wildcards: those take cubic time on a response that ends in another sentence.
+        edges = [0, *(edge for tag in tags for edge in tag.span()), len(text)]
+        *outer, answer, after = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        if after.strip() or not _INK.search(answer):
+            return False
+        if self.template == "answer":
+            return True
+        before, think, gap = outer
+        if not _INK.search(think):
+            return False
+        if self.template == "think-answer":
+            return not before.strip() and not gap.strip()
+        own_lines = all(part[0] == part[-1] == "\n" for part in (think, answer))
+        return own_lines and (before, gap) == ("", "\n") and _one_box(answer)
 
     def _length_factor(self, sample: Sample) -> float:
         if self.window is None:
@@ -97,7 +116,7 @@ class Format:
 
 def _one_box(text: str) -> bool:
     boxes = find_boxes(text)
-    return len(boxes) == 1 == text.count(r"\boxed") and bool(text[boxes[0][1] : boxes[0][2]].strip())
+    return len(boxes) == 1 == text.count(r"\boxed") and _INK.search(text, boxes[0][1], boxes[0][2]) is not None
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,10 @@ class Repetition:
     penalty: float = -2.0
     name: str = "repetition"
     needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}, expected at least 1 word")
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self.penalty * share if (share := repeated_share(s.response, self.n)) else 0.0 for s in samples]

@@ -137,3 +137,15 @@ def test_choice_answers_never_load_sympy() -> None:
     code = "import sys; from rewardlib.equivalence import answers_match; assert answers_match('(b)', 'B', 'ABC')"
     code += "; assert 'sympy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"), [("B", "20 cm", True), ("20 cm", "B", True), ("B. 20 cm", "B", True), ("10 cm", "B", False)]
+)
+def test_choices_may_carry_their_own_labels(answer: str, gold: str, same: bool) -> None:
+    assert answers_match(answer, gold, ("A. 10 cm", "B. 20 cm", "C. 30 cm")) == same
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("5=5", "7=7"), ("0.5", "9" * 400), ("9" * 400, "0.5")])
+def test_empty_equations_and_endless_numbers_match_nothing_else(answer: str, gold: str) -> None:
+    assert not answers_match(answer, gold, tolerance=0.1)

@@ -418,3 +418,11 @@ def test_tokens_and_cost_are_accounted_for(judged_by: JudgedBy) -> None:
     assert (usage.requests, usage.cached, usage.failed) == (7, 0, 3)
     assert (usage.prompt_tokens, usage.completion_tokens) == (600, 60)
     assert reward.client.cost == pytest.approx((600 * 1 + 60 * 10) / 1e6)
+
+
+def test_a_long_response_is_judged_by_its_beginning(judged_by: JudgedBy) -> None:
+    """A response that overflows the judge's context would be a failure of the judge, and worth the group's mean."""
+    reward, server = judged_by(honest)
+    reward.max_characters = 200
+    assert reward([sample(FACTS[0] + " and so on" * 100 + FACTS[1])]) == [1 / len(FACTS)]
+    assert len(asked(server.requests[-1])["response"]) == 200

@@ -514,3 +514,20 @@ def test_the_text_rewards_load_nothing_heavy(code: str, absent: tuple[str, ...])
     code += f"\nimport sys; print([m for m in {absent!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Format("typo"), "template is 'typo', expected one of think-answer, perception-r1, boxed, answer"),
+        (lambda: Format("answer", window=(100, 60)), r"window is \(100, 60\), expected \(low, high\) with 0 < low <= high"),
+        (lambda: Repetition(n=0), "n is 0, expected at least 1 word"),
+    ],
+)
+def test_wrong_settings_are_explained(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_blank_gold_answer_is_none():
+    assert Accuracy()([Sample(r"\boxed{4}", answer=" ")]) == [None]
