@@ -198,6 +198,22 @@ class _Plan:
     columns: list[Tensor]
     weights: list[Tensor]
 
+    def of_rows(self, values: Tensor) -> Tensor:
+        """The rows' part of (H, T, ...)."""
+        return values[:, _adjacent(self.rows)]
+
+    def of_keys(self, values: Tensor, k: int) -> Tensor:
+        """Key set k's part of (H, T, D)."""
+        return values[:, _adjacent(self.columns[k])]
+
+
+def _adjacent(index: Tensor) -> Tensor | slice:
+    """Neighbouring positions as a slice, which copies nothing."""
+    if not len(index):
+        return slice(0, 0)
+    first, last = int(index[0]), int(index[-1])
+    return slice(first, last + 1) if last - first + 1 == len(index) else index
+
 
 def _plans(rows: Tensor, keys: Mapping[str, Tensor]) -> list[_Plan]:
     if not keys:
@@ -267,12 +283,12 @@ class _Reading:
 
     def _sample(self, b: int, layer: _Layer) -> tuple[Tensor, Tensor | None]:
         """Masses (H, R_b, K) of sample ``b``, and the mapped set's attention per key averaged over heads (R_b, V)."""
-        query, key = layer.query[b][:, self.plans[b].rows], layer.key[b]
+        query, key = self.plans[b].of_rows(layer.query[b]), layer.key[b]
         lse = self._row_lse(b, layer, query)
         found = [self._mass(b, k, layer, query, key, lse) for k in range(len(self.plans[b].columns))]
         image = None
         if self.mapped is not None:
-            chosen = self._operands(query, key[:, self.plans[b].columns[self.mapped]])
+            chosen = self._operands(query, self.plans[b].of_keys(key, self.mapped))
             image = masses.mean_attention(*chosen, self._seen(b, self.mapped, layer), layer.scale, layer.softcap, lse)
         return torch.stack(found, dim=-1), image
 
@@ -280,21 +296,21 @@ class _Reading:
         """Log-sum-exp (H, R) over all keys: the kernel's own, else computed; computed too where a gradient must flow through it."""
         heads = slice(None) if self.heads is None else self.heads
         if layer.lse is not None and not self.differentiable:
-            return layer.lse[b][heads][:, self.plans[b].rows]
+            return self.plans[b].of_rows(layer.lse[b][heads])
         lse = masses.row_logsumexp(*self._operands(query, layer.key[b]), self._seen(b, None, layer), layer.scale, layer.softcap)
         return lse if layer.sinks is None else torch.logaddexp(lse, layer.sinks[heads, None])
 
     def _mass(self, b: int, k: int, layer: _Layer, query: Tensor, key: Tensor, lse: Tensor) -> Tensor:
         """Mass (H, R) on key set ``k``."""
-        columns, weights = self.plans[b].columns[k], self.plans[b].weights[k]
-        if not len(columns) or not query.shape[1]:
+        weights, keys = self.plans[b].weights[k], self.plans[b].of_keys(key, k)
+        if not len(weights) or not query.shape[1]:
             return lse.new_zeros(lse.shape)
         visible = self._seen(b, k, layer)
         if layer.lse is not None and not self.differentiable:
-            mass = masses.fused_mass(*masses.chosen_heads(query, key[:, columns], self.heads), visible, layer.scale, lse, weights)
+            mass = masses.fused_mass(*masses.chosen_heads(query, keys, self.heads), visible, layer.scale, lse, weights)
             if mass is not None:
                 return mass
-        exact = self._operands(query, key[:, columns])
+        exact = self._operands(query, keys)
         return masses.tiled_mass(*exact, visible, layer.scale, layer.softcap, lse, weights)
 
     def _operands(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
