@@ -30,8 +30,10 @@ def say(text: str) -> None:
 
 def quiet_libraries() -> None:
     """Keep the commands' output to what a user asked for: no bars for loading small weights, no reminder that a timeout is off."""
+    import datasets
     from transformers.utils import logging as transformers_logging
 
+    datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
 

@@ -47,7 +47,7 @@ class Measurer:
         """The samples with what is needed filled in."""
         found: list[Sample] = []
         samples = [_with_opened_images(sample) for sample in samples]
-        with _evaluating(self.model), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             # Processors take a batch whose rows all have images, or none.
             for _, alike in groupby(samples, key=lambda sample: bool(sample.images)):
                 for batch in _batches(list(alike), self.batch_size):
@@ -180,8 +180,8 @@ def _batches(samples: list[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and back."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, and back: without dropout, and with a cache where checkpointing forbids one."""
     training = model.training
     model.eval()
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rewardlib.tokens import Weights, image_mask, image_tiles, token_weights
+from train.settings import Settings
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 
@@ -34,16 +36,25 @@ class Prompt:
 
 
 class Policy:
-    """A model with its processor. ``suppressed`` are token ids that are never sampled, ``ends`` those that end a completion."""
+    """A model with its processor. ``suppressed`` are token ids that are never sampled, ``ends`` those that end a completion.
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    ``reference`` is a frozen copy of the model at the start, where a divergence from it counts.
+    """
+
+    def __init__(self, model: Any, processor: Any, reference: Policy | None = None) -> None:
         config = model.config
         if config.model_type not in FAMILIES:
             raise ValueError(f"policies of type {config.model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.reference = model, processor, reference
         vision = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
         self.ends = torch.tensor(_ends(model, processor.tokenizer), device=self.device)
         self.suppressed = torch.tensor(sorted({*vision, processor.tokenizer.pad_token_id} - {*self.ends.tolist()}), device=self.device)
+
+    @property
+    def backbone(self) -> Any:
+        """The model without its language head, under whatever wraps it."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return model.base_model
 
     @property
     def device(self) -> torch.device:
@@ -74,10 +85,49 @@ class Policy:
         )
 
     def _positions(self, inputs: Any) -> Tensor:
-        positions, _ = self.model.base_model.get_rope_index(
+        positions, _ = self.backbone.get_rope_index(
             inputs["input_ids"], mm_token_type_ids=inputs["mm_token_type_ids"], image_grid_thw=inputs.get("image_grid_thw")
         )
         return positions[:, 0]
+
+
+def load_policy(settings: Settings) -> Policy:
+    """The settings' model, or the newest checkpoint of the run; with a frozen copy of the former where a divergence from it counts."""
+    from train.checkpoint import latest
+
+    checkpoint = latest(settings.out)
+    policy = _load(str(settings.model if settings.lora or checkpoint is None else checkpoint), settings)
+    if settings.freeze_vision:
+        policy.backbone.visual.requires_grad_(False)
+    reference = None
+    if settings.lora:
+        policy.model = _with_adapter(policy.model, settings.lora, checkpoint)
+    elif settings.kl:
+        reference = _load(settings.model, settings)
+        reference.model.requires_grad_(False)
+    if settings.checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()  # the tower and the decoder checkpoint in training mode only; no dropout is left in these models
+    return Policy(policy.model, policy.processor, reference)
+
+
+def _with_adapter(model: Any, rank: int, checkpoint: Path | None) -> Any:
+    """A LoRA adapter on the language model, new or from a checkpoint. Without it, the model is its own reference."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if checkpoint is not None:
+        return PeftModel.from_pretrained(model, checkpoint, is_trainable=True)
+    linear = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear))
+
+
+def _load(name: str, settings: Settings) -> Policy:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa").to(device)
+    return Policy(model, AutoProcessor.from_pretrained(name))
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from rewardlib.measure import evaluating
 from train.policy import Policy, Prompt
 
 
@@ -30,6 +31,13 @@ class Sampling:
 @torch.no_grad()
 def rollout(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, generator: torch.Generator) -> list[Tensor]:
     """``count`` completions of a prompt, each (n,) token ids, n >= 1, with the end token where the model ended."""
+    with evaluating(policy.model):
+        tokens = _decode(policy, prompt, count, sampling, generator)
+    return [_until_end(row, policy.ends) for row in torch.stack(tokens, dim=1)]
+
+
+def _decode(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, generator: torch.Generator) -> list[Tensor]:
+    """The tokens (count,) of every step, until all completions have ended."""
     decoder, head = policy.model.get_decoder(), policy.model.get_output_embeddings()
     hidden, cache = _prefill(policy, prompt, count, sampling.max_tokens)
     logits = head(hidden).expand(count, -1)
@@ -45,7 +53,7 @@ def rollout(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, gene
         embedded = policy.model.get_input_embeddings()(token[:, None])
         output = decoder(inputs_embeds=embedded, position_ids=position, past_key_values=cache, use_cache=True)
         logits = head(output.last_hidden_state[:, -1])
-    return [_until_end(row, policy.ends) for row in torch.stack(tokens, dim=1)]
+    return tokens
 
 
 def sample(logits: Tensor, suppressed: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
@@ -72,7 +80,7 @@ def _until_end(row: Tensor, ends: Tensor) -> Tensor:
 def _prefill(policy: Policy, prompt: Prompt, count: int, room: int) -> tuple[Tensor, Cache]:
     """Last hidden state (1, D) of the prompt, and its cache for ``count`` completions of up to ``room`` tokens."""
     cache = DynamicCache()
-    output = policy.model.base_model(
+    output = policy.backbone(
         input_ids=prompt.ids[None], position_ids=prompt.positions[:, None], past_key_values=cache, use_cache=True, **prompt.images
     )
     return output.last_hidden_state[:, -1], Cache(layers=[_Shared(layer, count, room) for layer in cache.layers])

@@ -1,0 +1,118 @@
+"""What a training run is: the recipe of a method, and where it runs. Imports nothing heavy, so that ``--help`` answers at once.
+
+A recipe is data: reward weights, how advantages are shaped, the loss, and the paper's own settings where they are known. Every value is a
+flag, so recipes combine: ``--recipe vgpo --attention-contrast 0.5`` is VGPO with SAYO's reward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+Name = Literal["grpo", "sayo", "perception-r1", "faithful-mr1", "vgpo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Rewards by weight (0: not used), advantages, loss, sampling and optimisation."""
+
+    accuracy: float = 0.9
+    """weight of the closed final answer being right"""
+    format: float = 0.1
+    """weight of keeping to the template"""
+    repetition: float = 0.0
+    """weight of the 20-gram penalty"""
+    perception: float = 0.0
+    """weight of stating the row's visual annotations; needs a judge"""
+    attention_contrast: float = 0.0
+    """weight of SAYO's attention on the region"""
+    causal_attention: float = 0.0
+    """weight of attention where masking the evidence matters"""
+    template: Literal["think-answer", "perception-r1", "boxed", "answer"] = "think-answer"
+    """the response's template"""
+    window: tuple[int, int] | None = None
+    """tokens that a response should have, as part of the format"""
+    visual_reweighting: bool = False
+    """VGPO: re-weight advantages by token and trajectory"""
+    scale: Literal["group", "none"] = "group"
+    """what advantages are divided by"""
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "dapo"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl: float = 0.0
+    """weight of the divergence from the model at the start"""
+    group: int = 8
+    """completions per prompt"""
+    max_tokens: int = 512
+    """longest completion"""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    learning_rate: float = 1e-6
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+
+RECIPES: dict[str, Recipe] = {
+    "grpo": Recipe(),
+    # Released code: attention and format with weight 1, no accuracy.
+    "sayo": Recipe(
+        accuracy=0.0, format=1.0, attention_contrast=1.0, template="answer", window=(60, 100), group=16, max_tokens=110, top_p=0.9,
+        kl=0.001, learning_rate=5e-6, max_grad_norm=0.8,
+    ),
+    "perception-r1": Recipe(
+        perception=0.7, repetition=1.0, template="perception-r1", clip_high=0.3, max_tokens=4096, weight_decay=1e-3,
+    ),
+    # Its weights are not public; these are ours.
+    "faithful-mr1": Recipe(causal_attention=0.5),
+    "vgpo": Recipe(accuracy=1.0, format=0.0, template="boxed", visual_reweighting=True, clip_high=0.28, max_tokens=2048, top_p=0.99),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Recipe):
+    """A run: the data, the model, and a recipe whose every value can be overridden."""
+
+    data: str
+    """a dataset built by Sightline: a folder or a Hub id"""
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+    """the policy: a Hub id or a folder, Qwen2.5-VL or Qwen3-VL"""
+    out: Path = Path("runs/grpo")
+    recipe: Name = "grpo"
+    """whose settings the others start from"""
+    steps: int = 200
+    prompts: int = 4
+    """prompts per step"""
+    layers: tuple[int, ...] = (-1,)
+    """whose attention is rewarded; negative ones count from the end"""
+    judge: str = ""
+    """model name of the judge"""
+    judge_url: str | None = None
+    """its OpenAI-compatible endpoint"""
+    lora: int = 0
+    """rank of the LoRA adapters on all linear layers of the language model; 0 trains all weights"""
+    freeze_vision: bool = False
+    """leave the vision tower as it is"""
+    checkpointing: bool = False
+    """activation checkpointing: less memory, a third more time"""
+    max_prompt: int = 4096
+    """longest prompt, in tokens"""
+    seed: int = 0
+    device: str = "auto"
+    save_every: int = 50
+    """steps between checkpoints"""
+
+
+def from_command_line(arguments: list[str] | None = None) -> Settings:
+    """The settings of a command line: the named recipe's values, then the flags."""
+    import sys
+
+    import tyro
+
+    given = sys.argv[1:] if arguments is None else arguments
+    flags = [part for argument in given for part in argument.split("=", 1)]
+    name = ["grpo", *(value for flag, value in pairwise(flags) if flag == "--recipe")][-1]
+    defaults = asdict(RECIPES.get(name, RECIPES["grpo"]))
+    description = "Train a multimodal LLM with GRPO that sees where the model looks."
+    return tyro.cli(Settings, args=given, default=Settings(data=tyro.MISSING, recipe=name, **defaults), description=description)  # type: ignore[arg-type]
