@@ -51,6 +51,7 @@ def dataset_folder(tmp_path_factory):
         "choices": [[]] * 6,
         "answer": ["4"] * 6,
         "annotations": [[{"statement": "a square"}]] * 6,
+        "traces": [[{"text": f"{n} squares, <answer>4</answer>", "correct": n < 5}] for n in range(6)],
         "regions": [[{"bbox": [10.0, 10.0, 60.0, 40.0], "mask": rle.encode(mask)}]] * 6,
         "counterfactuals": [[{"role": "evidence", "image": picture(0)}, {"role": "control", "image": picture(10)}]] * 6,
     }
@@ -60,6 +61,7 @@ def dataset_folder(tmp_path_factory):
             "image": datasets.Image(),
             "choices": datasets.List(datasets.Value("string")),
             "annotations": datasets.List({"statement": datasets.Value("string")}),
+            "traces": datasets.List({"text": datasets.Value("string"), "correct": datasets.Value("bool")}),
             "regions": datasets.List(
                 {
                     "bbox": datasets.List(datasets.Value("float32")),

@@ -131,7 +131,8 @@ def tokenizer(**special: str) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     plain = ["<pad>", "<bos>", "<eos>", "<unk>", *string.ascii_letters, *string.digits, *" .,:;?!<>/\\{}[]()=+-*'\"\n_#"]
-    vocabulary = {token: index for index, token in enumerate(plain)}
+    # Without gaps, as real vocabularies are: a tokenizer counts its tokens to number a new one.
+    vocabulary = {token: index for index, token in enumerate([*plain, *(f"<unused{n}>" for n in range(110 - len(plain)))])}
     vocabulary |= {token: 110 + index for index, token in enumerate(special.values())}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Split("", "isolated")

@@ -35,6 +35,7 @@ class Row:
     messages: list[dict[str, Any]]
     sample: Sample
     region: Weights | None  # drawn on the image; None without regions
+    traces: tuple[str, ...] = ()  # correct chain-of-thought responses
 
     @property
     def images(self) -> tuple[Any, ...]:
@@ -81,4 +82,5 @@ def to_row(columns: Mapping[str, Any], template: str) -> Row:
     boxes = [r["bbox"] for r in sample.regions if not r.get("mask")]
     masks = [r["mask"] for r in sample.regions if r.get("mask")]
     region = draw(sample.images[0].size, boxes, masks) if sample.regions else None
-    return Row(str(columns.get("id", "")), messages, sample, region)
+    traces = tuple(trace["text"] for trace in columns.get("traces") or () if trace["correct"])
+    return Row(str(columns.get("id", "")), messages, sample, region, traces)

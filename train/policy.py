@@ -96,14 +96,14 @@ def load_policy(settings: Settings) -> Policy:
     from train.checkpoint import latest
 
     checkpoint = latest(settings.out)
-    policy = _load(str(settings.model if settings.lora or checkpoint is None else checkpoint), settings)
+    policy = load_model(str(settings.model if settings.lora or checkpoint is None else checkpoint), settings.device)
     if settings.freeze_vision:
         policy.backbone.visual.requires_grad_(False)
     reference = None
     if settings.lora:
         policy.model = _with_adapter(policy.model, settings.lora, checkpoint)
     elif settings.kl:
-        reference = _load(settings.model, settings)
+        reference = load_model(settings.model, settings.device)
         reference.model.requires_grad_(False)
     if settings.checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -121,10 +121,11 @@ def _with_adapter(model: Any, rank: int, checkpoint: Path | None) -> Any:
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear))
 
 
-def _load(name: str, settings: Settings) -> Policy:
+def load_model(name: str, device: str = "auto") -> Policy:
+    """A model and its processor from a Hub id or a folder: bfloat16 on a GPU, float32 on a CPU."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa").to(device)
     return Policy(model, AutoProcessor.from_pretrained(name))
