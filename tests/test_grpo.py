@@ -180,14 +180,14 @@ def test_a_run_does_not_go_on_with_other_data(settings, tmp_path):
         train(replace(settings, data=str(other), steps=2))
 
 
-class Vowels:
-    """Share of vowels in the response: something that a random policy can learn in a few steps."""
+class LowIds:
+    """Share of the first tokens of the vocabulary in the response: something that a random policy can learn in a few steps."""
 
-    name = "vowels"
+    name = "low_ids"
     needs = frozenset()
 
     def __call__(self, samples):
-        return [sum(letter in "aeiou" for letter in s.response) / max(1, len(s.response)) for s in samples]
+        return [sum(token < 20 for token in s.response_ids) / len(s.response_ids) for s in samples]
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
@@ -198,7 +198,7 @@ def test_what_is_rewarded_becomes_likelier(loss, settings):
     seen = []
     for step in range(20):
         group = sample_group(policy, rows[0], chosen, seed=step)
-        seen.append(learn(policy, group, [Vowels()], {"vowels": 1.0}, chosen, completions=24, tokens=group.tokens)["reward"])
+        seen.append(learn(policy, group, [LowIds()], {"low_ids": 1.0}, chosen, completions=24, tokens=group.tokens)["reward"])
         optimizer.step()
         optimizer.zero_grad()
     assert np.mean(seen[-4:]) > 2 * np.mean(seen[:4])
