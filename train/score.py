@@ -33,6 +33,7 @@ class Scored:
     logprobs: Tensor  # (N,) of the tokens, with gradient where it is on
     entropy: Tensor  # (N,) nats
     attention: list[VisualAttention] | None = None  # per completion
+    maps: list[Tensor] | None = None  # per completion (V,): mean attention of its tokens on each image token
     focus: Tensor | None = None  # (N,) VGPO's visual focus score
 
 
@@ -45,19 +46,24 @@ def score(
     layers: Sequence[int] | None = (-1,),
     temperature: float = 1.0,
 ) -> Scored:
-    """Score completions, each (n,) token ids. ``needs`` may hold "attention" and "focus"; ``temperature`` is that of the sampling."""
+    """Score completions, each (n,) token ids. ``temperature`` is that of the sampling.
+
+    needs: any of "attention", "maps" (with it), and "focus"; each fills the field of its name.
+    """
     packed = pack(prompt.ids, prompt.positions, completions)
     rows = torch.zeros(packed.ids.shape, dtype=torch.bool, device=packed.ids.device)
     rows[0, packed.tokens] = True
     beyond = (0, rows.shape[1] - len(prompt.ids))
     keys = {"region": pad(prompt.region, beyond)[None], "image": pad(prompt.image, beyond)[None]}
     watched = "attention" in needs
-    with AttentionProbe(policy.model, layers).watch(rows, keys) if watched else nullcontext() as mass:
+    maps = "image" if "maps" in needs else None
+    with AttentionProbe(policy.model, layers).watch(rows, keys, maps) if watched else nullcontext() as mass:
         hidden = last_hidden(policy, prompt, packed)
     logprobs, entropy = token_logprobs(policy.model, hidden[packed.predictors], packed.ids[0, packed.tokens], temperature)
     attention = _attention(mass, prompt, packed.owner) if mass is not None else None
+    images = [mass.maps[0][mine].mean(dim=0) for mine in _own(packed.owner)] if mass is not None and maps else None
     focus = _focus(hidden.detach(), prompt, packed.tokens) if "focus" in needs else None
-    return Scored(packed, logprobs, entropy, attention, focus)
+    return Scored(packed, logprobs, entropy, attention, images, focus)
 
 
 def last_hidden(policy: Policy, prompt: Prompt, packed: Packed) -> Tensor:

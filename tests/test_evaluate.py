@@ -1,0 +1,78 @@
+"""Evaluation: what is measured on a row, and the statistics over rows."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+stats = pytest.importorskip("scipy.stats")
+
+from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
+from train.data import load_rows  # noqa: E402
+from train.evaluate import EvaluateSettings, compare, evaluate, examine, mcnemar, mean, share, summarise  # noqa: E402
+from train.policy import load_model  # noqa: E402
+
+
+@pytest.fixture
+def evaluation(settings, tmp_path):  # noqa: F811
+    return EvaluateSettings(data=settings.data, model=settings.model, out=tmp_path / "evaluation", max_tokens=8)
+
+
+def test_an_evaluation_writes_its_figures_and_responses(evaluation):
+    polars = pytest.importorskip("polars")
+    summary = evaluate(evaluation)
+    assert summary == json.loads((evaluation.out / "evaluation.json").read_text())
+    rows = polars.read_parquet(evaluation.out / "responses.parquet").to_dicts()
+    assert [row["id"] for row in rows] == [f"row{n}" for n in range(6)]
+    assert summary["accuracy"]["value"] == 0  # random letters
+    assert summary["length"]["value"] <= 8
+    assert -1 < summary["attention_contrast"]["low"] < summary["attention_contrast"]["high"] < 1
+    assert summary["drop_without_evidence"]["n"] == summary["drop_without_control"]["n"] == summary["pointing_game"]["n"] == 6
+    again = evaluate(replace(evaluation, out=evaluation.out.with_name("again"), against=evaluation.out))
+    assert again["against"] == {"rows": 6, "gained": 0, "lost": 0, "p": 1.0}
+    assert {k: v for k, v in again.items() if k != "against"} == summary  # greedy: the same again
+
+
+def test_rows_without_labels_are_left_out_of_what_needs_them(evaluation):
+    policy, rows = load_model(evaluation.model), load_rows(evaluation.data, evaluation.template)
+    bare = replace(rows[0], region=None, sample=replace(rows[0].sample, answer=None, evidence_image=None, control_image=None))
+    found = examine(policy, bare, evaluation)
+    assert [found[k] for k in ("correct", "attention_contrast", "pointing", "correct_without_evidence")] == [None] * 4
+    summary = summarise([found])
+    assert summary["accuracy"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert summary["length"]["n"] == 1
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 5), (2, 10), (4, 2), (30, 31), (0, 12)])
+def test_mcnemar_is_the_exact_binomial_test(gained, lost):
+    expected = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar(gained, lost) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("ones", "n"), [(0, 12), (5, 12), (12, 12), (300, 700)])
+def test_shares_have_wilsons_interval(ones, n):
+    interval = stats.binomtest(ones, n).proportion_ci(0.95, method="wilson")
+    found = share([1.0] * ones + [0.0] * (n - ones) + [None])
+    assert (found["value"], found["n"]) == (ones / n, n)
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=1e-4)
+
+
+def test_means_leave_missing_values_out():
+    found = mean([1.0, None, 3.0, 2.0])
+    assert (found["value"], found["n"]) == (2, 3)
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 / 3**0.5)
+
+
+def test_drops_and_comparisons_are_paired_by_row():
+    found = [
+        {"id": str(n), "correct": c, "format": 1.0, "length": 3, "attention_contrast": 0.1, "pointing": 1.0}
+        for n, c in enumerate((1, 1, 0, 1))
+    ]
+    for row, without in zip(found, (0, 1, 0, None), strict=True):
+        row |= {"correct_without_evidence": without, "correct_without_control": 1.0}
+    assert summarise(found)["drop_without_evidence"]["value"] == pytest.approx(1 / 3)
+    other = [{"id": "3", "correct": 0}, {"id": "2", "correct": 1}, {"id": "0", "correct": 1}, {"id": "9", "correct": 1}]
+    assert compare(found, other) == {"rows": 3, "gained": 1, "lost": 1, "p": 1.0}
+    with pytest.raises(ValueError, match="no row in common"):
+        compare(found, other[-1:])
