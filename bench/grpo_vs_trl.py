@@ -1,0 +1,179 @@
+"""One GRPO step here and in TRL's GRPOTrainer: same tiny Qwen2.5-VL, same image and prompt, same group and lengths, float32, no vLLM.
+
+    large   16 completions of 110 tokens for one image of 1,024 tokens (SAYO's shape)
+    small   8 completions of 64 tokens for an image of 16 tokens
+
+    python -m bench.grpo_vs_trl [--shape large|small]
+
+Each trainer runs in a process of its own, with a text reward and, in the second row, with the attention contrast as well (which TRL gets
+through ``rewardlib.measure``). Prints a table, writes bench/results/grpo_vs_trl.json, and ends with one line of JSON: step times, tokens a
+second, memory added at its peak, and ``speedup`` and ``memory_share`` over TRL with the text reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from rewardlib import AttentionContrast, Measurer, Sample
+from rewardlib.sample import Score
+from tests.tiny_models import MROPE, PROCESSORS, model, qwen2_5_vl
+
+RESULTS = Path(__file__).parent / "results" / "grpo_vs_trl.json"
+SHAPES = {"large": (896, 16, 110), "small": (112, 8, 64)}  # side of the image in pixels, group, new tokens
+QUESTION = "How many red cups are there on the table?"
+REGION = {"bbox": [10.0, 10.0, 60.0, 60.0]}
+
+
+def tiny_policy() -> tuple[Any, Any]:
+    """1.8 million parameters: text 4 layers of 128, vision 4 layers of 128."""
+    text = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    rope = MROPE | {"mrope_section": [4, 6, 6]}
+    config = qwen2_5_vl(**text, head_dim=32, vocab_size=1000, max_position_embeddings=4096, rope_parameters=rope)
+    vision = {"depth": 4, "hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "out_hidden_size": 128}
+    for name, value in vision.items():
+        setattr(config.vision_config, name, value)
+    processor = PROCESSORS["qwen2_5_vl"]()
+    processor.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": 1024 * 28 * 28}
+    return model(config), processor
+
+
+class LowIds:
+    """Share of low token ids: cheap, and different from response to response, so that every step has a gradient to compute."""
+
+    name = "low_ids"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Score]:
+        return [sum(token < 500 for token in s.response_ids) / len(s.response_ids) for s in samples]
+
+
+def ours(shape: str, attention: bool, steps: int) -> list[float]:
+    """Seconds of every step of ``train.group``."""
+    from train.data import to_row
+    from train.group import learn, sample_group
+    from train.policy import Policy
+    from train.settings import Settings
+
+    side, group, tokens = SHAPES[shape]
+    settings = Settings(data="", group=group, max_tokens=tokens)
+    policy = Policy(*tiny_policy())
+    policy.ends = torch.tensor([-1])  # every completion has its full length, as in TRL below
+    row = to_row({"id": "0", "image": _image(side), "question": QUESTION, "answer": "4", "regions": [REGION]}, "answer")
+    rewards: list[Any] = [LowIds(), *([AttentionContrast()] if attention else [])]
+    weights = {reward.name: 1.0 for reward in rewards}
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6)
+
+    def step(number: int) -> None:
+        sampled = sample_group(policy, row, settings, seed=number)
+        learn(policy, sampled, rewards, weights, settings, completions=group, tokens=sampled.tokens)
+        torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return [_timed(lambda number=number: step(number)) for number in range(steps)]
+
+
+def theirs(shape: str, attention: bool, steps: int) -> list[float]:
+    """Seconds of every step of TRL's trainer."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from rewardlib.adapters.trl import trl_reward
+
+    side, group, tokens = SHAPES[shape]
+    policy, processor = tiny_policy()
+    rewards = [trl_reward(LowIds()), *([trl_reward(AttentionContrast(), Measurer(policy, processor))] if attention else [])]
+    row = {"prompt": [{"role": "user", "content": QUESTION}], "image": _image(side), "answer": "4", "regions": [REGION]}
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seconds.append(time.perf_counter() - self.began)
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = GRPOConfig(
+            output_dir=folder, max_steps=steps, per_device_train_batch_size=group, num_generations=group, max_completion_length=tokens,
+            generation_kwargs={"min_new_tokens": tokens}, report_to=[], save_strategy="no", use_cpu=True, bf16=False,
+            gradient_checkpointing=False, disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        trainer = GRPOTrainer(
+            policy, rewards, args=settings, train_dataset=Dataset.from_list([row] * steps), processing_class=processor, callbacks=[Clock()]
+        )
+        trainer.train()
+    return seconds
+
+
+RUNS: dict[str, Callable[[str, bool, int], list[float]]] = {"ours": ours, "trl": theirs}
+
+
+def _image(side: int) -> Image.Image:
+    return Image.effect_noise((side, side), 80).convert("RGB")
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def measure(name: str, shape: str, attention: bool, steps: int) -> dict[str, float]:
+    """Median step time after the first step, and the process's memory above what loading it took."""
+    tiny_policy()
+    before = _status("VmRSS")
+    seconds = RUNS[name](shape, attention, steps + 1)
+    _, group, tokens = SHAPES[shape]
+    median = statistics.median(seconds[1:])
+    return {"step_seconds": median, "tokens_per_second": group * tokens / median, "peak_mib": (_status("VmHWM") - before) / 1024}
+
+
+def _status(field: str) -> int:
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=list(SHAPES), action="append")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.measure:
+        print(json.dumps(measure(a.measure[0], a.measure[1], a.measure[2] == "attention", a.steps)))
+        return
+    result: dict[str, Any] = {}
+    for shape in a.shape or SHAPES:
+        for reward in ("text", "attention"):
+            for name in RUNS:
+                command = [sys.executable, "-m", "bench.grpo_vs_trl", "--steps", str(a.steps), "--measure", name, shape, reward]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+                result[f"{shape}/{reward}/{name}"] = found = json.loads(done.stdout.splitlines()[-1])
+                print(f"{shape:6} {reward:10} {name:5} {found['step_seconds']:8.2f} s  {found['peak_mib']:7.0f} MiB", flush=True)
+        own, trl = (result[f"{shape}/text/{name}"] for name in RUNS)
+        result[f"{shape}/speedup"] = trl["step_seconds"] / own["step_seconds"]
+        result[f"{shape}/memory_share"] = own["peak_mib"] / trl["peak_mib"]
+        result[f"{shape}/attention_cost"] = result[f"{shape}/attention/ours"]["step_seconds"] / own["step_seconds"]
+    result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
