@@ -72,7 +72,7 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 def recorded_forwards(models: Models) -> Iterator[list[Call]]:
     """Every call of the detector's and segmenter's networks, with its tensors."""
     calls: list[Call] = []
-    detector, segmenter = models.detector.model, models.segmenter.model  # type: ignore[attr-defined]
+    detector, segmenter = models.detector.model, models.segmenter.model
     originals = [(detector, "forward", detector.forward), (segmenter, "forward", segmenter.forward)]
     originals.append((segmenter, "get_image_embeddings", segmenter.get_image_embeddings))
 

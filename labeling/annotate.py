@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 
@@ -140,7 +140,7 @@ def verify(claimed: Sequence[dict[str, str]], trace: str) -> Annotated:
         if span is None or not claim["statement"].strip():
             continue
         phrase = "" if claim["kind"] == "absence" else " ".join(claim["phrase"].split())
-        facts.append(Fact(claim["kind"], claim["statement"].strip(), phrase, trace[slice(*span)], *span))  # type: ignore[arg-type]
+        facts.append(Fact(cast(Kind, claim["kind"]), claim["statement"].strip(), phrase, trace[slice(*span)], *span))
     distinct = tuple(dict.fromkeys(facts))
     return Annotated(distinct, dropped=len(claimed) - len(facts))
 

@@ -83,13 +83,13 @@ def _expression(span: str) -> Any | None:
     source = _EQUATION.sub(r"\1-(\2)", _RATIO.sub(r"(\1)/(\2)", _TRAILING_UNIT.sub("", span)))
     if not _is_bounded_math(source):
         return None
-    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
     # It warns that nothing bounds its time; `_is_bounded_math` does.
     for module in ("parser", "grader"):
         logging.getLogger(f"math_verify.{module}").setLevel(logging.ERROR)
-    from sympy import Expr  # type: ignore[import-untyped]
+    from sympy import Expr
 
     # The default configuration would also strip units, which turns the algebra of "13s" into 13.
     config = [LatexExtractionConfig(normalization_config=NormalizationConfig(malformed_operators=True, nits=True))]

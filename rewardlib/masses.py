@@ -64,9 +64,7 @@ def _bias(weights: Tensor, visible: Tensor | None, dtype: torch.dtype) -> Tensor
     """What to add to the scores (1 or R, V) so that keys count by their weight and invisible ones not at all."""
     bias = None if bool((weights == 1).all()) else weights.log()[None]
     if visible is not None:
-        hidden = (
-            torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf) if visible.dtype == torch.bool else visible
-        )
+        hidden = torch.where(visible, 0.0, -torch.inf) if visible.dtype == torch.bool else visible
         bias = hidden if bias is None else hidden + bias
     # Finite, because kernels disagree about rows that see nothing; half the minimum, so that adding a score cannot overflow.
     return None if bias is None else bias.clamp(min=torch.finfo(dtype).min / 2).to(dtype)

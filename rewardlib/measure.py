@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rewardlib.attention import without_sinks
 from rewardlib.probe import AttentionProbe
 from rewardlib.sample import Counterfactual, Sample, VisualAttention, supplied
-from rewardlib.tokens import draw, image_mask, image_tiles, token_weights
+from rewardlib.tokens import Tile, Weights, draw_regions, image_mask, image_tiles, token_weights
 
 
 @dataclass
@@ -118,7 +119,7 @@ class Measurer:
             return sample.prompt
         return str(self.processor.apply_chat_template(sample.prompt, add_generation_prompt=True, tokenize=False))
 
-    def _tiles(self, samples: list[Sample], prompts: Any) -> list[list[Any]]:
+    def _tiles(self, samples: list[Sample], prompts: Any) -> list[list[list[Tile]]]:
         if not samples[0].images:
             return [[] for _ in samples]
         return image_tiles(self.processor, prompts, [[image.size for image in s.images] for s in samples])
@@ -145,13 +146,11 @@ def _attention(mass: Any, rows: Tensor, region: Tensor, image: Tensor, drop_sink
             yield VisualAttention(on_region, on_image, float(region[b].sum()), float(image[b].sum()))
 
 
-def _region(sample: Sample, tiles: Sequence[Any], length: int) -> Any:
+def _region(sample: Sample, tiles: Sequence[Sequence[Tile]], length: int) -> Weights:
     """The sample's regions on its first image, as token weights (length,)."""
     if not tiles or not sample.regions:
-        return token_weights([], draw((1, 1)), length)
-    masks = [r["mask"] for r in sample.regions if r.get("mask")]
-    boxes = [r["bbox"] for r in sample.regions if not r.get("mask")]
-    return token_weights(tiles[0], draw(sample.images[0].size, boxes, masks), length)
+        return np.zeros(length, np.float32)
+    return token_weights(tiles[0], draw_regions(sample.images[0].size, sample.regions), length)
 
 
 def _with_opened_images(sample: Sample) -> Sample:

@@ -17,6 +17,7 @@ attention, 4-D masks, sliding windows and packed rows, because it reads the very
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -96,7 +97,9 @@ class AttentionProbe:
 
 def attention_layers(model: nn.Module) -> dict[int, nn.Module]:
     """The softmax-attention modules of a model's text decoder that dispatch through transformers' attention interface, by layer index."""
-    decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    decoder: Any = model
+    if hasattr(model, "get_decoder"):
+        decoder = decoder.get_decoder()
     found: dict[int, nn.Module] = {}
     for module in decoder.modules():
         if isinstance(index := getattr(module, "layer_idx", None), int) and _dispatches(module):
@@ -172,7 +175,7 @@ def _listener(implementation: str, function: Callable[..., Any] | None) -> Calla
     """The attention function ``function`` (None: the module's own eager one) that also takes the readings of watched modules."""
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
-        run = function or inspect.getmodule(type(module)).eager_attention_forward  # type: ignore[union-attr]
+        run = function or sys.modules[type(module).__module__].eager_attention_forward
         reading = _watched.get(module)
         if reading is None:
             return run(module, query, key, value, attention_mask, **kwargs)

@@ -77,7 +77,7 @@ class Sample:
 
 @runtime_checkable
 class Reward(Protocol):
-    """A named, picklable function of samples. ``needs`` is a subset of ``NEEDS``."""
+    """A named, picklable function of samples. ``needs`` names fields of ``Sample``: entropy, attention, counterfactual."""
 
     @property
     def name(self) -> str: ...
@@ -86,9 +86,6 @@ class Reward(Protocol):
     def needs(self) -> frozenset[str]: ...
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]: ...
-
-
-NEEDS = frozenset({"entropy", "attention", "counterfactual"})
 
 
 def supplied(sample: Sample, need: str, reward: str) -> Any:

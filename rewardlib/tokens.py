@@ -106,6 +106,12 @@ def draw(size: Size, boxes: Iterable[Box] = (), masks: Iterable[Mapping[str, Any
     return region
 
 
+def draw_regions(size: Size, regions: Iterable[Mapping[str, Any]]) -> Weights:
+    """Labelled regions ``{"bbox": ..., "mask": ...}`` as a picture: a mask says it better than its box."""
+    known = list(regions)
+    return draw(size, [r["bbox"] for r in known if not r.get("mask")], [r["mask"] for r in known if r.get("mask")])
+
+
 def token_weights(tiles: Sequence[Tile], region: Weights, length: int) -> Weights:
     """Share of each token's patch that lies in the region: (length,) in [0, 1], 0 for tokens that are not of this image."""
     weights = np.zeros(length, np.float32)

@@ -53,7 +53,7 @@ def test_rules_quote_what_is_there(text: str) -> None:
 
 def test_the_same_fact_is_stated_once_per_place() -> None:
     annotated = RuleAnnotator().annotate([("", "A red circle. A red circle.")])[0]
-    assert [f.start for f in annotated.facts] == [2, 16]  # type: ignore[union-attr]
+    assert [f.start for f in annotated.facts] == [2, 16]
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_failing_shard_leaves_the_finished_ones(config: BuildConfig, models: Mod
     def fail_on_green(images: Any, phrases: Any, threshold: float | None = None) -> Any:
         if ["green square"] in phrases:
             raise RuntimeError("out of memory")
-        return FakeDetector.detect(models.detector, images, phrases, threshold)  # type: ignore[arg-type]
+        return FakeDetector.detect(models.detector, images, phrases, threshold)
 
     with monkeypatch.context() as broken:
         broken.setattr(models.detector, "detect", fail_on_green)

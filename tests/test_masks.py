@@ -21,7 +21,7 @@ def test_encoding_round_trips(height: int, width: int, seed: int, density: float
 @pytest.mark.parametrize("rle", [None, {}, {"size": [4, 4]}, {"size": ["a", 4], "counts": "04"}, {"size": [4, 4], "counts": "ü"}])
 def test_what_is_no_encoding_is_a_value_error(rle: object) -> None:
     with pytest.raises(ValueError, match="run-length encoding"):
-        masks.decode(rle)  # type: ignore[arg-type]
+        masks.decode(rle)
 
 
 @settings(max_examples=100, deadline=None)

@@ -17,7 +17,7 @@ from rewardlib.answers import check_answer
 def test_boxes_are_tight_and_masks_do_not_overlap(kind: str) -> None:
     rng = random.Random(0)
     for _ in range(30):
-        scene = make_scene(rng, kind)  # type: ignore[arg-type]
+        scene = make_scene(rng, kind)
         covered = np.zeros((scene.image.height, scene.image.width), int)
         for thing in scene.things:
             assert thing.bbox == masks.bounding_box(thing.mask)

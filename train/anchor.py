@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rewardlib.text import Template
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -41,7 +43,7 @@ class AnchorSettings:
     layers: tuple[int, ...] | None = None
     """whose attention is anchored; all of them by default"""
     learning_rate: float = 5e-6
-    template: str = "think-answer"
+    template: Template = "think-answer"
     """what the prompt asks for"""
     max_prompt: int = 4096
     seed: int = 0

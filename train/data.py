@@ -9,10 +9,11 @@ from typing import Any
 
 from rewardlib.adapters.rows import to_sample
 from rewardlib.sample import Sample
-from rewardlib.tokens import Weights, draw
+from rewardlib.text import Template
+from rewardlib.tokens import Weights, draw_regions
 
 # What each template asks of the model, after the question.
-INSTRUCTIONS = {
+INSTRUCTIONS: dict[Template, str] = {
     "think-answer": "First think inside <think> </think>, then give the final answer inside <answer> </answer>.",
     "perception-r1": (
         "First describe what you see and think inside <think> </think>, then give the final answer inside <answer> </answer> as "
@@ -42,7 +43,7 @@ class Row:
         return self.sample.images
 
 
-def load_rows(data: str, template: str) -> Sequence[Row]:
+def load_rows(data: str, template: Template) -> Sequence[Row]:
     """The training rows of a dataset folder or Hub id, read as they are needed."""
     import datasets
 
@@ -63,7 +64,7 @@ def load_rows(data: str, template: str) -> Sequence[Row]:
 
 
 class _Rows(Sequence[Row]):
-    def __init__(self, table: Any, template: str) -> None:
+    def __init__(self, table: Any, template: Template) -> None:
         self.table, self.template = table, template
 
     def __len__(self) -> int:
@@ -73,14 +74,12 @@ class _Rows(Sequence[Row]):
         return to_row(self.table[int(index)], self.template)
 
 
-def to_row(columns: Mapping[str, Any], template: str) -> Row:
+def to_row(columns: Mapping[str, Any], template: Template) -> Row:
     """A row from a dataset's columns."""
     choices = "".join(f"\n({chr(65 + i)}) {choice}" for i, choice in enumerate(columns.get("choices") or ()))
     text = f"{columns['question']}{choices}\n{INSTRUCTIONS[template]}"
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
     sample = to_sample("", columns, prompt=messages, group=columns.get("id"))
-    boxes = [r["bbox"] for r in sample.regions if not r.get("mask")]
-    masks = [r["mask"] for r in sample.regions if r.get("mask")]
-    region = draw(sample.images[0].size, boxes, masks) if sample.regions else None
+    region = draw_regions(sample.images[0].size, sample.regions) if sample.regions else None
     traces = tuple(trace["text"] for trace in columns.get("traces") or () if trace["correct"])
     return Row(str(columns.get("id", "")), messages, sample, region, traces)

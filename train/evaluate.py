@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from math import comb, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from rewardlib.text import Template
 
 if TYPE_CHECKING:
     from train.data import Row
@@ -35,7 +37,7 @@ class EvaluateSettings:
     model: str
     """a Hub id, a folder or a checkpoint"""
     out: Path = Path("runs/evaluation")
-    template: Literal["think-answer", "perception-r1", "boxed", "answer"] = "think-answer"
+    template: Template = "think-answer"
     """what the prompt asks for"""
     max_tokens: int = 512
     max_prompt: int = 4096

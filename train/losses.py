@@ -14,12 +14,10 @@ change it. Ratios compare the current log-probabilities with those of the policy
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+from train.settings import Loss
 
 
 def token_weights(loss: Loss, lengths: Tensor, completions: int, tokens: int, max_tokens: int) -> Tensor:

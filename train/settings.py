@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from rewardlib.text import Template
+
+Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
 Name = Literal["grpo", "sayo", "perception-r1", "faithful-mr1", "vgpo"]
 
 
@@ -30,7 +33,7 @@ class Recipe:
     """weight of SAYO's attention on the region"""
     causal_attention: float = 0.0
     """weight of attention where masking the evidence matters"""
-    template: Literal["think-answer", "perception-r1", "boxed", "answer"] = "think-answer"
+    template: Template = "think-answer"
     """the response's template"""
     window: tuple[int, int] | None = None
     """tokens that a response should have, as part of the format"""
@@ -38,7 +41,7 @@ class Recipe:
     """VGPO: re-weight advantages by token and trajectory"""
     scale: Literal["group", "none"] = "group"
     """what advantages are divided by"""
-    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "dapo"
+    loss: Loss = "dapo"
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl: float = 0.0
@@ -95,7 +98,7 @@ class Settings(Recipe):
     freeze_vision: bool = False
     """leave the vision tower as it is"""
     checkpointing: bool = False
-    """activation checkpointing: less memory, a third more time"""
+    """activation checkpointing: less memory, more time"""
     max_prompt: int = 4096
     """longest prompt, in tokens"""
     seed: int = 0
@@ -113,6 +116,6 @@ def from_command_line(arguments: list[str] | None = None) -> Settings:
     given = sys.argv[1:] if arguments is None else arguments
     flags = [part for argument in given for part in argument.split("=", 1)]
     name = ["grpo", *(value for flag, value in pairwise(flags) if flag == "--recipe")][-1]
-    defaults = asdict(RECIPES.get(name, RECIPES["grpo"]))
+    defaults: dict[str, Any] = asdict(RECIPES.get(name, RECIPES["grpo"])) | {"recipe": name, "data": tyro.MISSING}
     description = "Train a multimodal LLM with GRPO that sees where the model looks."
-    return tyro.cli(Settings, args=given, default=Settings(data=tyro.MISSING, recipe=name, **defaults), description=description)  # type: ignore[arg-type]
+    return tyro.cli(Settings, args=given, default=Settings(**defaults), description=description)

@@ -25,18 +25,32 @@ if TYPE_CHECKING:
     from rewardlib.measure import Measurer
 
 
-def trl_reward(reward: Reward, measurer: Measurer | None = None) -> TRLReward:
+def trl_reward(reward: Reward, measurer: Measurer | None = None) -> TRLReward | AsyncTRLReward:
     """``reward`` as a TRL reward function; ``measurer`` must hold the model in training if the reward needs measurements."""
     return AsyncTRLReward(reward) if isinstance(reward, Perception) else TRLReward(reward, measurer)
 
 
-class TRLReward:
-    """A reward function with TRL's signature, logged under the reward's name."""
+class _Named:
+    """A reward under the name that TRL logs it by."""
+
+    def __init__(self, reward: Reward) -> None:
+        self.__name__ = reward.name
+
+    def _logged(self, scores: list[Score], columns: Mapping[str, Any]) -> list[Score]:
+        """The scores; how many are missing goes to TRL's metrics."""
+        if (log_metric := columns.get("log_metric")) is not None:
+            log_metric(f"rewards/{self.__name__}/missing", sum(score is None for score in scores) / max(1, len(scores)))
+        return scores
+
+
+class TRLReward(_Named):
+    """A reward function with TRL's signature."""
 
     def __init__(self, reward: Reward, measurer: Measurer | None = None) -> None:
+        super().__init__(reward)
         if reward.needs and measurer is None:
             raise ValueError(f"reward {reward.name!r} needs {', '.join(sorted(reward.needs))}: pass Measurer(model, processor) as well")
-        self.reward, self.measurer, self.__name__ = reward, measurer, reward.name
+        self.reward, self.measurer = reward, measurer
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] = (), **columns: Any
@@ -46,24 +60,18 @@ class TRLReward:
             samples = self.measurer(samples, self.reward.needs)
         return self._logged(self.reward(samples), columns)
 
-    def _logged(self, scores: list[Score], columns: Mapping[str, Any]) -> list[Score]:
-        """The scores; how many are missing goes to TRL's metrics."""
-        if (log_metric := columns.get("log_metric")) is not None:
-            log_metric(f"rewards/{self.__name__}/missing", sum(score is None for score in scores) / max(1, len(scores)))
-        return scores
 
-
-class AsyncTRLReward(TRLReward):
+class AsyncTRLReward(_Named):
     """A judge's reward, which TRL awaits beside the others."""
 
     def __init__(self, reward: Perception) -> None:
         super().__init__(reward)
-        self.judged = reward
+        self.reward = reward
 
-    async def __call__(  # type: ignore[override]
+    async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] = (), **columns: Any
     ) -> list[Score]:
-        scores = await self.judged.score_async(_samples(prompts, completions, completion_ids, columns))
+        scores = await self.reward.score_async(_samples(prompts, completions, completion_ids, columns))
         return self._logged(scores, columns)
 
 
