@@ -9,6 +9,7 @@ Everything here is one sample of one layer: queries (H, R, D) of the chosen rows
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,14 @@ class LogSumExp(_DispatchMode):
 
     value: Tensor | None = None
 
+    def __enter__(self) -> Any:
+        _open.listeners.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        _open.listeners.remove(self)
+        super().__exit__(*error)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         optional = _KERNELS.get(func)
         if optional is not None:
@@ -45,6 +54,20 @@ class LogSumExp(_DispatchMode):
             lse = result[1]
             self.value = lse.reshape(*lse.shape[:2], -1)[:, :, : args[0].shape[2]]  # kernels pad the rows, or add a last dimension
         return result
+
+
+class _Open(threading.local):
+    def __init__(self) -> None:
+        self.listeners: list[LogSumExp] = []
+
+
+_open = _Open()
+
+
+def announce(lse: Tensor) -> None:
+    """For attention functions of several kernels: tell whoever listens the row log-sum-exp (B, H, T) of the whole."""
+    for listener in _open.listeners:
+        listener.value = lse.detach()
 
 
 @torch.no_grad()

@@ -126,13 +126,20 @@ def _chosen(layers: Sequence[int] | None, modules: Mapping[int, nn.Module]) -> t
 
 
 def _implementation(module: Any) -> str:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
     name = str(module.config._attn_implementation)
-    if name not in ("sdpa", "eager", "flex_attention"):
+    if name not in ("sdpa", "eager", "flex_attention") and not _announces(ALL_ATTENTION_FUNCTIONS.get(name)):
         raise ValueError(
             f"AttentionProbe reads sdpa, flex_attention and eager attention, not {name!r}: call model.set_attn_implementation('sdpa') "
             "for the measured forward (on CUDA it runs the same flash kernel)"
         )
     return name
+
+
+def _announces(function: Any) -> bool:
+    """Whether a custom attention function says the log-sum-exp of its rows (``masses.announce``)."""
+    return getattr(function, "announces", False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
@@ -179,9 +186,9 @@ def _listener(implementation: str, function: Callable[..., Any] | None) -> Calla
         reading = _watched.get(module)
         if reading is None:
             return run(module, query, key, value, attention_mask, **kwargs)
-        # Only sdpa's kernels are aten operators that can be listened to; for the others the rows' log-sum-exp is computed.
+        # sdpa's kernels are aten operators that can be listened to; for flex and eager the rows' log-sum-exp is computed.
         kernel = masses.LogSumExp()
-        with kernel if implementation == "sdpa" else nullcontext():
+        with kernel if implementation == "sdpa" or _announces(run) else nullcontext():
             result = run(module, query, key, value, attention_mask, **kwargs)
         reading.take(module.layer_idx, _Layer.of(module, query, key, attention_mask, kernel.value, kwargs))
         return result
@@ -252,6 +259,7 @@ class _Layer:
         causal = options.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         scale = options.get("scaling") or query.shape[-1] ** -0.5
+        mask = options.get("block_mask", mask)  # of attention functions that are told who sees whom by a rule
         return cls(query, key, mask, lse, causal, scale, options.get("softcap"), options.get("s_aux"))
 
 

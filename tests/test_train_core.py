@@ -12,7 +12,7 @@ from rewardlib import Measurer, Sample  # noqa: E402
 from rewardlib.tokens import draw  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model, qwen3_vl  # noqa: E402
 from train.losses import clipped, kl_to_reference, policy_objective, token_weights  # noqa: E402
-from train.packing import block_mask, pack, padded  # noqa: E402
+from train.packing import pack, padded  # noqa: E402
 from train.policy import Policy  # noqa: E402
 from train.rollout import Sampling, rollout, sample  # noqa: E402
 from train.score import score  # noqa: E402
@@ -59,11 +59,6 @@ def separate(made, prompt, completion):
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
 # Packing
-
-
-def test_who_sees_whom():
-    mask = block_mask(torch.tensor([-1, -1, 0, 0, 1])).int()
-    assert mask.tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
 
 
 def test_a_packed_row():

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from train.attention import SharedPrefix
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -21,10 +23,14 @@ class Packed:
 
     ids: Tensor  # (1, T)
     positions: Tensor  # (3, 1, T), time, height and width of mRoPE
-    mask: Tensor  # (1, 1, T, T) bool: who sees whom
     tokens: Tensor  # (N,) where the completion tokens are
     predictors: Tensor  # (N,) the positions whose output predicts them
-    owner: Tensor  # (N,) which completion each belongs to
+    shape: SharedPrefix  # who sees whom
+
+    @property
+    def owner(self) -> Tensor:
+        """(N,) which completion each token belongs to."""
+        return self.shape.owner
 
 
 def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Tensor]) -> Packed:
@@ -38,21 +44,13 @@ def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Ten
     positions = torch.cat([prompt_positions, (prompt_positions.max() + 1 + step).expand(3, -1)], dim=1)
     # The first token of each completion is predicted from the prompt's last position.
     predictors = torch.where(step == 0, length - 1, tokens - 1)
-    segment = torch.cat([torch.full((length,), -1, device=device), owner])
     return Packed(
         ids=torch.cat([prompt_ids, *completions])[None],
         positions=positions[:, None],
-        mask=block_mask(segment)[None, None],
         tokens=tokens,
         predictors=predictors,
-        owner=owner,
+        shape=SharedPrefix(length, owner),
     )
-
-
-def block_mask(segment: Tensor) -> Tensor:
-    """(T, T) bool: position i sees j if j is not later and is of the prompt (segment -1) or of i's own segment."""
-    same = (segment[None] == -1) | (segment[:, None] == segment[None])
-    return same.tril()
 
 
 def padded(values: Tensor, owner: Tensor, count: int, fill: float = 0.0) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rewardlib.tokens import Weights, image_mask, image_tiles, token_weights
+from train.attention import SHARED_PREFIX
 from train.settings import Settings
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -46,6 +47,7 @@ class Policy:
         if config.model_type not in FAMILIES:
             raise ValueError(f"policies of type {config.model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
         self.model, self.processor, self.reference = model, processor, reference
+        self.backbone.language_model.set_attn_implementation(SHARED_PREFIX)
         vision = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
         self.ends = torch.tensor(_ends(model, processor.tokenizer), device=self.device)
         self.suppressed = torch.tensor(sorted({*vision, processor.tokenizer.pad_token_id} - {*self.ends.tolist()}), device=self.device)

@@ -1,6 +1,7 @@
 """Sample a group's completions: the prompt runs once, its keys and values serve all of them.
 
-All completions start at the same position, so decoding needs no mask and no padding; those that have ended write tokens that are dropped.
+The prompt's keys are kept once and attended to by all completions at once (``train.attention``). All completions start at the same
+position, so decoding needs no mask and no padding; those that have ended write tokens that are dropped.
 The random numbers of a group depend on its generator alone, not on what else is sampled or on how many processes there are.
 """
 
@@ -12,10 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from rewardlib.measure import evaluating
 from train.policy import Policy, Prompt
+
+
+Prefix = list[tuple[Tensor, Tensor]]  # the prompt's keys and values (1, H_kv, P, D) of every layer
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,40 @@ def rollout(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, gene
 
 def _decode(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, generator: torch.Generator) -> list[Tensor]:
     """The tokens (count,) of every step, until all completions have ended."""
-    decoder, head = policy.model.get_decoder(), policy.model.get_output_embeddings()
-    hidden, cache = _prefill(policy, prompt, count, sampling.max_tokens)
+    head = policy.model.get_output_embeddings()
+    hidden, prefix = _prefill(policy, prompt)
     logits = head(hidden).expand(count, -1)
+    step = _Step(policy, prefix, prompt.next_position, sampling.max_tokens)
     tokens: list[Tensor] = []
     ended = torch.zeros(count, dtype=torch.bool, device=hidden.device)
-    for step in range(sampling.max_tokens):
+    for n in range(sampling.max_tokens):
         token = sample(logits, policy.suppressed, sampling, generator)
         tokens.append(token)
         ended |= torch.isin(token, policy.ends)
-        if step + 1 == sampling.max_tokens or bool(ended.all()):
+        if n + 1 == sampling.max_tokens or bool(ended.all()):
             break
-        position = torch.full((3, count, 1), prompt.next_position + step, device=hidden.device)
-        embedded = policy.model.get_input_embeddings()(token[:, None])
-        output = decoder(inputs_embeds=embedded, position_ids=position, past_key_values=cache, use_cache=True)
-        logits = head(output.last_hidden_state[:, -1])
+        logits = head(step(token, n))
     return tokens
+
+
+class _Step:
+    """The decoder's layers for one more token of every completion: their own forward, without the model's preparations for any input."""
+
+    def __init__(self, policy: Policy, prefix: Prefix, position: int, room: int) -> None:
+        self.decoder, self.embed, self.prefix = policy.model.get_decoder(), policy.model.get_input_embeddings(), prefix
+        positions = torch.arange(position, position + room, device=policy.device).expand(3, 1, -1)
+        self.cos, self.sin = self.decoder.rotary_emb(prefix[0][0], positions)  # (1, room, D)
+        self.cache = _Own()
+
+    def __call__(self, token: Tensor, n: int) -> Tensor:
+        """Hidden states (G, D) after the tokens (G,), the completions' n-th."""
+        hidden = self.embed(token[:, None])
+        rotary = self.cos[:, n : n + 1], self.sin[:, n : n + 1]
+        for layer in self.decoder.layers:
+            hidden = layer(
+                hidden, attention_mask=None, position_embeddings=rotary, past_key_values=self.cache, use_cache=True, prefix=self.prefix
+            )
+        return self.decoder.norm(hidden)[:, 0]
 
 
 def sample(logits: Tensor, suppressed: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
@@ -77,39 +99,34 @@ def _until_end(row: Tensor, ends: Tensor) -> Tensor:
     return row[: int(found[0]) + 1] if len(found) else row
 
 
-def _prefill(policy: Policy, prompt: Prompt, count: int, room: int) -> tuple[Tensor, Cache]:
-    """Last hidden state (1, D) of the prompt, and its cache for ``count`` completions of up to ``room`` tokens."""
+def _prefill(policy: Policy, prompt: Prompt) -> tuple[Tensor, Prefix]:
+    """Last hidden state (1, D) of the prompt, and its keys and values by layer."""
     cache = DynamicCache()
     output = policy.backbone(
         input_ids=prompt.ids[None], position_ids=prompt.positions[:, None], past_key_values=cache, use_cache=True, **prompt.images
     )
-    return output.last_hidden_state[:, -1], Cache(layers=[_Shared(layer, count, room) for layer in cache.layers])
+    return output.last_hidden_state[:, -1], [(layer.keys, layer.values) for layer in cache.layers]
 
 
-class _Shared(DynamicLayer):
-    """One layer's keys and values of a prompt, repeated for its completions, with room for them: growing copies nothing."""
+class _Own:
+    """The completions' own keys and values by layer, in buffers that double: growing copies little."""
 
-    def __init__(self, prompt: Any, count: int, room: int) -> None:
-        super().__init__()
-        self.lazy_initialization(prompt.keys, prompt.values)
-        self.length = prompt.keys.shape[2]
-        self.buffers = [_with_room(states, count, room) for states in (prompt.keys, prompt.values)]
-        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[int, list[Tensor]]] = {}
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        end = self.length + key_states.shape[2]
-        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, self.length : end] = states
-        self.length = end
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
-        return self.keys, self.values
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any) -> tuple[Tensor, ...]:
+        """Add states (G, H_kv, 1, D); all states so far (G, H_kv, t, D)."""
+        length, buffers = self.layers.get(layer) or (0, [_room(x, 128) for x in (key, value)])
+        if length == buffers[0].shape[2]:
+            buffers = [torch.cat([buffer, torch.empty_like(buffer)], dim=2) for buffer in buffers]
+        for buffer, states in zip(buffers, (key, value), strict=True):
+            buffer[:, :, length : length + 1] = states
+        self.layers[layer] = length + 1, buffers
+        return tuple(buffer[:, :, : length + 1] for buffer in buffers)
 
 
-def _with_room(states: Tensor, count: int, room: int) -> Tensor:
-    _, heads, length, width = states.shape
-    buffer = states.new_empty(count, heads, length + room, width)
-    buffer[:, :, :length] = states
-    return buffer
+def _room(states: Tensor, length: int) -> Tensor:
+    return states.new_empty(*states.shape[:2], length, states.shape[3])
 
 
 def texts(policy: Policy, completions: Iterable[Tensor]) -> list[str]:

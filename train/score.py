@@ -69,7 +69,7 @@ def score(
 def last_hidden(policy: Policy, prompt: Prompt, packed: Packed) -> Tensor:
     """Last hidden states (T, D) of a packed row."""
     output = policy.backbone(
-        input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.mask, use_cache=False, **prompt.images
+        input_ids=packed.ids, position_ids=packed.positions, block_mask=packed.shape, use_cache=False, **prompt.images
     )
     return output.last_hidden_state[0]
 

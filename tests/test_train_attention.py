@@ -1,0 +1,73 @@
+"""Attention over a shared prefix against one dense, masked attention, and its kernels against plain torch."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
+
+from rewardlib.masses import LogSumExp  # noqa: E402
+from train.attention import SharedPrefix, _Packed, backward, decode, forward, plain, plain_backward  # noqa: E402
+
+SCALE = 0.3
+
+
+def tensors(rows, keys, heads=4, shared=2, width=16, batch=1, seed=0):
+    torch.manual_seed(seed)
+    return torch.randn(batch, heads, rows, width), *(torch.randn(batch, shared, keys, width) for _ in range(2))
+
+
+def visible(shape, length):
+    at = torch.arange(length)
+    return shape.mask_mod(None, None, at[:, None], at[None])
+
+
+def test_who_sees_whom():
+    shape = SharedPrefix(2, torch.tensor([0, 0, 1]))
+    expected = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert visible(shape, 5).int().tolist() == expected
+
+
+@pytest.mark.parametrize("lengths", [(5, 1, 11, 7), (6, 6, 6), (1,)])
+@pytest.mark.parametrize("plainly", [False, True])
+def test_a_packed_row_equals_dense_masked_attention(lengths, plainly, monkeypatch):
+    if plainly:
+        monkeypatch.setattr("train.attention._fused", lambda query: False)
+    shape = SharedPrefix(9, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)))
+    length = 9 + sum(lengths)
+    states = [x.requires_grad_() for x in tensors(length, length)]
+    weights = torch.randn(1, 4, length, 16)
+    dense = scaled_dot_product_attention(*states, attn_mask=visible(shape, length)[None, None], scale=SCALE, enable_gqa=True)
+    expected = torch.autograd.grad((dense * weights).sum(), states)
+    with LogSumExp() as heard:
+        out = _Packed.apply(*states, shape, SCALE)
+    assert (out - dense).abs().max() < 1e-5
+    scores = (SCALE * states[0] @ states[1].repeat_interleave(2, dim=1).mT).masked_fill(~visible(shape, length), -torch.inf)
+    assert (heard.value - scores.logsumexp(dim=-1)).abs().max() < 1e-5
+    for mine, theirs in zip(torch.autograd.grad((out * weights).sum(), states), expected, strict=True):
+        assert (mine - theirs).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (4, 4), (6, 1)])
+def test_a_decoding_step_equals_attention_over_repeated_keys(heads):
+    query, key, value = tensors(1, 5, *heads, batch=3)
+    _, prompt_key, prompt_value = tensors(1, 8, *heads, seed=1)
+    found = decode(query, key, value, prompt_key, prompt_value, SCALE)
+    whole = [torch.cat([p.expand(3, -1, -1, -1), own], dim=2) for p, own in ((prompt_key, key), (prompt_value, value))]
+    assert (found - scaled_dot_product_attention(query, *whole, scale=SCALE, enable_gqa=True)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fused_kernels_equal_plain_torch(causal, dtype):
+    states = [x.to(dtype) for x in tensors(7, 7)]
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    out, lse = forward(*states, causal, SCALE)
+    for mine, theirs in zip((out, lse), plain(*states, causal, SCALE), strict=True):
+        assert (mine.float() - theirs.float()).abs().max() < tolerance
+    grad = torch.randn(out.shape).to(dtype)
+    for mine, theirs in zip(
+        backward(grad, *states, out, lse, causal, SCALE), plain_backward(grad, *states, out, lse, causal, SCALE), strict=True
+    ):
+        assert mine.shape == theirs.shape
+        assert (mine.float() - theirs.float()).abs().max() < tolerance

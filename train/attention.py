@@ -1,0 +1,207 @@
+"""Attention over a prompt that several completions share, without ever repeating the prompt or storing a mask.
+
+A query of a completion sees the prompt and its own completion. Both parts are run through the fused kernel by themselves, all completions'
+queries at once against the one copy of the prompt, and are merged by their log-sum-exps:
+
+    lse = log(exp(lse_prompt) + exp(lse_own))        out = exp(lse_prompt - lse) * out_prompt + exp(lse_own - lse) * out_own
+
+The backward hands each part's kernel the *merged* output and log-sum-exp, which makes it return its exact share of the whole gradient
+(as in ring attention, arXiv 2310.01889). A T x T mask would cost three times the work at sixteen completions behind a thousand tokens.
+
+A model whose text attention is set to ``SHARED_PREFIX`` does all this when its forward is given ``block_mask`` (a packed row, with
+gradient) or ``prefix`` (one decoding step); otherwise it runs sdpa.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rewardlib.masses import announce
+
+SHARED_PREFIX = "shared_prefix"
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """Who sees whom in a packed row [ prompt | c1 | c2 | ... | cG ]."""
+
+    prompt: int  # tokens of the prompt, P
+    owner: Tensor  # (N,) the completion of every completion token, in order
+
+    @cached_property
+    def own(self) -> tuple[Tensor, Tensor]:
+        """Where each completion's tokens are among the N, padded to the longest (G, L), and which of these are real."""
+        lengths = self.owner.bincount()
+        step = torch.arange(int(lengths.max()), device=self.owner.device)
+        starts = lengths.cumsum(0) - lengths
+        return (starts[:, None] + step).clamp(max=len(self.owner) - 1), step < lengths[:, None]
+
+    def mask_mod(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Whether positions ``query`` see positions ``key``, in the signature of flex attention."""
+        segment = torch.cat([self.owner.new_full((self.prompt,), -1), self.owner])
+        return (key <= query) & ((segment[key] == -1) | (segment[key] == segment[query]))
+
+
+def shared_prefix_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, *, scaling: float | None = None, **options: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention function of this module: (B, H, T, D), (B, H_kv, S, D) -> (B, T, H, D)."""
+    packed, prefix = options.pop("block_mask", None), options.pop("prefix", None)
+    scale = scaling or query.shape[-1] ** -0.5
+    if packed is not None:
+        out = _Packed.apply(query, key, value, packed, scale)
+    elif prefix is not None:
+        out = decode(query, key, value, *prefix[module.layer_idx], scale)
+    else:
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+        return out, None
+    return out.transpose(1, 2), None
+
+
+shared_prefix_attention.announces = True  # rewardlib.probe may read it
+AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)
+AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
+
+
+def decode(query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scale: float) -> Tensor:
+    """One decoding step of G completions: query (G, H, 1, D), own keys (G, H_kv, t, D), the prompt's (1, H_kv, P, D); (G, H, 1, D)."""
+    count, heads, _, width = query.shape
+    shared = prompt_key.shape[1]
+    # Query heads that share a key head are rows of it too, so the prompt's keys are read once.
+    stacked = query.view(count, shared, -1, width).transpose(0, 1).reshape(1, shared, -1, width)
+    out, lse = forward(stacked, prompt_key, prompt_value, False, scale)
+    out = out.reshape(shared, count, -1, width).transpose(0, 1).reshape(count, heads, 1, width)
+    lse = lse.reshape(shared, count, -1).transpose(0, 1).reshape(count, heads, 1)
+    return merge(out, lse, *forward(query, key, value, False, scale))[0]
+
+
+class _Packed(torch.autograd.Function):
+    """Attention of one packed row: query (1, H, T, D), keys and values (1, H_kv, T, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: SharedPrefix, scale: float) -> Tensor:
+        whole, split = (query, key, value), shape.prompt
+        index, real = shape.own
+        on_itself, lse_itself = forward(*(x[:, :, :split] for x in whole), True, scale)
+        on_prompt = forward(query[:, :, split:], key[:, :, :split], value[:, :, :split], False, scale)
+        out, lse = forward(*(_padded(x, split, index) for x in whole), True, scale)
+        on_own = _flat(out, real), _flat(lse[..., None], real)[..., 0]
+        merged, lse_merged = merge(*on_prompt, *on_own)
+        out, lse = torch.cat([on_itself, merged], dim=2), torch.cat([lse_itself, lse_merged], dim=2)
+        announce(lse)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.shape, ctx.scale = shape, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, lse = ctx.saved_tensors
+        (split, (index, real)), scale, grad = (ctx.shape.prompt, ctx.shape.own), ctx.scale, grads[0].contiguous()
+        first, second = slice(None, split), slice(split, None)
+        q, k, v, o, g = (x[:, :, first] for x in (query, key, value, out, grad))
+        dq, dk, dv = backward(g, q, k, v, o, lse[:, :, first], True, scale)
+        rows = [x[:, :, second] for x in (grad, query, out)]
+        dq2, dk2, dv2 = backward(rows[0], rows[1], k, v, rows[2], lse[:, :, second], False, scale)
+        padded = [_padded(x, split, index) for x in (grad, query, key, value, out, lse[..., None])]
+        padded[0] = padded[0] * real[:, None, :, None]  # what stands in the padding has no gradient
+        own = backward(*padded[:5], padded[5][..., 0], True, scale)
+        dq3, dk3, dv3 = (_flat(x, real) for x in own)
+        return *(torch.cat(pair, dim=2) for pair in ((dq, dq2 + dq3), (dk + dk2, dk3), (dv + dv2, dv3))), None, None
+
+
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention over two disjoint sets of keys (..., T, D), with log-sum-exps (..., T), as attention over both."""
+    total = torch.logaddexp(lse, other_lse)
+    weight, other_weight = (torch.exp(x - total)[..., None].to(out.dtype) for x in (lse, other_lse))
+    return out * weight + other * other_weight, total
+
+
+def _padded(x: Tensor, split: int, index: Tensor) -> Tensor:
+    """Completion tokens of (1, H, P + N, D) as (G, H, L, D)."""
+    return x[0, :, split:][:, index].transpose(0, 1)
+
+
+def _flat(x: Tensor, real: Tensor) -> Tensor:
+    """The inverse: (G, H, L, D) to (1, H, N, D)."""
+    return x.transpose(0, 1)[:, real][None]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# The kernels: torch's own flash attention where there is one for the tensors, plain torch elsewhere.
+
+_aten = torch.ops.aten
+
+
+def _fused(query: Tensor) -> bool:
+    return query.device.type == "cpu" or (query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256)
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention (B, H, T, D) and the rows' log-sum-exp (B, H, T) in float32."""
+    if not _fused(query):
+        return plain(query, key, value, causal, scale)
+    if query.device.type == "cpu":
+        out, lse = _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+        return out, lse
+    found = _aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)
+    return found[0], found[1]
+
+
+def backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value. ``out`` and ``lse`` may be those of a larger set of keys of which these are a part."""
+    if not _fused(query):
+        return plain_backward(grad, query, key, value, out, lse, causal, scale)
+    if query.device.type == "cpu":
+        return _aten._scaled_dot_product_flash_attention_for_cpu_backward(grad, query, key, value, out, lse, 0.0, causal, scale=scale)
+    empty, state = torch.empty(0, dtype=torch.int32, device="cpu"), torch.zeros(2, dtype=torch.uint64, device=query.device)
+    lse = lse.contiguous()
+    sizes = query.shape[2], key.shape[2]
+    return _aten._scaled_dot_product_flash_attention_backward(
+        grad, query, key, value, out, lse, empty, empty, *sizes, 0.0, causal, state, state, scale=scale
+    )
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """``forward`` in plain torch."""
+    scores = _scores(query, key, causal, scale)
+    lse = scores.logsumexp(dim=-1)
+    return (torch.exp(scores - lse[..., None]) @ _repeated(value, query).float()).to(query.dtype), lse
+
+
+def plain_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``backward`` in plain torch."""
+    weights = torch.exp(_scores(query, key, causal, scale) - lse[..., None])
+    grad, out = grad.float(), out.float()
+    of_scores = weights * (grad @ _repeated(value, query).float().mT - (grad * out).sum(dim=-1, keepdim=True)) * scale
+    of_query = of_scores @ _repeated(key, query).float()
+    of_key, of_value = (_gathered(x, key) for x in (of_scores.mT @ query.float(), weights.mT @ grad))
+    return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
+
+
+def _scores(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
+    scores = scale * query.float() @ _repeated(key, query).float().mT
+    if not causal:
+        return scores
+    return scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(), -torch.inf)
+
+
+def _repeated(states: Tensor, query: Tensor) -> Tensor:
+    """Keys or values, one for every query head."""
+    return states.repeat_interleave(query.shape[1] // states.shape[1], dim=1)
+
+
+def _gathered(grad: Tensor, states: Tensor) -> Tensor:
+    """The gradient of repeated states as that of the states."""
+    return grad.unflatten(1, (states.shape[1], -1)).sum(dim=2)
