@@ -64,7 +64,7 @@ class LowIds:
 def ours(shape: str, attention: bool, steps: int) -> list[float]:
     """Seconds of every step of ``train.group``."""
     from train.data import to_row
-    from train.group import learn, sample_group
+    from train.group import Whole, assess, learn, sample_group
     from train.policy import Policy
     from train.settings import Settings
 
@@ -78,8 +78,9 @@ def ours(shape: str, attention: bool, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6)
 
     def step(number: int) -> None:
-        sampled = sample_group(policy, row, settings, seed=number)
-        learn(policy, sampled, rewards, weights, settings, completions=group, tokens=sampled.tokens)
+        sampled = sample_group(policy, row, settings, number, seed=number)
+        lesson, live = assess(policy, sampled, rewards, weights, settings)
+        learn(policy, sampled, lesson, settings, Whole(group, sampled.tokens), live)
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

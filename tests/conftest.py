@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # these load torch, which most tests can do without
     from labeling.segment import Segment
     from pipelines.models import Models
 
+# The tests' models are so small that a second thread costs more than it does; read when torch is loaded, here and in subprocesses.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0)}
 SIZE = (64, 48)

@@ -1,12 +1,16 @@
 """The training command, from a dataset to a checkpoint, with a tiny random policy."""
 
 import json
+import random
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 from PIL import Image
 
@@ -19,9 +23,10 @@ from tests.judge_server import Server  # noqa: E402
 from tests.test_trl import honest_judge  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
-from train.group import learn, sample_group  # noqa: E402
-from train.grpo import make_rewards, prompt_indices, train  # noqa: E402
+from train.group import Whole, assess, learn, sample_group  # noqa: E402
+from train.grpo import learning_rate, make_rewards, train  # noqa: E402
 from train.policy import load_policy  # noqa: E402
+from train.prompts import row_index  # noqa: E402
 from train.settings import RECIPES, Settings, from_command_line  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,13 +127,14 @@ def test_the_command(settings):
         "prompts": 1,
         "max-tokens": 12,
     }
-    command = [sys.executable, "-m", "train.grpo", *(str(part) for flag, value in flags.items() for part in (f"--{flag}", value))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    given = [sys.executable, "-m", "train.grpo", *(str(part) for flag, value in flags.items() for part in (f"--{flag}", value))]
+    done = subprocess.run(given, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "step 1  reward" in done.stdout
+    assert "step 2/2  reward" in done.stdout
+    assert (settings.out / "report.html").exists()
     saved = json.loads((settings.out / "settings.json").read_text())
     assert (saved["recipe"], saved["learning_rate"]) == ("sayo", 5e-6)
-    done = subprocess.run([*command, "--recipe", "perception-r1"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*given, "--recipe", "perception-r1"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "error: the perception reward needs a judge" in done.stderr
 
@@ -146,6 +152,72 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(settings):
 
 def timeless(out):
     return [{name: value for name, value in line.items() if "time" not in name and "perf" not in name} for line in metrics(out)]
+
+
+def command(settings, **flags):
+    given = {"data": settings.data, "model": settings.model, "out": settings.out, "group": 4, "max-tokens": 12, "learning-rate": 1e-3}
+    parts = [str(part) for flag, value in (given | flags).items() for part in (f"--{flag}", value)]
+    return ["-m", "train.grpo", *parts, "--trackers", "--device", "cpu"]
+
+
+def launched(count, arguments):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(free_port())]
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_find_the_gradient_of_one(settings, tmp_path):
+    given = command(settings, prompts=3, recipe="sayo", kl=0.01, loss="gspo")[2:]
+    for count in (1, 2):
+        launched(count, ["-m", "tests.step_gradient", str(tmp_path / f"{count}.pt"), *given])
+    one, two = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2))
+    assert any(value.abs().max() > 1e-3 for value in one.values())
+    assert all(torch.allclose(value, two[name], atol=1e-6) for name, value in one.items())
+
+
+def test_two_processes_log_and_save_what_one_does(settings):
+    whole = replace(settings, recipe="sayo", attention_contrast=1.0, prompts=3, learning_rate=1e-5, trackers=())
+    train(whole)
+    out = settings.out.with_name("two")
+    launched(2, command(whole, **{"out": out, "steps": 2, "prompts": 3, "attention-contrast": 1.0, "learning-rate": 1e-5}))
+    for one, two in zip(timeless(whole.out), timeless(out), strict=True):
+        assert one.keys() == two.keys()
+        assert all(two[name] == pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in one.items())
+    assert all(torch.allclose(value, weights_of(out)[name], atol=2e-5) for name, value in weights_of(whole.out).items())
+    shown = [polars.read_parquet(run / "completions" / "step-000000.parquet") for run in (whole.out, out)]
+    assert shown[0]["completion"].to_list() == shown[1]["completion"].to_list()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_like_one_that_was_not(settings):
+    flags = {"steps": 12, "prompts": 2, "attention-contrast": 1.0, "save-every": 1, "show-every": 3}
+    whole = subprocess.run([sys.executable, *command(settings, **flags)], capture_output=True, text=True, cwd=ROOT)
+    assert whole.returncode == 0, whole.stderr
+    parts, rng, kills = settings.out.with_name("killed"), random.Random(0), 0
+    while kills < 10:
+        process = subprocess.Popen([sys.executable, *command(settings, **flags, out=parts)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        # At a random moment after a random number of steps, in the middle of whatever it does.
+        for _ in range(rng.randint(1, 2)):
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        kills += 1
+    done = subprocess.run([sys.executable, *command(settings, **flags, out=parts)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    expected, resumed = weights_of(settings.out), weights_of(parts)
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert timeless(settings.out) == timeless(parts)
+    names = [path.name for path in sorted((settings.out / "completions").iterdir())]
+    assert names == [path.name for path in sorted((parts / "completions").iterdir())]
+    for name in names:
+        assert polars.read_parquet(settings.out / "completions" / name).equals(polars.read_parquet(parts / "completions" / name))
 
 
 def test_lora_trains_the_adapter_alone_and_resumes(settings):
@@ -172,12 +244,10 @@ def test_checkpointing_and_freezing_change_the_cost_and_nothing_else(settings):
     assert all(torch.allclose(whole[name], frozen[name], atol=1e-6) for name in frozen)
 
 
-def test_a_run_does_not_go_on_with_other_data(settings, tmp_path):
+def test_a_run_does_not_go_on_with_other_settings(settings):
     train(replace(settings, steps=1))
-    other = tmp_path / "other"
-    other.symlink_to(settings.data)
-    with pytest.raises(ValueError, match=r"was trained on .*choose another --out"):
-        train(replace(settings, data=str(other), steps=2))
+    with pytest.raises(ValueError, match=r"other settings \(group was 4, now 2\): give its own, or another --out"):
+        train(replace(settings, group=2, steps=2))
 
 
 class LowIds:
@@ -190,6 +260,30 @@ class LowIds:
         return [sum(token < 20 for token in s.response_ids) / len(s.response_ids) for s in samples]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_micro_batches_change_nothing(size, settings):
+    chosen = replace(settings, attention_contrast=1.0, causal_attention=0.5, visual_reweighting=True, kl=0.1)
+    whole, parts = gradient(chosen, [0, 1]), gradient(replace(chosen, micro_batch=size), [0, 1])
+    assert set(whole) == set(parts)
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], atol=1e-6), name
+
+
+def test_several_updates_clip_against_the_policy_that_sampled(settings):
+    chosen = replace(settings, attention_contrast=1.0, learning_rate=0.02, steps=2)
+    train(replace(chosen, updates=3))
+    assert any(line["clip_ratio/low_mean"] + line["clip_ratio/high_mean"] > 0 for line in metrics(settings.out))
+    train(replace(chosen, out=settings.out.with_name("once")))
+    assert all(line["clip_ratio/low_mean"] == line["clip_ratio/high_mean"] == 0 for line in metrics(settings.out.with_name("once")))
+
+
+def test_the_learning_rate_rises_then_falls(settings):
+    chosen = replace(settings, schedule="linear", warmup=3, steps=13, learning_rate=1.0)
+    assert [round(learning_rate(step, chosen), 2) for step in (0, 1, 3, 8, 12)] == [0.25, 0.5, 1.0, 0.5, 0.1]
+    assert learning_rate(8, replace(chosen, schedule="cosine")) == pytest.approx(0.5)
+    assert learning_rate(12, replace(chosen, schedule="constant")) == 1
+
+
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
 def test_what_is_rewarded_becomes_likelier(loss, settings):
     chosen = replace(settings, loss=loss, group=24, max_tokens=8)
@@ -197,8 +291,9 @@ def test_what_is_rewarded_becomes_likelier(loss, settings):
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=3e-3)
     seen = []
     for step in range(20):
-        group = sample_group(policy, rows[0], chosen, seed=step)
-        seen.append(learn(policy, group, [LowIds()], {"low_ids": 1.0}, chosen, completions=24, tokens=group.tokens)["reward"])
+        group = sample_group(policy, rows[0], chosen, step, seed=step)
+        lesson, live = assess(policy, group, [LowIds()], {"low_ids": 1.0}, chosen)
+        seen.append(learn(policy, group, lesson, chosen, Whole(24, group.tokens), live)["reward"])
         optimizer.step()
         optimizer.zero_grad()
     assert np.mean(seen[-4:]) > 2 * np.mean(seen[:4])
@@ -209,10 +304,11 @@ def gradient(settings, split):
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
     rewards = make_rewards(settings)
     weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
-    groups = [sample_group(policy, rows[i], settings, seed=i) for i in range(4)]
-    tokens = sum(group.tokens for group in groups)
+    groups = [sample_group(policy, rows[i], settings, i, seed=i) for i in range(4)]
+    whole = Whole(16, sum(group.tokens for group in groups))
     for i in split:
-        learn(policy, groups[i], rewards, weights, settings, completions=16, tokens=tokens)
+        lesson, live = assess(policy, groups[i], rewards, weights, settings)
+        learn(policy, groups[i], lesson, settings, whole, live)
     return {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
 
 
@@ -231,16 +327,8 @@ def test_a_group_of_equal_rewards_adds_no_gradient(settings):
 def test_counterfactuals_reach_the_rewards(settings):
     chosen = replace(settings, causal_attention=1.0)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
-    group = sample_group(policy, rows[0], chosen, seed=0)
-    learn(
-        policy,
-        group,
-        make_rewards(chosen),
-        {"accuracy": 0.9, "format": 0.1, "causal_attention": 1.0},
-        chosen,
-        completions=4,
-        tokens=group.tokens,
-    )
+    group = sample_group(policy, rows[0], chosen, 0, seed=0)
+    assess(policy, group, make_rewards(chosen), {"accuracy": 0.9, "format": 0.1, "causal_attention": 1.0}, chosen)
     for sample in group.samples:
         seen = sample.counterfactual
         assert isinstance(seen, Counterfactual)
@@ -249,7 +337,7 @@ def test_counterfactuals_reach_the_rewards(settings):
 
 
 def test_every_epoch_visits_every_row_once():
-    found = [i for step in range(6) for i in prompt_indices(8, 4, step, seed=1)]
+    found = [row_index(8, number, seed=1) for number in range(24)]
     for epoch in range(3):
         assert sorted(found[8 * epoch : 8 * epoch + 8]) == list(range(8))
     assert found[:8] != found[8:16]
@@ -274,5 +362,5 @@ def test_mistakes_are_explained(settings, tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         load_rows(str(tmp_path / "nothing"), "boxed")
     datasets.Dataset.from_list([{"problem": "x"}]).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="has no column answer, image, question; it has problem"):
+    with pytest.raises(DataError, match="has no answer column, only problem; answers are read from answer, solution"):
         load_rows(str(tmp_path), "boxed")

@@ -52,7 +52,7 @@ def test_a_packed_row_equals_dense_masked_attention(lengths, plainly, monkeypatc
 def test_a_decoding_step_equals_attention_over_repeated_keys(heads):
     query, key, value = tensors(1, 5, *heads, batch=3)
     _, prompt_key, prompt_value = tensors(1, 8, *heads, seed=1)
-    found = decode(query, key, value, prompt_key, prompt_value, SCALE)
+    found = decode(query, key, value, prompt_key, prompt_value, scale=SCALE)
     whole = [torch.cat([p.expand(3, -1, -1, -1), own], dim=2) for p, own in ((prompt_key, key), (prompt_value, value))]
     assert (found - scaled_dot_product_attention(query, *whole, scale=SCALE, enable_gqa=True)).abs().max() < 1e-5
 
@@ -62,12 +62,14 @@ def test_a_decoding_step_equals_attention_over_repeated_keys(heads):
 def test_the_fused_kernels_equal_plain_torch(causal, dtype):
     states = [x.to(dtype) for x in tensors(7, 7)]
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
-    out, lse = forward(*states, causal, SCALE)
-    for mine, theirs in zip((out, lse), plain(*states, causal, SCALE), strict=True):
+    out, lse = forward(*states, causal=causal, scale=SCALE)
+    for mine, theirs in zip((out, lse), plain(*states, causal=causal, scale=SCALE), strict=True):
         assert (mine.float() - theirs.float()).abs().max() < tolerance
     grad = torch.randn(out.shape).to(dtype)
     for mine, theirs in zip(
-        backward(grad, *states, out, lse, causal, SCALE), plain_backward(grad, *states, out, lse, causal, SCALE), strict=True
+        backward(grad, *states, out, lse, causal=causal, scale=SCALE),
+        plain_backward(grad, *states, out, lse, causal=causal, scale=SCALE),
+        strict=True,
     ):
         assert mine.shape == theirs.shape
         assert (mine.float() - theirs.float()).abs().max() < tolerance

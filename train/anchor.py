@@ -55,7 +55,7 @@ def anchor(settings: AnchorSettings) -> Path:
     import torch
 
     from train.data import load_rows
-    from train.grpo import prompt_indices
+    from train.prompts import row_index
 
     rows = load_rows(settings.data, settings.template)
     policy = load_with_focus(settings)
@@ -63,7 +63,8 @@ def anchor(settings: AnchorSettings) -> Path:
     settings.out.mkdir(parents=True, exist_ok=True)
     with (settings.out / "metrics.jsonl").open("w") as file:
         for step in range(settings.steps):
-            chosen = [rows[i] for i in prompt_indices(len(rows), settings.rows, step, settings.seed)]
+            numbers = range(step * settings.rows, (step + 1) * settings.rows)
+            chosen = [rows[row_index(len(rows), number, settings.seed)] for number in numbers]
             shown = [found for row in chosen if (found := learn(policy, row, settings))]
             if not shown:
                 raise ValueError(f"no row of step {step} has both a correct trace and a region: anchoring needs rows with both")
@@ -84,7 +85,7 @@ def load_with_focus(settings: AnchorSettings) -> Policy:
 
     from train.policy import load_model
 
-    policy = load_model(settings.model, settings.device)
+    policy = load_model(settings.model, settings.device, trained=True)
     tokenizer, model = policy.processor.tokenizer, policy.model
     if FOCUS not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [FOCUS]}, replace_extra_special_tokens=False)
@@ -113,9 +114,10 @@ def learn(policy: Policy, row: Row, settings: AnchorSettings) -> dict[str, float
     packed = pack(prompt.ids, prompt.positions, responses)
     focus = packed.ids == policy.processor.tokenizer.convert_tokens_to_ids(FOCUS)
     image = pad(prompt.image, (0, packed.ids.shape[1] - len(prompt.image)))[None]
-    with AttentionProbe(policy.model, settings.layers, differentiable=True).watch(focus, {"image": image}, maps="image") as mass:
+    probe = AttentionProbe(policy.model, settings.layers, differentiable=True)
+    with policy.precision(), probe.watch(focus, {"image": image}, maps="image") as mass:
         hidden = last_hidden(policy, prompt, packed)
-        logprobs, _ = token_logprobs(policy.model, hidden[packed.predictors], packed.ids[0, packed.tokens])
+        logprobs, _ = token_logprobs(policy, hidden[packed.predictors], packed.ids[0, packed.tokens])
         language, anchored = -logprobs.mean(), anchor_loss(mass.maps[0], anchor_target(prompt.region[prompt.image]))
         torch.autograd.backward((language + settings.weight * anchored) / settings.rows)
     on_region = (mass.maps[0] @ prompt.region[prompt.image] / mass.maps[0].sum(dim=-1)).mean()

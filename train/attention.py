@@ -56,31 +56,33 @@ def shared_prefix_attention(
     """transformers' attention function of this module: (B, H, T, D), (B, H_kv, S, D) -> (B, T, H, D)."""
     packed, prefix = options.pop("block_mask", None), options.pop("prefix", None)
     scale = scaling or query.shape[-1] ** -0.5
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings make float32 of what sdpa would take in half precision
+        query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     if packed is not None:
         out = _Packed.apply(query, key, value, packed, scale)
     elif prefix is not None:
-        out = decode(query, key, value, *prefix[module.layer_idx], scale)
+        out = decode(query, key, value, *prefix[module.layer_idx], scale=scale)
     else:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
         return out, None
     return out.transpose(1, 2), None
 
 
-shared_prefix_attention.announces = True  # rewardlib.probe may read it
+vars(shared_prefix_attention)["announces"] = True  # its rows' log-sum-exp: rewardlib.probe may read it
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)
 AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
 
 
-def decode(query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scale: float) -> Tensor:
+def decode(query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, *, scale: float) -> Tensor:
     """One decoding step of G completions: query (G, H, 1, D), own keys (G, H_kv, t, D), the prompt's (1, H_kv, P, D); (G, H, 1, D)."""
     count, heads, _, width = query.shape
     shared = prompt_key.shape[1]
     # Query heads that share a key head are rows of it too, so the prompt's keys are read once.
     stacked = query.view(count, shared, -1, width).transpose(0, 1).reshape(1, shared, -1, width)
-    out, lse = forward(stacked, prompt_key, prompt_value, False, scale)
+    out, lse = forward(stacked, prompt_key, prompt_value, causal=False, scale=scale)
     out = out.reshape(shared, count, -1, width).transpose(0, 1).reshape(count, heads, 1, width)
     lse = lse.reshape(shared, count, -1).transpose(0, 1).reshape(count, heads, 1)
-    return merge(out, lse, *forward(query, key, value, False, scale))[0]
+    return merge(out, lse, *forward(query, key, value, causal=False, scale=scale))[0]
 
 
 class _Packed(torch.autograd.Function):
@@ -90,9 +92,9 @@ class _Packed(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: SharedPrefix, scale: float) -> Tensor:
         whole, split = (query, key, value), shape.prompt
         index, real = shape.own
-        on_itself, lse_itself = forward(*(x[:, :, :split] for x in whole), True, scale)
-        on_prompt = forward(query[:, :, split:], key[:, :, :split], value[:, :, :split], False, scale)
-        out, lse = forward(*(_padded(x, split, index) for x in whole), True, scale)
+        on_itself, lse_itself = forward(*(x[:, :, :split] for x in whole), causal=True, scale=scale)
+        on_prompt = forward(query[:, :, split:], key[:, :, :split], value[:, :, :split], causal=False, scale=scale)
+        out, lse = forward(*(_padded(x, split, index) for x in whole), causal=True, scale=scale)
         on_own = _flat(out, real), _flat(lse[..., None], real)[..., 0]
         merged, lse_merged = merge(*on_prompt, *on_own)
         out, lse = torch.cat([on_itself, merged], dim=2), torch.cat([lse_itself, lse_merged], dim=2)
@@ -107,13 +109,12 @@ class _Packed(torch.autograd.Function):
         (split, (index, real)), scale, grad = (ctx.shape.prompt, ctx.shape.own), ctx.scale, grads[0].contiguous()
         first, second = slice(None, split), slice(split, None)
         q, k, v, o, g = (x[:, :, first] for x in (query, key, value, out, grad))
-        dq, dk, dv = backward(g, q, k, v, o, lse[:, :, first], True, scale)
+        dq, dk, dv = backward(g, q, k, v, o, lse[:, :, first], causal=True, scale=scale)
         rows = [x[:, :, second] for x in (grad, query, out)]
-        dq2, dk2, dv2 = backward(rows[0], rows[1], k, v, rows[2], lse[:, :, second], False, scale)
-        padded = [_padded(x, split, index) for x in (grad, query, key, value, out, lse[..., None])]
-        padded[0] = padded[0] * real[:, None, :, None]  # what stands in the padding has no gradient
-        own = backward(*padded[:5], padded[5][..., 0], True, scale)
-        dq3, dk3, dv3 = (_flat(x, real) for x in own)
+        dq2, dk2, dv2 = backward(rows[0], rows[1], k, v, rows[2], lse[:, :, second], causal=False, scale=scale)
+        g, q, k, v, o, rows_lse = (_padded(x, split, index) for x in (grad, query, key, value, out, lse[..., None]))
+        g = g * real[:, None, :, None]  # what stands in the padding has no gradient
+        dq3, dk3, dv3 = (_flat(x, real) for x in backward(g, q, k, v, o, rows_lse[..., 0], causal=True, scale=scale))
         return *(torch.cat(pair, dim=2) for pair in ((dq, dq2 + dq3), (dk + dk2, dk3), (dv + dv2, dv3))), None, None
 
 
@@ -144,10 +145,10 @@ def _fused(query: Tensor) -> bool:
     return query.device.type == "cpu" or (query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256)
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def forward(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attention (B, H, T, D) and the rows' log-sum-exp (B, H, T) in float32."""
     if not _fused(query):
-        return plain(query, key, value, causal, scale)
+        return plain(query, key, value, causal=causal, scale=scale)
     if query.device.type == "cpu":
         out, lse = _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
         return out, lse
@@ -156,11 +157,11 @@ def forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: floa
 
 
 def backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, *, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value. ``out`` and ``lse`` may be those of a larger set of keys of which these are a part."""
     if not _fused(query):
-        return plain_backward(grad, query, key, value, out, lse, causal, scale)
+        return plain_backward(grad, query, key, value, out, lse, causal=causal, scale=scale)
     if query.device.type == "cpu":
         return _aten._scaled_dot_product_flash_attention_for_cpu_backward(grad, query, key, value, out, lse, 0.0, causal, scale=scale)
     empty, state = torch.empty(0, dtype=torch.int32, device="cpu"), torch.zeros(2, dtype=torch.uint64, device=query.device)
@@ -171,7 +172,7 @@ def backward(
     )
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def plain(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """``forward`` in plain torch."""
     scores = _scores(query, key, causal, scale)
     lse = scores.logsumexp(dim=-1)
@@ -179,7 +180,7 @@ def plain(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float)
 
 
 def plain_backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, *, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``backward`` in plain torch."""
     weights = torch.exp(_scores(query, key, causal, scale) - lse[..., None])
@@ -204,4 +205,4 @@ def _repeated(states: Tensor, query: Tensor) -> Tensor:
 
 def _gathered(grad: Tensor, states: Tensor) -> Tensor:
     """The gradient of repeated states as that of the states."""
-    return grad.unflatten(1, (states.shape[1], -1)).sum(dim=2)
+    return grad.view(len(grad), states.shape[1], -1, *grad.shape[2:]).sum(dim=2)

@@ -1,19 +1,33 @@
 """Checkpoints that a killed run goes on from: written aside, then renamed, so that one is whole or is not there.
 
-Rollouts and row order follow from the seed and the step, so weights, optimizer and step number are all the state there is.
+Rollouts, row order and learning rate follow from the seed and from how far the run is, so weights, optimizer and two counters are all the
+state there is.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from train.parallel import World
 from train.policy import Policy
 from train.settings import Settings
+
+# What a run may change when it goes on: how long, how fast, where, and what it shows; never what it computes.
+FREE = {"out", "steps", "device", "micro_batch", "checkpointing", "save_every", "show_every", "trackers", "max_skipped", "judge_url"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0  # finished steps
+    prompts: int = 0  # prompts drawn from the data
 
 
 def latest(out: Path) -> Path | None:
@@ -22,25 +36,47 @@ def latest(out: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save(policy: Policy, optimizer: torch.optim.Optimizer, step: int, settings: Settings) -> Path:
+def save(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, settings: Settings, world: World) -> Path:
     """Write the checkpoint of a finished step, and remove older ones."""
-    target = settings.out / f"checkpoint-{step}"
+    target = settings.out / f"checkpoint-{progress.step}"
+    if world.main:
+        try:
+            _write(policy, optimizer, progress, settings, target)
+        except OSError as error:
+            raise OSError(f"{target} could not be written ({error}); make room and start again: the run goes on where it was") from error
+        for old in settings.out.glob("checkpoint-*"):
+            if old != target:
+                shutil.rmtree(old)
+    world.wait()
+    return target
+
+
+def _write(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, settings: Settings, target: Path) -> None:
     aside = target.with_name(target.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     policy.model.save_pretrained(aside)
     policy.processor.save_pretrained(aside)
-    torch.save({"optimizer": optimizer.state_dict(), "step": step, "data": settings.data}, aside / "trainer.pt")
+    state = {"optimizer": optimizer.state_dict(), "step": progress.step, "prompts": progress.prompts, "settings": computed(settings)}
+    torch.save(state, aside / "trainer.pt")
+    shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)
-    for old in settings.out.glob("checkpoint-*"):
-        if old != target:
-            shutil.rmtree(old)
-    return target
 
 
-def restore(policy: Policy, optimizer: torch.optim.Optimizer, checkpoint: Path, settings: Settings) -> int:
-    """Load the optimizer of a checkpoint whose weights the policy has been loaded from; the step to go on with."""
+def restore(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings) -> Progress:
+    """Load the optimizer of the newest checkpoint, whose weights the policy has been loaded from, and say how far it is."""
+    checkpoint = latest(settings.out)
+    if checkpoint is None:
+        return Progress()
     state: dict[str, Any] = torch.load(checkpoint / "trainer.pt", map_location=policy.device, weights_only=True)
-    if state["data"] != settings.data:
-        raise ValueError(f"{checkpoint} was trained on {state['data']}, not {settings.data}: choose another --out")
+    now = computed(settings)
+    changed = [f"{name} was {state['settings'].get(name)}, now {now[name]}" for name in now if state["settings"].get(name) != now[name]]
+    if changed:
+        raise ValueError(f"{checkpoint} is of a run with other settings ({'; '.join(changed)}): give its own, or another --out")
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return Progress(state["step"], state["prompts"])
+
+
+def computed(settings: Settings) -> dict[str, str]:
+    """The settings that decide what a run computes."""
+    free = FREE if settings.schedule == "constant" else FREE - {"steps"}
+    return {name: str(value) for name, value in vars(settings).items() if name not in free}

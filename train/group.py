@@ -1,14 +1,20 @@
 """One prompt's completions, from sampling to gradient: the unit that GRPO works on.
 
-On the policy that sampled, the forward that rewards need is the forward that the gradient needs: a group is scored once, with gradient,
-rewarded from what that pass has shown, and learnt from by its backward. Nothing is computed twice.
+    group = sample_group(...)            # completions
+    lesson, live = assess(...)           # measure, reward, turn rewards into advantages
+    learn(..., group, lesson, live)      # add the group's gradient to the model's
+
+On the policy that sampled, the forward that rewards need is the forward that the gradient needs. So ``assess`` makes it with its
+graph where the whole group fits in one pass, and ``learn`` only runs backward. Under ``micro_batch`` the group is measured and learnt from
+in parts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,82 +24,144 @@ from rewardlib.advantages import group_advantages, to_tensor
 from rewardlib.sample import Counterfactual, Reward, Sample, Score, combine
 from rewardlib.vgpo import visual_advantages
 from train.data import Row
-from train.losses import kl_to_reference, policy_objective, token_weights
+from train.losses import clipped, kl_to_reference, policy_objective, token_weights
 from train.packing import padded
 from train.policy import Policy, Prompt
 from train.rollout import Sampling, rollout, texts
-from train.score import Scored, score
+from train.score import Scored, joined, score
 from train.settings import Settings
 
 
 @dataclass
 class Group:
-    """A row's completions, and their scores by reward as far as they are known."""
+    """A row's completions, N tokens in all, and what is known of them so far."""
 
+    number: int  # which of the run's prompts this is
     row: Row
     prompt: Prompt
     completions: list[Tensor]
     samples: list[Sample]
-    scores: dict[str, list[Score]]
+    owner: Tensor  # (N,) the completion of each token
+    scores: dict[str, list[Score]] = field(default_factory=dict)  # by reward
 
     @property
     def tokens(self) -> int:
-        return sum(map(len, self.completions))
+        return len(self.owner)
+
+    def parts(self, size: int | None) -> list[slice]:
+        """The completions in parts of at most ``size``."""
+        count = len(self.completions)
+        return [slice(start, start + (size or count)) for start in range(0, count, size or count)]
 
 
-def sample_group(policy: Policy, row: Row, settings: Settings, seed: int) -> Group:
+@dataclass(frozen=True)
+class Lesson:
+    """What a group's rewards say about its N tokens."""
+
+    totals: Tensor  # (G,) combined rewards, NaN where there is none
+    advantages: Tensor  # (N,)
+    old: Tensor | None  # (N,) log-probabilities under the policy that sampled; None: those of the first forward that is learnt from
+    reference: Tensor | None  # (N,) log-probabilities under the model at the start
+
+    @property
+    def empty(self) -> bool:
+        """Equal rewards have nothing to teach, unless the policy drifts from its reference."""
+        return not bool(self.advantages.any()) and self.reference is None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a step holds, over all groups and processes: the normaliser of its loss."""
+
+    completions: int
+    tokens: int
+
+
+def sample_group(policy: Policy, row: Row, settings: Settings, number: int, seed: int) -> Group:
     """Sample a group; its random numbers come from ``seed`` alone."""
     prompt = policy.encode(row.messages, row.images, row.region, settings.max_prompt)
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
     generator = torch.Generator(policy.device).manual_seed(seed)
     completions = rollout(policy, prompt, settings.group, sampling, generator)
     samples = [
-        replace(row.sample, response=text, response_ids=tuple(ids.tolist()), group=row.id)
+        replace(row.sample, response=text, response_ids=tuple(ids.tolist()), group=number)
         for text, ids in zip(texts(policy, completions), completions, strict=True)
     ]
-    return Group(row, prompt, completions, samples, {})
+    lengths = torch.tensor([len(c) for c in completions], device=policy.device)
+    owner = torch.repeat_interleave(torch.arange(len(completions), device=policy.device), lengths)
+    return Group(number, row, prompt, completions, samples, owner)
 
 
-def learn(
-    policy: Policy,
-    group: Group,
-    rewards: Sequence[Reward],
-    weights: Mapping[str, float],
-    settings: Settings,
-    *,
-    completions: int,
-    tokens: int,
-) -> dict[str, float]:
-    """Add a group's gradient to the model's, and say what happened.
-
-    completions, tokens: of the whole step, over all groups and ranks: the loss's normaliser.
-    """
+def assess(
+    policy: Policy, group: Group, rewards: Sequence[Reward], weights: Mapping[str, float], settings: Settings
+) -> tuple[Lesson, Scored | None]:
+    """What a group's rewards say; its samples and scores are filled in. With it the forward that showed it, if it can be learnt from."""
     needs = {need for reward in rewards for need in reward.needs} | ({"focus"} if settings.visual_reweighting else set())
-    scored = score(policy, group.prompt, group.completions, needs=needs, layers=settings.layers, temperature=settings.temperature)
-    group.samples = _measured(policy, group, scored, needs, settings)
+    whole = len(group.parts(settings.micro_batch)) == 1
+    seen = None
+    if whole or needs or settings.updates > 1:
+        with torch.set_grad_enabled(whole):
+            seen = _score(policy, group, settings, needs=needs, layers=settings.layers)
+        if needs:
+            group.samples = _measured(policy, group, seen, needs, settings)
     group.scores |= {reward.name: reward(group.samples) for reward in rewards if reward.name not in group.scores}
     totals = to_tensor(combine(group.scores, weights, [0] * len(group.samples))).to(policy.device)
-    advantages = group_advantages(totals, torch.zeros(len(totals), device=policy.device), settings.scale).float()
-    by_token = _by_token(advantages, scored, settings)
-    owner = scored.packed.owner
-    old = scored.logprobs.detach()
-    objective = policy_objective(settings.loss, scored.logprobs, old, by_token, owner, settings.clip_low, settings.clip_high)
-    found = {"reward": totals.nanmean().item(), "reward_std": _std(totals), "entropy": scored.entropy.mean().item()}
-    if settings.kl:
-        divergence = kl_to_reference(scored.logprobs, _reference(policy, group, settings))
+    advantages = _by_token(group, totals, None if seen is None else seen.focus, settings)
+    reference = _reference(policy, group, settings) if settings.kl else None
+    return Lesson(totals, advantages, None if seen is None else seen.logprobs.detach(), reference), seen if whole else None
+
+
+def learn(policy: Policy, group: Group, lesson: Lesson, settings: Settings, whole: Whole, live: Scored | None = None) -> dict[str, float]:
+    """Add a group's gradient to the model's, and say what happened. ``live``: a forward of the present weights with its graph."""
+    found: list[dict[str, Tensor]] = []
+    for part in group.parts(settings.micro_batch):
+        mine = (group.owner >= part.start) & (group.owner < part.stop)
+        scored = live or score(policy, group.prompt, group.completions[part], temperature=settings.temperature)
+        loss, shown = _loss(lesson, scored, mine, settings, whole)
+        if not lesson.empty:
+            torch.autograd.backward(loss)
+        found.append(shown | {"loss": loss.detach()[None]})
+    joint = {name: torch.cat([f[name].detach().float() for f in found]) for name in found[0]}
+    return {name: (values.sum() if name == "loss" else values.mean()).item() for name, values in joint.items()} | _about(lesson)
+
+
+def _loss(lesson: Lesson, scored: Scored, mine: Tensor, settings: Settings, whole: Whole) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a part of a group, whose tokens are ``mine`` (N,), and per-token figures."""
+    owner, advantages = scored.packed.owner, lesson.advantages[mine]
+    old = scored.logprobs.detach() if lesson.old is None else lesson.old[mine]
+    objective = policy_objective(settings.loss, scored.logprobs, old, advantages, owner, settings.clip_low, settings.clip_high)
+    low, high = clipped(scored.logprobs.detach(), old, advantages, settings.clip_low, settings.clip_high)
+    shown = {"entropy": scored.entropy, "clip_ratio/low_mean": low, "clip_ratio/high_mean": high}
+    if lesson.reference is not None:
+        divergence = kl_to_reference(scored.logprobs, lesson.reference[mine])
         objective = objective + settings.kl * divergence
-        found["kl"] = divergence.mean().item()
-    weight = token_weights(settings.loss, owner.bincount(), completions, tokens, settings.max_tokens)
-    loss = (weight[owner] * objective).sum()
-    # A group of equal rewards has nothing to teach, unless it drifts from the reference.
-    if bool(by_token.any()) or settings.kl:
-        torch.autograd.backward(loss)
-    return found | {"loss": loss.item(), "frac_reward_zero_std": float(not bool(by_token.any()))}
+        shown["kl"] = divergence
+    weight = token_weights(settings.loss, owner.bincount(), whole.completions, whole.tokens, settings.max_tokens)
+    return (weight[owner] * objective).sum(), shown
+
+
+def _about(lesson: Lesson) -> dict[str, float]:
+    known = lesson.totals[~lesson.totals.isnan()]
+    return {
+        "reward": known.mean().item() if len(known) else math.nan,
+        "reward_std": known.std().item() if len(known) > 1 else math.nan,
+        "frac_reward_zero_std": float(not bool(lesson.advantages.any())),
+    }
+
+
+def _score(policy: Policy, group: Group, settings: Settings, prompt: Prompt | None = None, **options: Any) -> Scored:
+    """A forward of the group, in parts of ``micro_batch`` completions."""
+    return joined(
+        [
+            score(policy, prompt or group.prompt, group.completions[part], temperature=settings.temperature, **options)
+            for part in group.parts(settings.micro_batch)
+        ]
+    )
 
 
 def _measured(policy: Policy, group: Group, scored: Scored, needs: set[str], settings: Settings) -> list[Sample]:
     """The group's samples with what its forward has shown."""
-    own = [(scored.packed.owner == i).cpu() for i in range(len(group.samples))]
+    own = [(group.owner == i).cpu() for i in range(len(group.samples))]
     entropy, logprobs = scored.entropy.cpu(), scored.logprobs.detach().cpu()
     changed = _counterfactuals(policy, group, settings) if "counterfactual" in needs else {}
     return [
@@ -115,7 +183,7 @@ def _counterfactuals(policy: Policy, group: Group, settings: Settings) -> dict[s
         image = getattr(group.row.sample, f"{role}_image")
         if image is not None:
             prompt = policy.encode(group.row.messages, (image, *group.row.images[1:]), limit=settings.max_prompt)
-            found[role] = score(policy, prompt, group.completions, temperature=settings.temperature).logprobs.cpu()
+            found[role] = _score(policy, group, settings, prompt).logprobs.cpu()
     return found
 
 
@@ -124,20 +192,14 @@ def _reference(policy: Policy, group: Group, settings: Settings) -> Tensor:
     """Log-probabilities (N,) of the model at the start: the frozen copy, or the model without its adapter."""
     model: Any = policy.model
     with model.disable_adapter() if policy.reference is None else nullcontext():
-        return score(policy.reference or policy, group.prompt, group.completions, temperature=settings.temperature).logprobs
+        return _score(policy.reference or policy, group, settings).logprobs
 
 
-def _by_token(advantages: Tensor, scored: Scored, settings: Settings) -> Tensor:
-    """Advantages (N,) of the tokens, re-weighted by VGPO where it is on."""
-    owner = scored.packed.owner
-    if not settings.visual_reweighting or scored.focus is None:
-        return advantages[owner]
-    count = len(advantages)
-    mask = padded(torch.ones_like(owner, dtype=torch.bool), owner, count)
-    together = torch.zeros(count, dtype=torch.long, device=owner.device)
-    return visual_advantages(advantages, padded(scored.focus, owner, count), mask, together)[mask]
-
-
-def _std(values: Tensor) -> float:
-    known = values[~values.isnan()]
-    return known.std().item() if len(known) > 1 else 0.0
+def _by_token(group: Group, totals: Tensor, focus: Tensor | None, settings: Settings) -> Tensor:
+    """Advantages (N,) of the tokens, re-weighted by VGPO where their visual focus (N,) is known."""
+    together = torch.zeros(len(totals), dtype=torch.long, device=totals.device)
+    advantages = group_advantages(totals, together, settings.scale).float()
+    if focus is None:
+        return advantages[group.owner]
+    mask = padded(torch.ones_like(group.owner, dtype=torch.bool), group.owner, len(advantages))
+    return visual_advantages(advantages, padded(focus, group.owner, len(advantages)), mask, together)[mask]

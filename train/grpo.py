@@ -1,70 +1,115 @@
 """Train a multimodal LLM with GRPO that sees where the model looks.
 
     python -m train.grpo --data dataset --recipe sayo --model Qwen/Qwen2.5-VL-3B-Instruct
+    torchrun --nproc-per-node 8 -m train.grpo --data dataset --recipe sayo
 
 One step: take prompts, sample a group of completions for each, reward them, turn rewards into advantages, and step the optimizer on the sum
 of the groups' gradients. The image and prompt of a group are encoded once for all its completions (``train.rollout``, ``train.packing``).
-Recipes (``train.settings``) say which rewards count and how: grpo, sayo, perception-r1, faithful-mr1, vgpo.
+Recipes (``train.settings``) say which rewards count and how: grpo, sayo, perception-r1, faithful-mr1, vgpo. A killed run goes on where it
+was when the same command is given again. The folder given by --out has report.html, to look at.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from train.settings import Settings, from_command_line
+
+if TYPE_CHECKING:
+    from rewardlib.sample import Reward
+    from train.data import Rows
 
 
 def train(settings: Settings) -> Path:
     """Run the settings to their end and return the folder of the trained model."""
     import torch
 
-    from train.checkpoint import latest, restore, save
+    from train.checkpoint import Progress, restore, save
     from train.data import load_rows
-    from train.group import learn, sample_group
+    from train.group import Lesson, Whole, assess, learn
+    from train.parallel import World
     from train.policy import load_policy
+    from train.prompts import sample_groups
+    from train.record import Record, summarise, tally
+    from train.report import write_report
 
     rewards = make_rewards(settings)
-    rows = load_rows(settings.data, settings.template)
-    policy = load_policy(settings)
-    text, measured = [r for r in rewards if not r.needs], [r for r in rewards if r.needs]
     weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
+    world = World(settings)
+    rows = load_rows(settings.data, settings.template)
+    check(rows, rewards, settings)
+    policy = load_policy(settings, world.device)
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    start = restore(policy, optimizer, found, settings) if (found := latest(settings.out)) else 0
+    progress = restore(policy, optimizer, settings)
+    record = Record(settings, world, progress.step)
+    skipped = 0
 
-    for step in range(start, settings.steps):
+    for step in range(progress.step, settings.steps):
         began = time.perf_counter()
-        # ---- sample
-        chosen = prompt_indices(len(rows), settings.prompts, step, settings.seed)
-        groups = [sample_group(policy, rows[i], settings, seed=seed_of(settings.seed, step, n)) for n, i in enumerate(chosen)]
-        # ---- reward the texts, all at once, so that a judge is asked about many
-        samples = [sample for group in groups for sample in group.samples]
-        for reward in text:
-            column = reward(samples)
+        # ---- sample, and reward the texts
+        groups, drawn = sample_groups(policy, rows, [r for r in rewards if not r.needs], settings, world, progress.prompts)
+        whole = Whole(world.total(sum(len(g.completions) for g in groups)), world.total(sum(g.tokens for g in groups)))
+        for group_settings in optimizer.param_groups:
+            group_settings["lr"] = learning_rate(step, settings)
+        lessons: list[Lesson] = []
+        for update in range(settings.updates):
+            # ---- measure, reward, advantage; learn
+            shown = []
             for n, group in enumerate(groups):
-                group.scores[reward.name] = column[n * settings.group : (n + 1) * settings.group]
-        # ---- measure, reward, learn
-        tokens = sum(group.tokens for group in groups)
-        shown = [learn(policy, group, measured, weights, settings, completions=len(samples), tokens=tokens) for group in groups]
-        # ---- update
-        norm = torch.nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm).item()
-        skipped = not torch.isfinite(torch.tensor(norm))
-        if not skipped:
-            optimizer.step()
-        optimizer.zero_grad()
+                live = None
+                if update == 0:
+                    lesson, live = assess(policy, group, rewards, weights, settings)
+                    lessons.append(lesson)
+                shown.append(learn(policy, group, lessons[n], settings, whole, live))
+            # ---- update
+            world.add_gradients(trainable)
+            norm = torch.nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm).item()
+            skipped = 0 if math.isfinite(norm) else skipped + 1
+            if not skipped:
+                optimizer.step()
+            optimizer.zero_grad()
+            if skipped >= settings.max_skipped:
+                raise ValueError(
+                    f"{skipped} updates in a row had a gradient that is not finite: lower --learning-rate, or look at {settings.out}"
+                )
         # ---- report
-        seconds = time.perf_counter() - began
-        log(
-            settings.out, step, _mean(shown) | _by_reward(groups) | _about(groups, seconds) | {"grad_norm": norm, "skipped": float(skipped)}
-        )
+        progress = Progress(step + 1, drawn)
+        about = {"grad_norm": norm, "skipped": float(skipped > 0), "learning_rate": learning_rate(step, settings)}
+        tallies = [tally(group, policy) for group in groups]
+        record.step(step, summarise(world.gather(shown), world.gather(tallies), time.perf_counter() - began) | about)
+        if step % settings.show_every == 0 or step + 1 == settings.steps:
+            record.completions(step, groups, lessons, policy)
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            save(policy, optimizer, step + 1, settings)
+            save(policy, optimizer, progress, settings, world)
+            if world.main:
+                write_report(settings.out)
+    record.close()
     return settings.out
+
+
+def check(rows: Rows, rewards: Sequence[Reward], settings: Settings) -> None:
+    """Stop where no row has what a reward needs, and say where some lack it."""
+    from pipelines.console import say
+    from train.data import require
+
+    names = {reward.name for reward in rewards}
+    looking = bool(names & {"attention_contrast", "causal_attention"})
+    lacking = require(
+        rows,
+        answer="accuracy" in names,
+        regions=looking,
+        counterfactuals="causal_attention" in names,
+        annotations="perception" in names,
+    )
+    for label, count in lacking.items():
+        say(f"{count} of {len(rows)} rows have no {label}: their completions are not scored by the rewards that need it")
 
 
 def make_rewards(settings: Settings) -> list[Any]:
@@ -84,65 +129,23 @@ def make_rewards(settings: Settings) -> list[Any]:
     return [make() for name, make in made.items() if getattr(settings, name)]
 
 
-def prompt_indices(rows: int, count: int, step: int, seed: int) -> list[int]:
-    """The rows of a step: every epoch visits all of them once, in an order of its own, which follows from the seed alone."""
-    import torch
-
-    found = []
-    for position in range(step * count, (step + 1) * count):
-        order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed_of(seed, position // rows)))
-        found.append(int(order[position % rows]))
-    return found
-
-
-def seed_of(*numbers: int) -> int:
-    """One seed from several numbers, the same on every machine."""
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:7], "big")
-
-
-def log(out: Path, step: int, metrics: Mapping[str, float]) -> None:
-    """A line of JSON in ``metrics.jsonl``, and a short one for the eye."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": step, **metrics}) + "\n")
-    print(
-        f"step {step}  reward {metrics['reward']:.3f}  length {metrics['completions/mean_length']:.0f}  {metrics['time/step_s']:.1f} s",
-        flush=True,
-    )
-
-
-def _mean(shown: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the groups; the loss is a sum of parts."""
-    names = shown[0].keys()
-    return {name: sum(s[name] for s in shown) / (1 if name == "loss" else len(shown)) for name in names}
-
-
-def _by_reward(groups: Sequence[Any]) -> dict[str, float]:
-    found = {}
-    for name in groups[0].scores:
-        scores = [score for group in groups for score in group.scores[name]]
-        known = [score for score in scores if score is not None]
-        found[f"rewards/{name}/mean"] = sum(known) / len(known) if known else float("nan")
-        found[f"rewards/{name}/missing"] = 1 - len(known) / len(scores)
-    return found
-
-
-def _about(groups: Sequence[Any], seconds: float) -> dict[str, float]:
-    tokens, count = sum(group.tokens for group in groups), sum(len(group.completions) for group in groups)
-    return {"completions/mean_length": tokens / count, "time/step_s": seconds, "perf/tokens_per_s": tokens / seconds}
+def learning_rate(step: int, settings: Settings) -> float:
+    """The learning rate of a step."""
+    rise = min(1.0, (step + 1) / (settings.warmup + 1))
+    done = max(0.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    fall = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[settings.schedule]
+    return settings.learning_rate * rise * fall
 
 
 def main() -> None:
     settings = from_command_line()
-    from pipelines.console import failing_clearly, quiet_libraries
+    from pipelines.console import failing_clearly, quiet_libraries, say
 
     quiet_libraries()
     with failing_clearly(ValueError, OSError):
         settings.out.mkdir(parents=True, exist_ok=True)
         (settings.out / "settings.json").write_text(json.dumps(asdict(settings), indent=1, default=str) + "\n")
-        train(settings)
+        say(f"report   {train(settings) / 'report.html'}")
 
 
 if __name__ == "__main__":

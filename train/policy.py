@@ -21,6 +21,10 @@ from train.settings import Settings
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 
 
+class PromptTooLong(ValueError):
+    """A prompt has more tokens than it may have."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One encoded prompt of P tokens."""
@@ -62,12 +66,21 @@ class Policy:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def merge(self) -> int:
+        """Patches to one image token, along a side."""
+        return int(self.model.config.vision_config.spatial_merge_size)
+
+    def precision(self) -> Any:
+        """The context of every forward: bfloat16 arithmetic on a GPU, whatever the weights are kept in."""
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+
     def encode(
         self, messages: Sequence[dict[str, Any]], images: Sequence[Any], region: Weights | None = None, limit: int | None = None
     ) -> Prompt:
         """A chat prompt with its images (PIL) and the labelled region of the first one (``rewardlib.tokens.draw``).
 
-        ``ValueError`` if it is longer than ``limit`` tokens.
+        ``PromptTooLong`` if it has more than ``limit`` tokens.
         """
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         pictures = {"images": [list(images)]} if images else {}
@@ -75,7 +88,9 @@ class Policy:
         length = inputs["input_ids"].shape[1]
         if limit is not None and length > limit:
             sizes = ", ".join(f"{image.width}x{image.height}" for image in images) or "none"
-            raise ValueError(f"the prompt has {length} tokens, more than {limit}; its images are {sizes}: shrink them or raise the limit")
+            raise PromptTooLong(
+                f"its prompt has {length} tokens, more than {limit}, with images of {sizes}: shrink them, or raise --max-prompt"
+            )
         tiles = image_tiles(self.processor, inputs, [[image.size for image in images]])[0] if images else []
         weights = np.zeros(length, np.float32) if region is None or not tiles else token_weights(tiles[0], region, length)
         return Prompt(
@@ -93,24 +108,32 @@ class Policy:
         return positions[:, 0]
 
 
-def load_policy(settings: Settings) -> Policy:
-    """The settings' model, or the newest checkpoint of the run; with a frozen copy of the former where a divergence from it counts."""
+def load_policy(settings: Settings, device: torch.device | None = None) -> Policy:
+    """The settings' model, or the newest checkpoint of the run; with a frozen copy of the former where a divergence from it counts.
+
+    Weights that are trained are kept in float32, since bfloat16 would round small updates away; frozen ones in bfloat16 on a GPU.
+    """
     from train.checkpoint import latest
 
-    checkpoint = latest(settings.out)
-    policy = load_model(str(settings.model if settings.lora or checkpoint is None else checkpoint), settings.device)
+    checkpoint, where = latest(settings.out), device or pick_device(settings.device)
+    policy = load_model(str(settings.model if settings.lora or checkpoint is None else checkpoint), where, trained=not settings.lora)
     if settings.freeze_vision:
         policy.backbone.visual.requires_grad_(False)
     reference = None
     if settings.lora:
         policy.model = _with_adapter(policy.model, settings.lora, checkpoint)
     elif settings.kl:
-        reference = load_model(settings.model, settings.device)
+        reference = load_model(settings.model, where)
         reference.model.requires_grad_(False)
     if settings.checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         policy.model.train()  # the tower and the decoder checkpoint in training mode only; no dropout is left in these models
     return Policy(policy.model, policy.processor, reference)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: the GPU, if there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def _with_adapter(model: Any, rank: int, checkpoint: Path | None) -> Any:
@@ -123,12 +146,12 @@ def _with_adapter(model: Any, rank: int, checkpoint: Path | None) -> Any:
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear))
 
 
-def load_model(name: str, device: str = "auto") -> Policy:
-    """A model and its processor from a Hub id or a folder: bfloat16 on a GPU, float32 on a CPU."""
+def load_model(name: str, device: torch.device | str = "auto", *, trained: bool = False) -> Policy:
+    """A model and its processor from a Hub id or a folder: bfloat16 on a GPU unless it is ``trained``, float32 otherwise."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    device = pick_device(device) if isinstance(device, str) else device
+    dtype = torch.float32 if device.type == "cpu" or trained else torch.bfloat16
     model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa").to(device)
     return Policy(model, AutoProcessor.from_pretrained(name))
 

@@ -18,7 +18,6 @@ from transformers.cache_utils import DynamicCache
 from rewardlib.measure import evaluating
 from train.policy import Policy, Prompt
 
-
 Prefix = list[tuple[Tensor, Tensor]]  # the prompt's keys and values (1, H_kv, P, D) of every layer
 
 
@@ -35,7 +34,7 @@ class Sampling:
 @torch.no_grad()
 def rollout(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, generator: torch.Generator) -> list[Tensor]:
     """``count`` completions of a prompt, each (n,) token ids, n >= 1, with the end token where the model ended."""
-    with evaluating(policy.model):
+    with evaluating(policy.model), policy.precision():
         tokens = _decode(policy, prompt, count, sampling, generator)
     return [_until_end(row, policy.ends) for row in torch.stack(tokens, dim=1)]
 

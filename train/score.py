@@ -57,29 +57,47 @@ def score(
     keys = {"region": pad(prompt.region, beyond)[None], "image": pad(prompt.image, beyond)[None]}
     watched = "attention" in needs
     maps = "image" if "maps" in needs else None
-    with AttentionProbe(policy.model, layers).watch(rows, keys, maps) if watched else nullcontext() as mass:
+    with policy.precision(), AttentionProbe(policy.model, layers).watch(rows, keys, maps) if watched else nullcontext() as mass:
         hidden = last_hidden(policy, prompt, packed)
-    logprobs, entropy = token_logprobs(policy.model, hidden[packed.predictors], packed.ids[0, packed.tokens], temperature)
+    logprobs, entropy = token_logprobs(policy, hidden[packed.predictors], packed.ids[0, packed.tokens], temperature)
     attention = _attention(mass, prompt, packed.owner) if mass is not None else None
     images = [mass.maps[0][mine].mean(dim=0) for mine in _own(packed.owner)] if mass is not None and maps else None
     focus = _focus(hidden.detach(), prompt, packed.tokens) if "focus" in needs else None
     return Scored(packed, logprobs, entropy, attention, images, focus)
 
 
+def joined(parts: Sequence[Scored]) -> Scored:
+    """Forwards of consecutive completions as one of them all (``packed`` is that of the first)."""
+    if len(parts) == 1:
+        return parts[0]
+    return Scored(
+        parts[0].packed,
+        torch.cat([part.logprobs for part in parts]),
+        torch.cat([part.entropy for part in parts]),
+        _chained([part.attention for part in parts]),
+        _chained([part.maps for part in parts]),
+        None if parts[0].focus is None else torch.cat([part.focus for part in parts if part.focus is not None]),
+    )
+
+
+def _chained(lists: Sequence[list[Any] | None]) -> list[Any] | None:
+    return None if lists[0] is None else [item for part in lists for item in part or []]
+
+
 def last_hidden(policy: Policy, prompt: Prompt, packed: Packed) -> Tensor:
     """Last hidden states (T, D) of a packed row."""
-    output = policy.backbone(
-        input_ids=packed.ids, position_ids=packed.positions, block_mask=packed.shape, use_cache=False, **prompt.images
-    )
+    output = policy.backbone(input_ids=packed.ids, position_ids=packed.positions, block_mask=packed.shape, use_cache=False, **prompt.images)
     return output.last_hidden_state[0]
 
 
-def token_logprobs(model: Any, hidden: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def token_logprobs(policy: Policy, hidden: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy (N,) of tokens (N,) from the hidden states (N, D) that predict them."""
-    head = model.get_output_embeddings()
+    head = policy.model.get_output_embeddings()
 
     def chunk(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.log_softmax(head(states).float() / temperature, dim=-1)
+        with policy.precision():
+            logits = head(states)
+        scores = torch.log_softmax(logits.float() / temperature, dim=-1)
         with torch.no_grad():
             entropy = -(scores.exp() * scores).sum(dim=-1)
         return scores.gather(1, wanted[:, None])[:, 0], entropy

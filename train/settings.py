@@ -39,6 +39,8 @@ class Recipe:
     """tokens that a response should have, as part of the format"""
     visual_reweighting: bool = False
     """VGPO: re-weight advantages by token and trajectory"""
+    filter_groups: bool = False
+    """DAPO: draw other prompts instead of those whose text rewards are all equal"""
     scale: Literal["group", "none"] = "group"
     """what advantages are divided by"""
     loss: Loss = "dapo"
@@ -52,7 +54,13 @@ class Recipe:
     """longest completion"""
     temperature: float = 1.0
     top_p: float = 1.0
+    updates: int = 1
+    """optimizer steps on each batch of completions"""
     learning_rate: float = 1e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """how the learning rate falls to zero"""
+    warmup: int = 0
+    """steps over which it rises first"""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
@@ -82,11 +90,13 @@ class Settings(Recipe):
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """the policy: a Hub id or a folder, Qwen2.5-VL or Qwen3-VL"""
     out: Path = Path("runs/grpo")
+    """where metrics, completions, checkpoints and the report go; a run found there goes on"""
     recipe: Name = "grpo"
     """whose settings the others start from"""
     steps: int = 200
+    """optimizer steps are this many times ``updates``"""
     prompts: int = 4
-    """prompts per step"""
+    """prompts per step, over all processes"""
     layers: tuple[int, ...] = (-1,)
     """whose attention is rewarded; negative ones count from the end"""
     judge: str = ""
@@ -99,12 +109,20 @@ class Settings(Recipe):
     """leave the vision tower as it is"""
     checkpointing: bool = False
     """activation checkpointing: less memory, more time"""
+    micro_batch: int | None = None
+    """completions per forward and backward, for less memory; all of a group's by default. Changes no result"""
     max_prompt: int = 4096
-    """longest prompt, in tokens"""
+    """longest prompt, in tokens; longer ones are left out and counted"""
+    max_skipped: int = 10
+    """non-finite updates in a row after which the run stops"""
     seed: int = 0
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     save_every: int = 50
-    """steps between checkpoints"""
+    """steps between checkpoints, each with a report"""
+    show_every: int = 10
+    """steps between those whose completions are kept, with attention maps"""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """where metrics go besides metrics.jsonl"""
 
 
 def from_command_line(arguments: list[str] | None = None) -> Settings:

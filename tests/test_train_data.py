@@ -1,0 +1,521 @@
+"""Everything that `--data` may name: the formats of four trainers in files, folders and on the Hub, and what is said about each mistake."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+datasets = pytest.importorskip("datasets")
+
+from pipelines.schema import FEATURES  # noqa: E402
+from rewardlib import rle  # noqa: E402
+from tests.conftest import encode  # noqa: E402
+from train import columns as layouts  # noqa: E402
+from train.data import INSTRUCTIONS, DataError, load_rows, require, to_row  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+SIZE = (112, 84)
+BOX = [10.0, 12.0, 60.0, 40.0]
+QUESTION = "How many squares?"
+IMAGE = {"type": "image"}
+
+
+def picture(seed=0, size=SIZE):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def asked(question=QUESTION, images=1, template="boxed"):
+    return [{"role": "user", "content": [IMAGE] * images + [text(f"{question}\n{INSTRUCTIONS[template]}")]}]
+
+
+def same(one, other):
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def as_parquet(path, rows, **features):
+    """Rows as `datasets` writes them, with the images in the file."""
+    table = datasets.Dataset.from_list(rows)
+    for name, feature in features.items():
+        table = table.cast_column(name, feature)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path)
+    return path
+
+
+def as_json(path, rows, pictures=()):
+    """Rows a line each, or an array where the name says so, and numbered pictures 0.png, 1.png... beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for n, shown in enumerate(pictures):
+        shown.save(path.parent / f"{n}.png")
+    path.write_text(json.dumps(rows, indent=1) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# One question in the layout of every trainer
+
+
+def sightline(folder):
+    """As flows.build_dataset leaves it: rows of two splits in data/, and a table of rejects beside them."""
+    mask = np.zeros(SIZE[::-1], bool)
+    mask[12:40, 10:60] = True
+    changed = [{"role": role, "image": {"bytes": encode(picture(9 + n)), "path": None}} for n, role in enumerate(("evidence", "control"))]
+    row = dict.fromkeys(FEATURES) | {
+        "id": "a",
+        "image": {"bytes": encode(picture()), "path": None},
+        "question": QUESTION,
+        "choices": [],
+        "answer": "4",
+        "traces": [{"text": "four", "correct": True}, {"text": "five", "correct": False}],
+        "annotations": [{"statement": "there are squares"}],
+        "regions": [{"bbox": BOX, "mask": rle.encode(mask)}],
+        "counterfactuals": changed,
+    }
+    (folder / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        table = datasets.Dataset.from_list([row | {"split": split}], features=FEATURES)
+        table.to_parquet(folder / "data" / f"{split}-00000.parquet")
+    datasets.Dataset.from_list([{"stage": "ingest"}]).to_parquet(folder / "rejects.parquet")
+    return folder
+
+
+def easyr1(folder):
+    row = {"images": [{"bytes": encode(picture()), "path": None}], "problem": f"<image>{QUESTION}", "answer": "4", "bboxes": [BOX]}
+    return as_parquet(folder / "train.parquet", [row], images=datasets.List(datasets.Image()))
+
+
+def verl(folder):
+    """As pandas would write it: the images are structs, not marked as images."""
+    row = {
+        "data_source": "squares",
+        "prompt": [{"role": "user", "content": f"<image>\n{QUESTION}"}],
+        "images": [{"bytes": encode(picture()), "path": None}],
+        "reward_model": {"style": "rule", "ground_truth": "4"},
+        "extra_info": {"index": 7, "answer": "Four squares are seen."},
+        "bbox": BOX,
+    }
+    return as_parquet(folder / "train.parquet", [row])
+
+
+def vlm_r1(folder):
+    talk = [{"from": "human", "value": f"<image>{QUESTION}"}, {"from": "gpt", "value": "<answer> 4 </answer>"}]
+    return as_json(folder / "rows.jsonl", [{"id": 3, "image": "0.png", "conversations": talk, "bboxs": [BOX]}], [picture()])
+
+
+def vlm_r1_problem(folder):
+    row = {"image": ["0.png"], "problem": QUESTION, "solution": "<think>2 + 2</think><answer>4</answer>", "regions": [{"bbox": BOX}]}
+    return as_json(folder / "rows.json", [row], [picture()])
+
+
+LAYOUTS = {"sightline": sightline, "easyr1": easyr1, "verl": verl, "vlm_r1": vlm_r1, "vlm_r1_problem": vlm_r1_problem}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_asks_the_same(name, tmp_path):
+    rows = load_rows(str(LAYOUTS[name](tmp_path / name)), "boxed")
+    (row,) = rows
+    assert row.messages == asked()
+    assert row.question == QUESTION
+    assert row.sample.prompt == row.messages
+    assert (row.sample.answer, row.sample.group) == ("4", row.id)
+    assert row.id == {"sightline": "a", "vlm_r1": "3"}.get(name, "0")
+    (image,) = row.images
+    assert same(image, picture())
+    assert row.region.shape == SIZE[::-1]
+    assert row.region.sum() == 50 * 28
+    assert require(rows, answer=True, regions=True) == {}
+
+
+def test_sightlines_own_labels_are_read(tmp_path):
+    rows = load_rows(str(sightline(tmp_path / "built")), "boxed")
+    sample = rows[0].sample
+    assert (sample.annotations, rows[0].traces) == (("there are squares",), ("four",))
+    assert same(sample.evidence_image, picture(9))
+    assert same(sample.control_image, picture(10))
+    assert require(rows, annotations=True, counterfactuals=True, traces=True) == {}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_encoded(name, tmp_path):
+    pytest.importorskip("torch")
+    from tests.tiny_models import FAMILIES, PROCESSORS, model
+    from train.policy import Policy
+
+    policy = Policy(model(FAMILIES["qwen2_5_vl"]()), PROCESSORS["qwen2_5_vl"]())
+    row = load_rows(str(LAYOUTS[name](tmp_path / name)), "boxed")[0]
+    prompt = policy.encode(row.messages, row.images, row.region)
+    assert prompt.image.sum() == 12  # 112 x 84 pixels at 28 a token
+    assert 0 < prompt.region.sum() < 12
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Where the rows are
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "pattern", "saved", "saved_splits"])
+def test_places_of_a_table(kind, tmp_path):
+    table = datasets.Dataset.from_list([{"problem": f"{n}?", "answer": str(n)} for n in range(3)])
+    for n in range(3):
+        table.select([n]).to_parquet(tmp_path / f"part-{n}.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": table, "test": table.select([0])}).save_to_disk(tmp_path / "saved_splits")
+    names = {"folder": "", "file": "part-1.parquet", "pattern": "part-[02].parquet"}
+    rows = load_rows(str(tmp_path / names.get(kind, kind)), "boxed")
+    assert [row.sample.answer for row in rows] == {"file": ["1"], "pattern": ["0", "2"]}.get(kind, ["0", "1", "2"])
+    assert rows[-1].id == str(len(rows) - 1)
+
+
+def test_held_out_splits_are_left_alone(tmp_path):
+    built = sightline(tmp_path / "built")
+    assert len(load_rows(str(built), "boxed")) == 1
+    assert len(load_rows(str(built / "data" / "*.parquet"), "boxed")) == 2
+    (built / "data" / "train-00000.parquet").unlink()
+    assert len(load_rows(str(built), "boxed")) == 1  # nothing to train on: a dataset for evaluation
+
+
+def hub(monkeypatch, **splits):
+    """A Hub of one dataset, which is a folder."""
+    real = datasets.load_dataset
+
+    def load_dataset(name, split):
+        assert name == "someone/squares"
+        return real("parquet", data_files=splits, split=split)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return "someone/squares"
+
+
+def test_a_dataset_on_the_hub(monkeypatch, tmp_path):
+    path = str(easyr1(tmp_path))
+    assert load_rows(hub(monkeypatch, train=path), "boxed")[0].messages == asked()
+
+
+def test_a_dataset_on_the_hub_without_training_rows(monkeypatch, tmp_path):
+    path = str(easyr1(tmp_path))
+    with pytest.raises(DataError, match=r"cannot read someone/squares: Unknown split \"train\".*\['test'\].*a Hub id with a split train"):
+        load_rows(hub(monkeypatch, test=path), "boxed")
+
+
+@pytest.mark.parametrize("place", ["rows/0.png", "rows/images/0.png", "0.png", "images/0.png", "elsewhere/0.png"])
+def test_places_of_an_image(place, tmp_path):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    picture().save(tmp_path / place)
+    path = str(tmp_path / place) if place.startswith("elsewhere") else "0.png"
+    data = as_json(tmp_path / "rows" / "train.jsonl", [{"image": path, "question": QUESTION, "answer": "4"}])
+    assert same(load_rows(str(data), "boxed")[0].images[0], picture())
+
+
+@pytest.mark.parametrize("stored", ["path", "struct", "bytes"])
+def test_images_in_a_table_that_are_not_marked_as_such(stored, tmp_path):
+    picture().save(tmp_path / "0.png")
+    value = {"path": "0.png", "struct": {"bytes": None, "path": "0.png"}, "bytes": encode(picture())}[stored]
+    data = as_parquet(tmp_path / "rows.parquet", [{"image": value, "question": QUESTION, "answer": "4"}])
+    assert same(load_rows(str(data), "boxed")[0].images[0], picture())
+
+
+def test_images_are_upright_and_opaque(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (tmp_path / "0.jpg").write_bytes(encode(Image.new("RGB", SIZE), "JPEG", exif=turned))
+    Image.new("RGBA", SIZE, (0, 0, 0, 0)).save(tmp_path / "1.png")
+    data = as_json(tmp_path / "rows.jsonl", [{"images": ["0.jpg", "1.png"], "problem": QUESTION, "answer": "4"}])
+    upright, opaque = load_rows(str(data), "boxed")[0].images
+    assert upright.size == SIZE[::-1]
+    assert (opaque.mode, opaque.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+
+
+def test_columns_of_several_types(tmp_path):
+    """JSON knows no types, and `datasets` stores such columns as JSON text."""
+    rows = [{"image": "0.png", "problem": QUESTION, "answer": 4}, {"image": ["0.png", "1.png"], "problem": QUESTION, "answer": "four"}]
+    data = as_json(tmp_path / "rows.jsonl", rows, [picture(), picture(1)])
+    datasets.load_dataset("json", data_files=str(data), split="train").save_to_disk(tmp_path / "saved")
+    for place in (data, tmp_path / "saved"):
+        loaded = load_rows(str(place), "boxed")
+        assert [row.sample.answer for row in loaded] == ["4", "four"]
+        assert [len(row.images) for row in loaded] == [1, 2]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Chats
+
+
+def chatted(problem, images):
+    (message,) = layouts.chat({"problem": problem}, images, "DO")
+    return message["content"]
+
+
+def test_placeholders_are_the_places_of_images():
+    assert chatted("What differs?", 2) == [IMAGE, IMAGE, text("What differs?\nDO")]
+    assert chatted("<image>\n <image>\nWhat differs?", 2) == [IMAGE, IMAGE, text("What differs?\nDO")]
+    assert chatted("Is <image> like <image>?", 2) == [text("Is "), IMAGE, text(" like "), IMAGE, text("?\nDO")]
+    assert chatted("Is it like <image>?", 2) == [IMAGE, text("Is it like "), IMAGE, text("?\nDO")]
+    assert chatted("What is this?\n<image>", 1) == [text("What is this?\n"), IMAGE, text("DO")]
+    assert chatted("How are you?", 0) == [text("How are you?\nDO")]
+
+
+def test_images_keep_their_order(tmp_path):
+    rows = [{"images": ["1.png", "0.png"], "problem": "<image> or <image>?", "answer": "4"}]
+    row = load_rows(str(as_json(tmp_path / "rows.jsonl", rows, [picture(), picture(1)])), "boxed")[0]
+    assert [part["type"] for part in row.messages[0]["content"]] == ["image", "text", "image", "text"]
+    assert same(row.images[0], picture(1))
+    assert same(row.images[1], picture())
+
+
+def test_system_messages_and_earlier_turns_stay():
+    prompt = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "A square."},
+        {"role": "user", "content": "And this: <image>?"},
+        {"role": "assistant", "content": "A circle."},
+    ]
+    expected = [
+        ("system", [text("Be brief.")]),
+        ("user", [IMAGE, text("What is it?")]),
+        ("assistant", [text("A square.")]),
+        ("user", [text("And this: "), IMAGE, text("?\nDO")]),
+    ]
+    for columns in ({"prompt": prompt}, {"messages": prompt, "question": "Something else?"}):
+        found = layouts.chat(columns, 2, "DO")
+        assert [(message["role"], message["content"]) for message in found] == expected
+        assert layouts.labels(columns)["answer"] == "A circle."
+
+
+def test_choices_belong_to_a_question():
+    options = {"choices": ["red", "blue"], "answer": "B"}
+    (message,) = layouts.chat({"question": "Which?", **options}, 1, "DO")
+    assert message["content"] == [IMAGE, text("Which?\n(A) red\n(B) blue\nDO")]
+    (message,) = layouts.chat({"problem": "Which? (A) red (B) blue", **options}, 0, "DO")
+    assert message["content"] == [text("Which? (A) red (B) blue\nDO")]
+    assert to_row({"problem": "Which?", **options}, "boxed").sample.choices == ("red", "blue")
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("columns", "gold"),
+    [
+        ({"answer": " 4 "}, "4"),
+        ({"answer": "", "solution": "<answer> 4 </answer>"}, "4"),
+        ({"solution": '<answer>{"bbox": [1, 2, 3, 4]}</answer>'}, '{"bbox": [1, 2, 3, 4]}'),
+        ({"solution": [1, 2, 3, 4]}, "[1, 2, 3, 4]"),
+        ({"solution": 0}, "0"),
+        ({"answer": "with its working", "reward_model": {"ground_truth": "4", "style": "rule"}}, "4"),
+        ({"answer": None, "reward_model": {"ground_truth": None}}, None),
+        ({"answer": json.dumps({"answer": "4", "choices": ["3", "4"]})}, "4"),
+        ({"prompt": [{"role": "user", "content": "?"}]}, None),
+    ],
+)
+def test_gold_answers(columns, gold):
+    assert layouts.labels(columns)["answer"] == gold
+
+
+def test_what_an_answers_json_says_is_read():
+    told = layouts.labels({"answer": json.dumps({"answer": "4", "choices": ["3", "4"], "regions": [{"bbox": BOX}]}), "choices": ["x"]})
+    assert (told["choices"], told["regions"]) == (("3", "4"), ({"bbox": BOX},))
+
+
+@pytest.mark.parametrize(
+    "columns", [{"regions": [{"bbox": BOX}]}, {"bboxes": [BOX]}, {"bboxs": [BOX]}, {"bbox": BOX}, {"bbox": json.dumps(BOX)}]
+)
+def test_regions_under_other_names(columns):
+    assert layouts.labels(columns)["regions"] == [{"bbox": BOX}]
+
+
+def test_visual_key_information():
+    info = "<info1>there is a square</info1>\n<info2> it is red </info2>"
+    assert to_row({"problem": "?", "visual_key_info": info}, "boxed").sample.annotations == ("there is a square", "it is red")
+
+
+def labelled(tmp_path, labels):
+    """Rows of a table with one image each, and these columns."""
+    rows = [
+        {"image": {"bytes": encode(picture(n)), "path": None}, "question": QUESTION, "answer": "4", **row} for n, row in enumerate(labels)
+    ]
+    return load_rows(str(as_parquet(tmp_path / "rows.parquet", rows, image=datasets.Image())), "boxed")
+
+
+def test_rows_without_a_label_are_counted_and_no_image_is_opened(tmp_path, monkeypatch):
+    changed = [{"role": "evidence", "image": {"bytes": b"no image", "path": None}}]
+    first = {"regions": [{"bbox": BOX}], "counterfactuals": [], "annotations": []}
+    others = [{"regions": [], "counterfactuals": changed, "annotations": [{"statement": "a"}]}] * 2
+    rows = labelled(tmp_path, [first, *others])
+    monkeypatch.setattr(datasets.Image, "decode_example", None)
+    assert require(rows, answer=True, regions=True, counterfactuals=True, annotations=True) == {
+        "regions": 2,
+        "counterfactuals": 1,
+        "annotations": 1,
+    }
+    assert require(rows) == {}
+
+
+NEEDED = {
+    "answer": "accuracy reward needs a gold answer, and none of the 2 rows of {} has any: add a column answer, or set --accuracy 0",
+    "regions": "attention reward needs regions, and none of the 2 rows of {} has any: build labels with .*, or set --attention-contrast 0",
+    "counterfactuals": "needs counterfactual images, and none of the 2 rows of {} has any: .*, or set --causal-attention 0",
+    "annotations": "needs annotations, and none of the 2 rows of {} has any: .*, or set --perception 0",
+    "traces": "needs correct traces, and none of the 2 rows of {} has any: .* from rows that have traces",
+}
+
+
+@pytest.mark.parametrize("label", NEEDED)
+@pytest.mark.parametrize("given", ["absent", "empty"])
+def test_a_label_that_no_row_has(label, given, tmp_path):
+    empty = {"answer": " "} | ({"regions": [], "counterfactuals": [], "annotations": [], "traces": []} if given == "empty" else {})
+    rows = labelled(tmp_path, [empty] * 2)
+    with pytest.raises(DataError, match=NEEDED[label].format(".*rows.parquet")):
+        require(rows, **{label: True})
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+def test_what_cannot_be_read(tmp_path):
+    remedy = "; give a folder made by `python -m flows.build_dataset`, Parquet files .* or a Hub id"
+    for name, content, problem in [
+        ("nothing", None, "it is neither a folder nor a .parquet, .json or .jsonl file"),
+        ("nothing.parquet", None, "there is no .parquet file"),
+        ("nothing.jsonl", None, "No such file"),
+        ("rows.csv", "a,b", "it is neither a folder nor"),
+        ("broken.parquet", "PAR", "broken.parquet is damaged: .*Parquet"),
+        ("broken.jsonl", '{"question": "?"}\n{bad}', "line 2 is no JSON object: .*: '{bad}'"),
+        ("broken.json", '[{"question": "?"},', "Expecting value"),
+        ("numbers.json", "[1, 2]", "row 0 is 1, expected an object"),
+        ("latin.json", b"\xe9", "'utf-8' codec can't decode"),
+        ("empty.json", "[]", "it has no rows"),
+        ("empty.jsonl", "\n", "it has no rows"),
+    ]:
+        if content is not None:
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(DataError, match=f"cannot read .*{name}: .*{problem}.*{remedy}"):
+            load_rows(str(tmp_path / name), "boxed")
+
+
+def test_folders_without_rows(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*: there is no .parquet file; give"):
+        load_rows(str(tmp_path), "boxed")
+    table = datasets.Dataset.from_dict({"question": [], "answer": []})
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"cannot read .*: it has no rows; give"):
+        load_rows(str(tmp_path), "boxed")
+    table.save_to_disk(tmp_path / "none")
+    with pytest.raises(DataError, match=r"cannot read .*none: it has no rows, or one of its splits has none; give"):
+        load_rows(str(tmp_path / "none"), "boxed")
+    table = datasets.Dataset.from_list([{"question": "?", "answer": "4"}])
+    datasets.DatasetDict({"test": table, "dev": table}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=r"cannot read .*saved: it has no split train, only test, dev; give"):
+        load_rows(str(tmp_path / "saved"), "boxed")
+
+
+GOOD = {"id": "good", "image": "0.png", "question": QUESTION, "answer": "4"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": "4", "label": "x"}, "has no question column, only answer, label; questions are read from question, problem, .*rename"),
+        (
+            {"question": "?", "label": "x"},
+            "has no answer column, only label, question; answers are read from answer, solution, .*reward_model",
+        ),
+        (
+            {"question": "?", "answer": "4", "img": "0.png"},
+            "has no image column, only .*img.*; images are read from images, image, image_path",
+        ),
+        ({"question": "?", "answer": "4", "pics": ["0.png"]}, "has no image column, only answer, pics, question"),
+    ],
+)
+def test_columns_that_nobody_knows(row, message, tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}/rows.jsonl {message}"):
+        load_rows(str(as_json(tmp_path / "rows.jsonl", [row], [picture()])), "boxed")
+
+
+def test_a_table_whose_images_nobody_knows(tmp_path):
+    row = {"picture": {"bytes": encode(picture()), "path": None}, "question": "?", "answer": "4"}
+    with pytest.raises(DataError, match="has no image column, only answer, picture, question"):
+        load_rows(str(as_parquet(tmp_path / "rows.parquet", [row], picture=datasets.Image())), "boxed")
+
+
+MISTAKES = [
+    ({"image": "9.png"}, "the image '9.png' does not exist in .*rows, .*rows/images, .*; put it there, or write its absolute path"),
+    ({"image": "/nowhere/9.png"}, "the image '/nowhere/9.png' does not exist; put it there"),
+    ({"image": "rows.jsonl"}, "the image .*rows.jsonl cannot be opened: cannot identify .*; restore it, or drop the row"),
+    ({"image": 7}, "the image is 7, expected a path, the bytes of a file, or a PIL image"),
+    ({"image": None}, "the column image is empty: give an image, drop the row, or write"),
+    ({"question": " "}, r"there is no question in \{'question': ' '\}; fill one of these columns, or drop the row"),
+    (
+        {"question": "<image> or <image>?"},
+        r"the text has 2 <image> placeholders for 1 images: '<image> or <image>\?'; add images .*, or take",
+    ),
+    ({"image": []} | {"question": "<image>?"}, "the text has 1 <image> placeholders for 0 images"),
+    ({"prompt": [{"role": "system", "content": "x"}]}, "the chat has no message of a user, only of system; add the question"),
+    ({"prompt": [{"text": "x"}]}, r"prompt holds the message \{'text': 'x'\}; expected role and content, or from and value"),
+    ({"prompt": ["x"]}, "prompt holds the message 'x'; expected role and content"),
+    ({"bbox": [0.1, 0.2, 0.3, 0.4]}, r"the box \[0.1, 0.2, 0.3, 0.4\] does not lie on the image of 112x84: .* in pixels .*; convert yours"),
+    ({"bbox": [10, 10, 900, 40]}, r"the box \[10, 10, 900, 40\] does not lie"),
+    ({"bbox": [60, 10, 20, 40]}, r"the box \[60, 10, 20, 40\] does not lie"),
+    ({"bboxes": [[1, 2, 3]]}, r"the region's box is \[1, 2, 3\], expected x0, y0, x1, y1"),
+    ({"regions": [{"label": "square"}]}, "the region's box is None, expected x0, y0, x1, y1"),
+    ({"traces": 7}, "a column is not as expected: TypeError"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_a_mistake_in_a_row(change, message, tmp_path):
+    """Whether it is found at once or when the row is asked for, the row is named."""
+    data = as_json(tmp_path / "rows" / "rows.jsonl", [GOOD, GOOD | {"id": "bad"} | change], [picture()])
+    with pytest.raises(DataError, match=rf"{data}, row 1 \(id 'bad'\): .*{message}"):
+        list(load_rows(str(data), "boxed"))
+
+
+def test_a_whole_json_file_is_checked_at_once(tmp_path):
+    data = as_json(tmp_path / "rows.jsonl", [GOOD, GOOD, {**GOOD, "id": None, "image": "9.png"}], [picture()])
+    with pytest.raises(DataError, match=r"row 2 \(id '2'\): the image '9.png' does not exist"):
+        load_rows(str(data), "boxed")
+
+
+def test_a_broken_image_in_a_table_is_found_when_it_is_asked_for(tmp_path):
+    shown = [{"bytes": data, "path": "0.png"} for data in (encode(picture()), encode(picture())[:60])]
+    rows = [{"image": image, "question": QUESTION, "answer": "4"} for image in shown]
+    loaded = load_rows(str(as_parquet(tmp_path / "rows.parquet", rows, image=datasets.Image())), "boxed")
+    assert loaded[0].images
+    with pytest.raises(
+        DataError, match=r"rows.parquet, row 1 \(id '1'\): the image 0.png cannot be opened: .*; restore it, or drop the row"
+    ):
+        loaded[1]
+
+
+def test_answers_may_be_missing_and_rows_may_have_no_image(tmp_path):
+    data = as_json(
+        tmp_path / "rows.jsonl", [{"question": "How are you?", "answer": None}, {"question": "Well?", "answer": "", "images": []}]
+    )
+    rows = load_rows(str(data), "boxed")
+    assert [(row.images, row.region, row.sample.answer) for row in rows] == [((), None, None)] * 2
+    assert rows[0].messages == asked("How are you?", images=0)
+
+
+def test_rows_are_a_sequence(tmp_path):
+    data = as_json(tmp_path / "rows.jsonl", [{"question": f"{n}?", "answer": str(n)} for n in range(3)])
+    rows = load_rows(str(data), "boxed")
+    assert [row.id for row in rows] == ["0", "1", "2"]
+    assert rows[-1].id == "2"
+    with pytest.raises(IndexError):
+        rows[3]
+
+
+def test_no_path_is_tied_to_the_working_folder(tmp_path, monkeypatch):
+    vlm_r1(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_rows("rows.jsonl", "boxed")[0].messages == asked()
+    monkeypatch.chdir(tmp_path)
+    assert load_rows(str(Path("here") / "rows.jsonl"), "boxed")[0].messages == asked()

@@ -1,0 +1,177 @@
+"""What a run leaves to look at: metrics.jsonl, the trackers, completions/step-*.parquet with attention maps, a line or a bar on the screen.
+
+Metrics have the field's names (those of TRL). A metric that could not be measured is null, never zero.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipelines.console import console, say
+from rewardlib.sample import Score
+from train.group import Group, Lesson
+from train.parallel import World
+from train.policy import Policy
+from train.score import score
+from train.settings import Settings
+
+MAX_SIDE = 448  # pixels of an image kept with the completions
+MAX_GROUPS = 4  # groups of a step whose images and attention are kept
+
+
+class Record:
+    """Writes a run's figures as they come. Lines of steps that are going to be made again are removed at the start."""
+
+    def __init__(self, settings: Settings, world: World, start: int) -> None:
+        self.settings, self.world = settings, world
+        self.path = settings.out / "metrics.jsonl"
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+        )
+        if world.main:
+            settings.out.mkdir(parents=True, exist_ok=True)
+            _forget(self.path, start)
+            if console.is_terminal:
+                self.progress.start()
+        self.task = self.progress.add_task("", total=settings.steps, completed=start)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One step's figures, to everywhere."""
+        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        self.world.log(known, step)
+        if not self.world.main:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **{name: known.get(name) for name in metrics}}) + "\n")
+        text = _line(metrics)
+        if console.is_terminal:
+            self.progress.update(self.task, completed=step + 1, description=text)
+        else:
+            say(f"step {step + 1}/{self.settings.steps}  {text}")
+
+    def completions(self, step: int, groups: Sequence[Group], lessons: Sequence[Lesson], policy: Policy) -> None:
+        """One step's completions, and where the best and the worst of some groups looked."""
+        pairs = zip(groups, lessons, strict=True)
+        shown = [self._rows(step, group, lesson, policy if n < MAX_GROUPS else None) for n, (group, lesson) in enumerate(pairs)]
+        rows = [row for group in sorted(self.world.gather(shown), key=lambda rows: rows[0]["number"]) for row in group]
+        if not self.world.main or not rows:
+            return
+        import polars
+
+        folder = self.settings.out / "completions"
+        folder.mkdir(exist_ok=True)
+        aside = folder / f"step-{step:06d}.parquet.tmp"
+        polars.DataFrame(rows, infer_schema_length=None).drop("number").write_parquet(aside)
+        os.replace(aside, aside.with_suffix(""))
+
+    def _rows(self, step: int, group: Group, lesson: Lesson, policy: Policy | None) -> list[dict[str, Any]]:
+        totals = [None if math.isnan(total) else total for total in lesson.totals.tolist()]
+        maps = attention_maps(policy, group, lesson.totals, self.settings) if policy else {}
+        image = group.row.images[0] if policy and group.row.images else None
+        rows = []
+        for i, sample in enumerate(group.samples):
+            advantage = lesson.advantages[group.owner == i].mean().item()
+            row = {"number": group.number, "step": step, "id": group.row.id, "question": group.row.question, "answer": sample.answer}
+            row |= {"completion": sample.response, "tokens": len(sample.response_ids), "reward": totals[i], "advantage": advantage}
+            row |= {f"rewards/{name}": column[i] for name, column in group.scores.items()}
+            row |= {"image": _png(image) if image and i == 0 else None, "boxes": _boxes(group) if image and i == 0 else None}
+            rows.append(row | {"attention": maps.get(i)})
+        return rows
+
+    def close(self) -> None:
+        self.progress.stop()
+        self.world.close()
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a group counts for in a step's figures; small, since it travels between processes."""
+
+    scores: dict[str, list[Score]]
+    lengths: list[int]
+    cut: list[bool]  # whether each completion ran into the limit
+
+
+def tally(group: Group, policy: Policy) -> Tally:
+    cut = [not bool(torch.isin(c[-1], policy.ends)) for c in group.completions]
+    return Tally(group.scores, [len(c) for c in group.completions], cut)
+
+
+def summarise(shown: Sequence[Mapping[str, float]], tallies: Sequence[Tally], seconds: float) -> dict[str, float]:
+    """A step's figures, from those of its groups and from their tallies."""
+    lengths = [length for t in tallies for length in t.lengths]
+    found = {name: _mean([s[name] for s in shown]) for name in dict.fromkeys(name for s in shown for name in s) if name != "loss"}
+    found["loss"] = sum(s["loss"] for s in shown)
+    for name in dict.fromkeys(name for t in tallies for name in t.scores):
+        scores = [score for t in tallies for score in t.scores[name]]
+        known = [score for score in scores if score is not None]
+        found[f"rewards/{name}/mean"] = _mean(known)
+        found[f"rewards/{name}/missing"] = 1 - len(known) / len(scores)
+    found["completions/mean_length"] = _mean(lengths)
+    found |= {"completions/min_length": min(lengths, default=0), "completions/max_length": max(lengths, default=0)}
+    found["completions/clipped_ratio"] = _mean([float(cut) for t in tallies for cut in t.cut])
+    return found | {"prompts": len(tallies), "time/step_s": seconds, "perf/tokens_per_s": sum(lengths) / seconds}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+@torch.no_grad()
+def attention_maps(policy: Policy, group: Group, totals: torch.Tensor, settings: Settings) -> dict[int, list[list[float]]]:
+    """Mean attention of the best and the worst completion on the first image's tokens, as a grid of its rows."""
+    if not group.row.images or bool(totals.isnan().all()):
+        return {}
+    chosen = sorted({int(totals.nan_to_num(-math.inf).argmax()), int(totals.nan_to_num(math.inf).argmin())})
+    scored = score(policy, group.prompt, [group.completions[i] for i in chosen], needs={"attention", "maps"}, layers=settings.layers)
+    _, height, width = (group.prompt.images["image_grid_thw"][0] // policy.merge).tolist()
+    grids = [found[: height * width].view(height, width).tolist() for found in scored.maps or ()]
+    return dict(zip(chosen, grids, strict=True))
+
+
+def _boxes(group: Group) -> list[list[float]]:
+    """The labelled boxes, xyxy in [0, 1]."""
+    width, height = group.row.images[0].size
+    return [[v / size for v, size in zip(region["bbox"], (width, height) * 2, strict=True)] for region in group.row.sample.regions]
+
+
+def _png(image: Any) -> bytes:
+    small = image.convert("RGB")
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _line(metrics: Mapping[str, float]) -> str:
+    return (
+        f"reward {metrics.get('reward', math.nan):.3f}  length {metrics['completions/mean_length']:.0f}  "
+        f"{metrics['perf/tokens_per_s']:.0f} tokens/s  {metrics['time/step_s']:.1f} s"
+    )
+
+
+def _forget(path: Path, start: int) -> None:
+    """Keep a metrics file's whole lines of steps before ``start``."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] < start:
+                kept.append(line + "\n")
+        except ValueError:
+            continue  # cut off by a kill
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text("".join(kept))
+    os.replace(aside, path)

@@ -1,0 +1,347 @@
+"""A page about a GRPO run: its curves, and its completions with what was looked at while they were written, early and late.
+
+Curves say that a reward rises; only the completions say why. One HTML file with everything inside and nothing that runs: all text is
+escaped, the page has no script, and a content-security policy forbids any.
+
+    python -m train.report runs/grpo [--limit 24]
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+import tyro
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
+from pipelines.console import failing_clearly, say
+from pipelines.gallery import data_url
+from train.settings import RECIPES, Settings
+
+Values = Sequence[float | None]
+
+# Metrics by section, as patterns in the order of their charts; what no pattern names comes under "Other".
+SECTIONS = {
+    "Rewards": ("reward", "reward_std", "rewards/.*/mean", "rewards/.*", ".*reward.*"),
+    "Policy": ("entropy", "kl", "clip.*", "completions/mean_length", "completions/.*", "grad_norm", "loss"),
+    "Speed": ("perf/tokens_per_s", "time/step_s", "perf/.*", "time/.*"),
+}
+IN_HEADER = {"recipe", "model", "data", "seed", "steps", "out"}
+COLUMNS = {"step", "id", "question", "answer", "completion", "tokens", "reward", "advantage"}
+LEFT, RIGHT, TOP, BOTTOM = 46, 366, 10, 172  # of the plot in a chart of 380 x 200 pixels; report.html draws its axes there
+MAX_DOTS = 1000  # of a chart; a browser has to lay out every one
+UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # of tick labels: from which value on, the unit and its sign
+# Colours of an attention map from its coldest to its hottest cell: red, green, blue, opacity.
+HEAT = np.array([(10, 10, 40, 0.4), (150, 25, 90, 0.5), (240, 80, 40, 0.65), (255, 225, 60, 0.8)])
+
+
+def write_report(out: Path, limit: int = 24) -> Path:
+    """Write ``report.html`` into a run's folder: its curves, and at most ``limit`` groups of completions, first and last ones."""
+    history = read_metrics(out / "metrics.jsonl")
+    groups, total = read_groups(out / "completions", limit)
+    settings = read_settings(out / "settings.json")
+    steps = list(history)
+    columns = {name: [history[step].get(name) for step in steps] for name in dict.fromkeys(n for m in history.values() for n in m)}
+    page = {
+        "name": out.resolve().name,
+        "settings": settings,
+        "done": steps[-1] + 1,
+        "recipe": RECIPES.get(str(settings.get("recipe"))),
+        "changed": changed_settings(settings),
+        "sections": draw_sections(steps, columns),
+        "flat": [(name, shown(known(v)[0], 4)) for name, v in columns.items() if known(v) and not varies(v)],
+        "unknown": [name for name, values in columns.items() if not known(values)],
+        "window": window_of(len(steps)),
+        "stride": stride_of(len(steps)),
+        "steps": len(steps),
+        "groups": [view_group(group) for group in groups],
+        "total": total,
+    }
+    template = Environment(loader=PackageLoader("train", "."), autoescape=True, trim_blocks=True).get_template("report.html")
+    found = re.search(r"<style>(.*?)</style>", template.render(page), re.S)
+    digest = base64.b64encode(hashlib.sha256((found.group(1) if found else "").encode()).digest()).decode()
+    path = out / "report.html"
+    path.write_text(template.render(page, policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"), encoding="utf-8")
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------- a run's files
+
+
+def read_metrics(path: Path) -> dict[int, dict[str, float | None]]:
+    """Metrics by step, in order. Of a step that ran twice the last line counts; what is not a finite number is None."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    found: dict[int, dict[str, float | None]] = {}
+    for number, line in enumerate(lines, 1):
+        metrics = _metrics_of(line)
+        if metrics is not None:
+            found[int(metrics["step"])] = {name: _number(value) for name, value in metrics.items() if name != "step"}
+        elif line.strip() and number < len(lines):
+            raise ValueError(f"{path}, line {number}: not a JSON object with a step: {line[:80]!r}; remove the line")
+    if not found:
+        raise ValueError(f"{path} has no metrics: give a folder that train.grpo has written at least one step to")
+    return dict(sorted(found.items()))
+
+
+def _metrics_of(line: str) -> dict[str, Any] | None:
+    """A line's metrics. A killed run leaves half a line, and the run that goes on from it writes its first line behind that half."""
+    for part in (line, line[line.rfind("{") :]):
+        with suppress(ValueError):
+            metrics = json.loads(part)
+            if isinstance(metrics, dict) and isinstance(metrics.get("step"), int):
+                return metrics
+    return None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A run's settings; none where the file is missing, for the curves are worth a look without."""
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a JSON object ({error}): remove it, or let train.grpo write it again") from error
+
+
+def changed_settings(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name, value and usual value of the settings that differ from the recipe's, or from the default where no recipe has a say."""
+    if (recipe := RECIPES.get(str(settings.get("recipe")))) is None:
+        return []
+    values: dict[str, Any] = {**asdict(recipe), "data": ""}
+    usual = json.loads(json.dumps(asdict(Settings(**values)), default=str))  # tuples become lists, as in the file
+    changed = [name for name, value in settings.items() if name not in IN_HEADER and value != usual.get(name)]
+    return [(name, shown(settings[name]), shown(usual.get(name))) for name in changed]
+
+
+def shown(value: Any, digits: int = 6) -> str:
+    """A setting's or a metric's value, in few characters."""
+    if isinstance(value, float):
+        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.{digits}g}"
+        return re.sub(r"e([+-])0*", r"e\1", text).replace("e+", "e").replace("-", "−", 1 if value < 0 else 0)
+    return ", ".join(map(shown, value)) if isinstance(value, list) else "–" if value in (None, "") else str(value)
+
+
+def read_groups(folder: Path, limit: int) -> tuple[list[list[dict[str, Any]]], int]:
+    """The first and the last groups of a run, ``limit`` in all, and how many there are."""
+    places = [(file, n) for file in sorted(folder.glob("step-*.parquet")) for n in range(len(_groups(file, ["id"])))]
+    late = limit // 2
+    kept = places if len(places) <= limit else places[: limit - late] + places[len(places) - late :]
+    found = []
+    for file, chosen in groupby(kept, key=lambda place: place[0]):
+        groups = _groups(file)
+        found += [groups[n] for _, n in chosen]
+    return found, len(places)
+
+
+def _groups(file: Path, columns: list[str] | None = None) -> list[list[dict[str, Any]]]:
+    """A file's rows, those of the same prompt together."""
+    try:
+        frame = pl.read_parquet(file, columns=columns).fill_nan(None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): remove it to see the rest of the run") from error
+    if columns is None and (missing := COLUMNS - set(frame.columns)):
+        raise ValueError(f"{file} has no column {', '.join(sorted(missing))}: remove it to see the rest of the run")
+    return [list(rows) for _, rows in groupby(frame.iter_rows(named=True), key=lambda row: row["id"])]
+
+
+# ----------------------------------------------------------------------------------------------------------------------- curves
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart in its own pixels: ticks with labels, dots with what they say, and paths."""
+
+    name: str
+    summary: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    dots: list[tuple[float, float, str]]
+    line: str
+    band: str
+
+
+def draw_sections(steps: Sequence[int], columns: Mapping[str, Values]) -> list[tuple[str, list[Curve]]]:
+    """The charts of every metric that varies, by section."""
+    varying = [name for name, values in columns.items() if varies(values)]
+    if "reward" in varying and "reward_std" in varying:
+        varying.remove("reward_std")  # it is the reward's band
+    patterns = [(section, pattern) for section, listed in SECTIONS.items() for pattern in listed] + [("Other", ".*")]
+    placed: dict[str, list[tuple[int, str]]] = {section: [] for section, _ in patterns}
+    for name in varying:
+        rank = next(i for i, (_, pattern) in enumerate(patterns) if re.fullmatch(pattern, name, re.S))
+        placed[patterns[rank][0]].append((rank, name))
+    spread = {"reward": columns.get("reward_std")}
+    return [
+        (section, [draw_curve(name, steps, columns[name], spread.get(name)) for _, name in sorted(names)])
+        for section, names in placed.items()
+        if names
+    ]
+
+
+def known(values: Values) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def varies(values: Values) -> bool:
+    there = known(values)
+    return bool(there) and max(there) - min(there) > 1e-6 * max(map(abs, there))
+
+
+def draw_curve(name: str, steps: Sequence[int], values: Values, spread: Values | None = None) -> Curve:
+    """A metric's chart; ``spread`` is drawn as a band about its mean. The values must not all be the same."""
+    middle = smooth(values, window_of(len(values)))
+    wide = smooth(spread, window_of(len(values))) if spread else [None] * len(values)
+    edges = [None if m is None or w is None else (m - w, m + w) for m, w in zip(middle, wide, strict=True)]
+    seen = known(values) + [edge for pair in edges if pair for edge in pair]
+    y_ticks, x_ticks = ticks_around(min(seen), max(seen)), ticks_between(steps[0], steps[-1])
+
+    def x(step: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * (step - steps[0]) / (steps[-1] - steps[0]), 1)
+
+    def y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]), 1)
+
+    line = [None if m is None else (x(step), y(m)) for step, m in zip(steps, middle, strict=True)]
+    band = [None if pair is None else (x(step), y(pair[0]), y(pair[1])) for step, pair in zip(steps, edges, strict=True)]
+    dots = [(x(step), y(v), f"step {step}: {shown(v, 4)}") for step, v in zip(steps, values, strict=True) if v is not None]
+    return Curve(
+        name=name,
+        summary=f"{shown(known(middle)[0], 3)} → {shown(known(middle)[-1], 3)}",
+        x_ticks=[(x(tick), label) for tick, label in zip(x_ticks, tick_labels(x_ticks), strict=True)],
+        y_ticks=[(y(tick), label) for tick, label in zip(y_ticks, tick_labels(y_ticks), strict=True)],
+        dots=dots[:: -stride_of(len(steps))][::-1],
+        line="".join(_joined(run) for run in runs(line)),
+        band="".join(_joined([p[:2] for p in run] + [(p[0], p[2]) for p in reversed(run)]) + "Z" for run in runs(band)),
+    )
+
+
+def window_of(count: int) -> int:
+    """Points that a smoothed one is the mean of: an odd number, a tenth of the run."""
+    return min(51, max(3, count // 10 | 1))
+
+
+def stride_of(count: int) -> int:
+    return -(-count // MAX_DOTS)
+
+
+def smooth(values: Values, window: int) -> list[float | None]:
+    """A centred moving average: no lag. A gap stays one, and at the ends there are fewer values to average."""
+    half = window // 2
+    near = [known(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    return [None if value is None else sum(around) / len(around) for value, around in zip(values, near, strict=True)]
+
+
+def runs(points: Sequence[Any]) -> list[list[Any]]:
+    """The points between the gaps."""
+    return [list(run) for there, run in groupby(points, key=lambda point: point is not None) if there]
+
+
+def _joined(points: Sequence[tuple[float, float]]) -> str:
+    """An SVG path through the points; a single one becomes a line of no length, which round caps make a dot."""
+    return "M" + "L".join(f"{x:g},{y:g}" for x, y in points) + ("h0" if len(points) == 1 else "")
+
+
+def ticks_around(low: float, high: float) -> list[float]:
+    """Round numbers, evenly spaced, of which the first and the last enclose the range."""
+    step = round_step((high - low) / 5)
+    return [i * step for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def ticks_between(low: int, high: int) -> list[float]:
+    """Round whole numbers inside the range."""
+    step = int(max(1, round_step((high - low) / 5)))
+    return [float(i) for i in range(-(-low // step) * step, high + 1, step)]
+
+
+def round_step(least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... (or 0.5, 0.2, ...) that is not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Short labels, all with the same decimals and unit."""
+    largest = max(map(abs, ticks))
+    unit, suffix = next(((unit, suffix) for least, unit, suffix in UNITS if largest >= least), (1.0, ""))
+    gap = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    if largest < 1e-3:
+        power = math.floor(math.log10(gap) + 1e-9)
+        unit, suffix = 10.0**power, f"e{power}"
+    decimals = max(0, -math.floor(math.log10(gap / unit) + 1e-9))
+    return [f"{tick / unit:.{decimals}f}{suffix}".replace("-", "−", tick < 0) if tick else "0" for tick in ticks]
+
+
+# ------------------------------------------------------------------------------------------------------------------ completions
+
+
+def view_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the page shows of a prompt and its completions, best first."""
+    rewards = [name for name in rows[0] if name.startswith("rewards/") and any(row[name] is not None for row in rows)]
+    ordered = sorted(enumerate(rows, 1), key=lambda pair: -math.inf if pair[1]["reward"] is None else pair[1]["reward"], reverse=True)
+    encoded = next((row["image"] for row in rows if row.get("image")), None)
+    image = Image.open(io.BytesIO(encoded)).convert("RGB") if encoded else None
+    width, height = image.size if image else (1, 1)
+    boxes: list[list[float]] = next((row["boxes"] for row in rows if row.get("boxes")), [])
+    return {
+        "head": rows[0],
+        "image": data_url(image) if image else None,
+        "width": width,
+        "height": height,
+        "boxes": [place_box(box, width, height) for box in boxes],
+        "maps": view_maps(ordered) if image else [],
+        "names": [name.removeprefix("rewards/") for name in rewards],
+        "rows": [{"number": n, "row": row, "scores": [row[name] for name in rewards]} for n, row in ordered],
+    }
+
+
+def place_box(box: Sequence[float], width: int, height: int) -> dict[str, float]:
+    """A box in [0, 1] as an SVG rectangle in the image's pixels."""
+    x0, y0, x1, y1 = (round(edge * side, 2) for edge, side in zip(box, (width, height, width, height), strict=True))
+    return {"x": x0, "y": y0, "width": round(x1 - x0, 2), "height": round(y1 - y0, 2)}
+
+
+def view_maps(ordered: Sequence[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The attention of the best and of the worst completion that have any."""
+    measured = [(n, row) for n, row in ordered if row.get("attention") and row["reward"] is not None]
+    ends = [("best", *measured[0]), ("worst", *measured[-1])] if len(measured) > 1 else [("the only one measured", *m) for m in measured]
+    return [{"which": which, "number": n, "reward": row["reward"], **heat_map(row["attention"])} for which, n, row in ends]
+
+
+def heat_map(attention: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """A map as an overlay of one pixel a cell, the hottest cell at full heat, with the shares of attention that say how hot that is."""
+    grid = np.nan_to_num(np.array(attention, dtype=float))
+    heat = grid / grid.max() if grid.max() > 0 else grid
+    stops = np.linspace(0, 1, len(HEAT))
+    pixels = np.stack([np.interp(heat, stops, channel) for channel in (HEAT * (1, 1, 1, 255)).T], axis=-1)
+    overlay = Image.fromarray(pixels.round().astype(np.uint8), "RGBA")
+    return {"url": data_url(overlay), "peak": float(grid.max()), "whole": float(grid.sum())}
+
+
+def main(run: Annotated[Path, tyro.conf.Positional], limit: int = 24) -> None:
+    """Write the report of a GRPO run.
+
+    Args:
+        run: A folder written by train.grpo.
+        limit: Groups of completions to show.
+    """
+    with failing_clearly(ValueError, OSError):
+        say(f"wrote {write_report(run, limit)}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
