@@ -64,7 +64,7 @@ class LowIds:
 def ours(shape: str, attention: bool, steps: int) -> list[float]:
     """Seconds of every step of ``train.group``."""
     from train.data import to_row
-    from train.group import Whole, assess, learn, sample_group
+    from train.group import Whole, assess, learn, sample_groups
     from train.policy import Policy
     from train.settings import Settings
 
@@ -78,7 +78,7 @@ def ours(shape: str, attention: bool, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6)
 
     def step(number: int) -> None:
-        sampled = sample_group(policy, row, settings, number, seed=number)
+        (sampled,) = sample_groups(policy, [row], settings, [number], [number])
         lesson, live = assess(policy, sampled, rewards, weights, settings)
         learn(policy, sampled, lesson, settings, Whole(group, sampled.tokens), live)
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)

@@ -23,7 +23,7 @@ from tests.judge_server import Server  # noqa: E402
 from tests.test_trl import honest_judge  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
-from train.group import Whole, assess, learn, sample_group  # noqa: E402
+from train.group import Whole, assess, learn, sample_groups  # noqa: E402
 from train.grpo import learning_rate, make_rewards, train  # noqa: E402
 from train.policy import load_policy  # noqa: E402
 from train.prompts import row_index  # noqa: E402
@@ -291,7 +291,7 @@ def test_what_is_rewarded_becomes_likelier(loss, settings):
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=3e-3)
     seen = []
     for step in range(20):
-        group = sample_group(policy, rows[0], chosen, step, seed=step)
+        (group,) = sample_groups(policy, [rows[0]], chosen, [step], [step])
         lesson, live = assess(policy, group, [LowIds()], {"low_ids": 1.0}, chosen)
         seen.append(learn(policy, group, lesson, chosen, Whole(24, group.tokens), live)["reward"])
         optimizer.step()
@@ -304,7 +304,7 @@ def gradient(settings, split):
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
     rewards = make_rewards(settings)
     weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
-    groups = [sample_group(policy, rows[i], settings, i, seed=i) for i in range(4)]
+    groups = sample_groups(policy, [rows[i] for i in range(4)], settings, range(4), range(4))
     whole = Whole(16, sum(group.tokens for group in groups))
     for i in split:
         lesson, live = assess(policy, groups[i], rewards, weights, settings)
@@ -327,7 +327,7 @@ def test_a_group_of_equal_rewards_adds_no_gradient(settings):
 def test_counterfactuals_reach_the_rewards(settings):
     chosen = replace(settings, causal_attention=1.0)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
-    group = sample_group(policy, rows[0], chosen, 0, seed=0)
+    (group,) = sample_groups(policy, [rows[0]], chosen, [0], [0])
     assess(policy, group, make_rewards(chosen), {"accuracy": 0.9, "format": 0.1, "causal_attention": 1.0}, chosen)
     for sample in group.samples:
         seen = sample.counterfactual

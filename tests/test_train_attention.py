@@ -50,11 +50,14 @@ def test_a_packed_row_equals_dense_masked_attention(lengths, plainly, monkeypatc
 
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4), (6, 1)])
 def test_a_decoding_step_equals_attention_over_repeated_keys(heads):
-    query, key, value = tensors(1, 5, *heads, batch=3)
-    _, prompt_key, prompt_value = tensors(1, 8, *heads, seed=1)
-    found = decode(query, key, value, prompt_key, prompt_value, scale=SCALE)
-    whole = [torch.cat([p.expand(3, -1, -1, -1), own], dim=2) for p, own in ((prompt_key, key), (prompt_value, value))]
-    assert (found - scaled_dot_product_attention(query, *whole, scale=SCALE, enable_gqa=True)).abs().max() < 1e-5
+    """Three completions of a prompt of eight tokens and three of one of eleven."""
+    query, key, value = tensors(1, 5, *heads, batch=6)
+    prompts = [tensors(1, length, *heads, seed=length)[1:] for length in (8, 11)]
+    found = decode(query, key, value, prompts, SCALE)
+    for s, prompt in enumerate(prompts):
+        mine = slice(3 * s, 3 * s + 3)
+        whole = [torch.cat([p.expand(3, -1, -1, -1), own[mine]], dim=2) for p, own in zip(prompt, (key, value), strict=True)]
+        assert (found[mine] - scaled_dot_product_attention(query[mine], *whole, scale=SCALE, enable_gqa=True)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -164,13 +164,14 @@ def test_log_probabilities_change_with_the_image():
 @torch.no_grad()
 def test_greedy_rollouts_equal_generate(family):
     made = policy(family)
-    for prompt, (text, images) in zip(prompts(made), (("how many?", 1), ("what differs?", 2), ("how are you today?", 0)), strict=True):
+    together = rollout(made, prompts(made), 3, Sampling(max_tokens=12, temperature=0), [torch.Generator()] * 3)
+    for found, (text, images) in zip(together, (("how many?", 1), ("what differs?", 2), ("how are you today?", 0)), strict=True):
         pictures = [picture((150, 70), 0), picture((90, 90), 1)][:images]
         chat = made.processor.apply_chat_template(ask(text, images), add_generation_prompt=True)
         inputs = made.processor(text=[chat], return_tensors="pt", **({"images": [pictures]} if images else {}))
         greedy = {"do_sample": False, "suppress_tokens": made.suppressed.tolist(), "eos_token_id": made.ends.tolist(), "pad_token_id": 0}
         expected = made.model.generate(**inputs, max_new_tokens=12, **greedy)[0, inputs["input_ids"].shape[1] :]
-        found = rollout(made, prompt, 3, Sampling(max_tokens=12, temperature=0), torch.Generator())
+        assert len(found) == 3
         assert all(row.tolist() == expected.tolist() for row in found)
 
 
@@ -179,7 +180,7 @@ def test_sampled_tokens_have_the_scored_probabilities():
     """What the rollout drew from is what the scoring pass sees: their frequencies agree."""
     made = policy("qwen2_5_vl")
     prompt = prompts(made)[0]
-    first = torch.cat(rollout(made, prompt, 4000, Sampling(max_tokens=1), torch.Generator().manual_seed(0)))
+    first = torch.cat(rollout(made, [prompt], 4000, Sampling(max_tokens=1), [torch.Generator().manual_seed(0)])[0])
     ids = first.unique()
     probabilities = score(made, prompt, [token[None] for token in ids]).logprobs.exp()
     frequencies = (first[None] == ids[:, None]).float().mean(dim=1)
@@ -190,23 +191,25 @@ def test_image_tokens_are_never_sampled_and_completions_stop_at_the_end():
     made = policy("qwen2_5_vl")
     logits = torch.zeros(2000, 120)
     logits[:, made.suppressed] = 50
-    drawn = sample(logits, made.suppressed, Sampling(), torch.Generator().manual_seed(0))
+    drawn = sample(logits, made.suppressed, Sampling(), [torch.Generator().manual_seed(0)])
     assert not torch.isin(drawn, made.suppressed).any()
     assert made.model.config.image_token_id in made.suppressed
-    for row in rollout(made, prompts(made)[0], 50, Sampling(max_tokens=40), torch.Generator().manual_seed(0)):
+    for row in rollout(made, prompts(made)[:1], 50, Sampling(max_tokens=40), [torch.Generator().manual_seed(0)])[0]:
         assert not torch.isin(row[:-1], made.ends).any()
         assert len(row) == 40 or row[-1] in made.ends
 
 
 @torch.no_grad()
-def test_a_generator_decides_a_rollout():
+def test_a_generator_decides_a_prompts_completions():
     made = policy("qwen2_5_vl")
+    some = prompts(made)
 
-    def draw_with(seed):
-        found = rollout(made, prompts(made)[0], 4, Sampling(max_tokens=8), torch.Generator().manual_seed(seed))
-        return [row.tolist() for row in found]
+    def draw(chosen, *seeds):
+        found = rollout(made, [some[i] for i in chosen], 4, Sampling(max_tokens=8), [torch.Generator().manual_seed(s) for s in seeds])
+        return [[row.tolist() for row in completions] for completions in found]
 
-    assert draw_with(1) == draw_with(1) != draw_with(2)
+    assert draw([0], 1) == draw([0], 1) != draw([0], 2)
+    assert draw([2, 0, 1], 5, 1, 7) == [*draw([2], 5), *draw([0], 1), *draw([1], 7)]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,7 @@ def test_a_generator_decides_a_rollout():
 def test_nucleus_and_top_k(settings, drawn):
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(3000, -1)
     nothing = torch.tensor([], dtype=torch.long)
-    assert sample(logits, nothing, Sampling(**settings), torch.Generator().manual_seed(0)).unique().tolist() == drawn
+    assert sample(logits, nothing, Sampling(**settings), [torch.Generator().manual_seed(0)]).unique().tolist() == drawn
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
@@ -228,7 +231,7 @@ def test_unsupported_policies_and_long_prompts_are_explained():
     with pytest.raises(ValueError, match="policies of type 'gemma3' are not supported; supported are qwen2_5_vl, qwen3_vl"):
         Policy(model(FAMILIES["gemma3"]()), PROCESSORS["gemma3"]())
     made = policy("qwen2_5_vl")
-    with pytest.raises(ValueError, match=r"more than 20; its images are 150x70: shrink them or raise the limit"):
+    with pytest.raises(ValueError, match=r"more than 20, with images of 150x70: shrink them, or raise --max-prompt"):
         made.encode(ask("how many?"), [picture((150, 70), 0)], limit=20)
 
 

@@ -14,6 +14,7 @@ gradient) or ``prefix`` (one decoding step); otherwise it runs sdpa.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,7 +62,7 @@ def shared_prefix_attention(
     if packed is not None:
         out = _Packed.apply(query, key, value, packed, scale)
     elif prefix is not None:
-        out = decode(query, key, value, *prefix[module.layer_idx], scale=scale)
+        out = decode(query, key, value, prefix[module.layer_idx], scale)
     else:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
         return out, None
@@ -73,15 +74,18 @@ AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)
 AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
 
 
-def decode(query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, *, scale: float) -> Tensor:
-    """One decoding step of G completions: query (G, H, 1, D), own keys (G, H_kv, t, D), the prompt's (1, H_kv, P, D); (G, H, 1, D)."""
-    count, heads, _, width = query.shape
-    shared = prompt_key.shape[1]
-    # Query heads that share a key head are rows of it too, so the prompt's keys are read once.
-    stacked = query.view(count, shared, -1, width).transpose(0, 1).reshape(1, shared, -1, width)
-    out, lse = forward(stacked, prompt_key, prompt_value, causal=False, scale=scale)
-    out = out.reshape(shared, count, -1, width).transpose(0, 1).reshape(count, heads, 1, width)
-    lse = lse.reshape(shared, count, -1).transpose(0, 1).reshape(count, heads, 1)
+def decode(query: Tensor, key: Tensor, value: Tensor, prompts: Sequence[tuple[Tensor, Tensor]], scale: float) -> Tensor:
+    """One decoding step of G completions of each of S prompts.
+
+    query: (S * G, H, 1, D). key, value: (S * G, H_kv, t, D) of the completions. prompts: keys and values (1, H_kv, P, D) of each.
+    """
+    (rows, heads, _, width), shared, count = query.shape, key.shape[1], len(prompts)
+    # Query heads that share a key head are rows of it, as completions are, so a prompt's keys are read once.
+    stacked = query.view(count, -1, shared, heads // shared, width).transpose(1, 2).reshape(count, shared, -1, width)
+    parts = [forward(stacked[s : s + 1], *prompt, causal=False, scale=scale) for s, prompt in enumerate(prompts)]
+    split = (count, shared, -1, heads // shared)
+    out = torch.cat([part for part, _ in parts]).view(*split, width).transpose(1, 2).reshape(rows, heads, 1, width)
+    lse = torch.cat([part for _, part in parts]).view(split).transpose(1, 2).reshape(rows, heads, 1)
     return merge(out, lse, *forward(query, key, value, causal=False, scale=scale))[0]
 
 

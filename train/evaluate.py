@@ -100,7 +100,8 @@ def _answer(policy: Policy, prompt: Any, settings: EvaluateSettings) -> tuple[st
 
     from train.rollout import Sampling, rollout, texts
 
-    (tokens,) = rollout(policy, prompt, 1, Sampling(settings.max_tokens, temperature=0), torch.Generator(policy.device))
+    sampling = Sampling(settings.max_tokens, temperature=0)
+    ((tokens,),) = rollout(policy, [prompt], 1, sampling, [torch.Generator(policy.device)])
     return texts(policy, [tokens])[0], tokens
 
 

@@ -1,6 +1,6 @@
 """One prompt's completions, from sampling to gradient: the unit that GRPO works on.
 
-    group = sample_group(...)            # completions
+    groups = sample_groups(...)          # completions
     lesson, live = assess(...)           # measure, reward, turn rewards into advantages
     learn(..., group, lesson, live)      # add the group's gradient to the model's
 
@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.console import say
 from rewardlib.advantages import group_advantages, to_tensor
 from rewardlib.sample import Counterfactual, Reward, Sample, Score, combine
 from rewardlib.vgpo import visual_advantages
 from train.data import Row
 from train.losses import clipped, kl_to_reference, policy_objective, token_weights
 from train.packing import padded
-from train.policy import Policy, Prompt
+from train.policy import Policy, Prompt, PromptTooLong
 from train.rollout import Sampling, rollout, texts
 from train.score import Scored, joined, score
 from train.settings import Settings
@@ -77,12 +78,30 @@ class Whole:
     tokens: int
 
 
-def sample_group(policy: Policy, row: Row, settings: Settings, number: int, seed: int) -> Group:
-    """Sample a group; its random numbers come from ``seed`` alone."""
-    prompt = policy.encode(row.messages, row.images, row.region, settings.max_prompt)
+def sample_groups(policy: Policy, rows: Sequence[Row], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]) -> list[Group]:
+    """Sample a group for each row; its random numbers come from its seed alone. Prompts that are too long are left out, with a word."""
+    prompts = [_encoded(policy, row, settings) for row in rows]
+    kept = [i for i, prompt in enumerate(prompts) if prompt is not None]
+    chosen = [prompt for prompt in prompts if prompt is not None]
+    if not chosen:
+        return []
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
-    generator = torch.Generator(policy.device).manual_seed(seed)
-    completions = rollout(policy, prompt, settings.group, sampling, generator)
+    generators = [torch.Generator(policy.device).manual_seed(seeds[i]) for i in kept]
+    found = rollout(policy, chosen, settings.group, sampling, generators)
+    return [_group(policy, rows[i], prompt, completions, numbers[i]) for i, prompt, completions in zip(kept, chosen, found, strict=True)]
+
+
+def _encoded(policy: Policy, row: Row, settings: Settings) -> Prompt | None:
+    try:
+        return policy.encode(row.messages, row.images, row.region, settings.max_prompt)
+    except PromptTooLong as error:
+        say(f"left out row {row.id}: {error}")
+        return None
+    except ValueError as error:
+        raise ValueError(f"row {row.id} of {settings.data}: {error}") from error
+
+
+def _group(policy: Policy, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
     samples = [
         replace(row.sample, response=text, response_ids=tuple(ids.tolist()), group=number)
         for text, ids in zip(texts(policy, completions), completions, strict=True)

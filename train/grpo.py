@@ -35,7 +35,7 @@ def train(settings: Settings) -> Path:
     from train.group import Lesson, Whole, assess, learn
     from train.parallel import World
     from train.policy import load_policy
-    from train.prompts import sample_groups
+    from train.prompts import draw_groups
     from train.record import Record, summarise, tally
     from train.report import write_report
 
@@ -54,7 +54,7 @@ def train(settings: Settings) -> Path:
     for step in range(progress.step, settings.steps):
         began = time.perf_counter()
         # ---- sample, and reward the texts
-        groups, drawn = sample_groups(policy, rows, [r for r in rewards if not r.needs], settings, world, progress.prompts)
+        groups, drawn = draw_groups(policy, rows, [r for r in rewards if not r.needs], settings, world, progress.prompts)
         whole = Whole(world.total(sum(len(g.completions) for g in groups)), world.total(sum(g.tokens for g in groups)))
         for group_settings in optimizer.param_groups:
             group_settings["lr"] = learning_rate(step, settings)

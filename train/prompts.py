@@ -12,18 +12,17 @@ from functools import lru_cache
 
 import torch
 
-from pipelines.console import say
 from rewardlib.sample import Reward
 from train.data import Row
-from train.group import Group, sample_group
+from train.group import Group, sample_groups
 from train.parallel import World
-from train.policy import Policy, PromptTooLong
+from train.policy import Policy
 from train.settings import Settings
 
 ROUNDS = 8  # how often a step draws prompts before it goes on with fewer that have something to teach
 
 
-def sample_groups(
+def draw_groups(
     policy: Policy, rows: Sequence[Row], rewards: Sequence[Reward], settings: Settings, world: World, drawn: int
 ) -> tuple[list[Group], int]:
     """This process's groups of a step with their text rewards, and how many prompts have been drawn since the run began.
@@ -34,25 +33,14 @@ def sample_groups(
     for _ in range(ROUNDS if settings.filter_groups else 1):
         numbers = world.share(range(drawn, drawn + settings.prompts))
         drawn += settings.prompts
-        found = [group for number in numbers if (group := _sampled(policy, rows, settings, number))]
+        chosen = [rows[row_index(len(rows), number, settings.seed)] for number in numbers]
+        found = sample_groups(policy, chosen, settings, numbers, [seed_of(settings.seed, number) for number in numbers])
         score_texts(found, rewards)
         kept += [group for group in found if not settings.filter_groups or _varies(group)]
         if world.total(len(kept)) >= settings.prompts:
             break
     first = set(sorted(world.gather([group.number for group in kept]))[: settings.prompts])
     return [group for group in kept if group.number in first], drawn
-
-
-def _sampled(policy: Policy, rows: Sequence[Row], settings: Settings, number: int) -> Group | None:
-    """The group of the run's prompt ``number``; None, and a word about it, where the prompt is too long."""
-    row = rows[row_index(len(rows), number, settings.seed)]
-    try:
-        return sample_group(policy, row, settings, number, seed_of(settings.seed, number))
-    except PromptTooLong as error:
-        say(f"left out row {row.id}: {error}")
-        return None
-    except ValueError as error:
-        raise ValueError(f"row {row.id} of {settings.data}: {error}") from error
 
 
 def score_texts(groups: Sequence[Group], rewards: Sequence[Reward]) -> None:

@@ -1,13 +1,13 @@
-"""Sample a group's completions: the prompt runs once, its keys and values serve all of them.
+"""Sample completions of several prompts at once: each prompt runs once, its keys and values serve all of its completions.
 
-The prompt's keys are kept once and attended to by all completions at once (``train.attention``). All completions start at the same
-position, so decoding needs no mask and no padding; those that have ended write tokens that are dropped.
-The random numbers of a group depend on its generator alone, not on what else is sampled or on how many processes there are.
+A prompt's keys are kept once and attended to by all of its completions at once (``train.attention``). All completions are equally long at
+any time, so decoding needs no mask and no padding; those that have ended write tokens that are dropped. The random numbers of a prompt's
+completions come from its own generator, whatever else is sampled and however many processes there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,23 +32,28 @@ class Sampling:
 
 
 @torch.no_grad()
-def rollout(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, generator: torch.Generator) -> list[Tensor]:
-    """``count`` completions of a prompt, each (n,) token ids, n >= 1, with the end token where the model ended."""
+def rollout(
+    policy: Policy, prompts: Sequence[Prompt], count: int, sampling: Sampling, generators: Sequence[torch.Generator]
+) -> list[list[Tensor]]:
+    """``count`` completions of every prompt, each (n,) token ids, n >= 1, with the end token where the model ended."""
     with evaluating(policy.model), policy.precision():
-        tokens = _decode(policy, prompt, count, sampling, generator)
-    return [_until_end(row, policy.ends) for row in torch.stack(tokens, dim=1)]
+        rows = torch.stack(_decode(policy, prompts, count, sampling, generators), dim=1)
+    completions = [_until_end(row, policy.ends) for row in rows]
+    return [completions[start : start + count] for start in range(0, len(completions), count)]
 
 
-def _decode(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, generator: torch.Generator) -> list[Tensor]:
-    """The tokens (count,) of every step, until all completions have ended."""
+def _decode(
+    policy: Policy, prompts: Sequence[Prompt], count: int, sampling: Sampling, generators: Sequence[torch.Generator]
+) -> list[Tensor]:
+    """The tokens (prompts * count,) of every step, until all completions have ended."""
     head = policy.model.get_output_embeddings()
-    hidden, prefix = _prefill(policy, prompt)
-    logits = head(hidden).expand(count, -1)
-    step = _Step(policy, prefix, prompt.next_position, sampling.max_tokens)
+    hidden, prefixes = zip(*(_prefill(policy, prompt) for prompt in prompts), strict=True)
+    logits = head(torch.cat(hidden)).repeat_interleave(count, dim=0)
+    step = _Step(policy, prefixes, [prompt.next_position for prompt in prompts], count, sampling.max_tokens)
     tokens: list[Tensor] = []
-    ended = torch.zeros(count, dtype=torch.bool, device=hidden.device)
+    ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     for n in range(sampling.max_tokens):
-        token = sample(logits, policy.suppressed, sampling, generator)
+        token = sample(logits, policy.suppressed, sampling, generators)
         tokens.append(token)
         ended |= torch.isin(token, policy.ends)
         if n + 1 == sampling.max_tokens or bool(ended.all()):
@@ -60,16 +65,17 @@ def _decode(policy: Policy, prompt: Prompt, count: int, sampling: Sampling, gene
 class _Step:
     """The decoder's layers for one more token of every completion: their own forward, without the model's preparations for any input."""
 
-    def __init__(self, policy: Policy, prefix: Prefix, position: int, room: int) -> None:
-        self.decoder, self.embed, self.prefix = policy.model.get_decoder(), policy.model.get_input_embeddings(), prefix
-        positions = torch.arange(position, position + room, device=policy.device).expand(3, 1, -1)
-        self.cos, self.sin = self.decoder.rotary_emb(prefix[0][0], positions)  # (1, room, D)
+    def __init__(self, policy: Policy, prefixes: Sequence[Prefix], starts: Sequence[int], count: int, room: int) -> None:
+        self.decoder, self.embed, self.count = policy.model.get_decoder(), policy.model.get_input_embeddings(), count
+        self.prefix = list(zip(*prefixes, strict=True))  # by layer, then by prompt
+        positions = torch.tensor(starts, device=policy.device)[:, None] + torch.arange(room, device=policy.device)
+        self.rotary = self.decoder.rotary_emb(prefixes[0][0][0], positions.expand(3, -1, -1))  # cosines and sines (prompts, room, D)
         self.cache = _Own()
 
     def __call__(self, token: Tensor, n: int) -> Tensor:
-        """Hidden states (G, D) after the tokens (G,), the completions' n-th."""
+        """Hidden states (prompts * count, D) after the completions' n-th tokens (prompts * count,)."""
         hidden = self.embed(token[:, None])
-        rotary = self.cos[:, n : n + 1], self.sin[:, n : n + 1]
+        rotary = tuple(part[:, n : n + 1].repeat_interleave(self.count, dim=0) for part in self.rotary)
         for layer in self.decoder.layers:
             hidden = layer(
                 hidden, attention_mask=None, position_embeddings=rotary, past_key_values=self.cache, use_cache=True, prefix=self.prefix
@@ -77,8 +83,8 @@ class _Step:
         return self.decoder.norm(hidden)[:, 0]
 
 
-def sample(logits: Tensor, suppressed: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """One token (B,) from logits (B, V); suppressed ids are never drawn."""
+def sample(logits: Tensor, suppressed: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
+    """One token (B,) from logits (B, V); suppressed ids are never drawn. Each generator draws for an equal part of the rows."""
     scores = logits.float().index_fill(1, suppressed, -torch.inf)
     if sampling.temperature == 0:
         return scores.argmax(dim=-1)
@@ -90,7 +96,8 @@ def sample(logits: Tensor, suppressed: Tensor, sampling: Sampling, generator: to
         ranked, order = probabilities.sort(descending=True, stable=True)
         kept = ranked.cumsum(dim=-1) - ranked < sampling.top_p
         probabilities = torch.zeros_like(probabilities).scatter(1, order, ranked * kept)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    parts = zip(probabilities.chunk(len(generators)), generators, strict=True)
+    return torch.cat([torch.multinomial(part, 1, generator=generator)[:, 0] for part, generator in parts])
 
 
 def _until_end(row: Tensor, ends: Tensor) -> Tensor:
