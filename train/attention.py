@@ -3,7 +3,7 @@
 A query of a completion sees the prompt and its own completion. Both parts are run through the fused kernel by themselves, all completions'
 queries at once against the one copy of the prompt, and are merged by their log-sum-exps:
 
-    lse = log(exp(lse_prompt) + exp(lse_own))        out = exp(lse_prompt - lse) * out_prompt + exp(lse_own - lse) * out_own
+    out = exp(lse_prompt - lse) * out_prompt + exp(lse_own - lse) * out_own        with lse = log(exp(lse_prompt) + exp(lse_own))
 
 The backward hands each part's kernel the *merged* output and log-sum-exp, which makes it return its exact share of the whole gradient
 (as in ring attention, arXiv 2310.01889). A T x T mask would cost three times the work at sixteen completions behind a thousand tokens.
@@ -31,6 +31,23 @@ SHARED_PREFIX = "shared_prefix"
 
 
 @dataclass(frozen=True)
+class Own:
+    """Completions one by one: padded to the longest, L, as a batch of G."""
+
+    index: Tensor  # (G * L,) which of the N tokens stands where
+    place: Tensor  # (N,) where each token stands among the G * L
+    real: Tensor  # (G, L) bool: what is not padding
+
+    def padded(self, x: Tensor) -> Tensor:
+        """(1, H, N, D) as (G, H, L, D)."""
+        return x[0].index_select(1, self.index).view(x.shape[1], *self.real.shape, -1).transpose(0, 1)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """The inverse."""
+        return x.transpose(0, 1).flatten(1, 2).index_select(1, self.place)[None]
+
+
+@dataclass(frozen=True)
 class SharedPrefix:
     """Who sees whom in a packed row [ prompt | c1 | c2 | ... | cG ]."""
 
@@ -38,12 +55,13 @@ class SharedPrefix:
     owner: Tensor  # (N,) the completion of every completion token, in order
 
     @cached_property
-    def own(self) -> tuple[Tensor, Tensor]:
-        """Where each completion's tokens are among the N, padded to the longest (G, L), and which of these are real."""
+    def own(self) -> Own:
         lengths = self.owner.bincount()
-        step = torch.arange(int(lengths.max()), device=self.owner.device)
-        starts = lengths.cumsum(0) - lengths
-        return (starts[:, None] + step).clamp(max=len(self.owner) - 1), step < lengths[:, None]
+        longest, starts = int(lengths.max()), lengths.cumsum(0) - lengths
+        step = torch.arange(longest, device=self.owner.device)
+        index = (starts[:, None] + step).clamp(max=len(self.owner) - 1)
+        place = self.owner * longest + torch.arange(len(self.owner), device=self.owner.device) - starts[self.owner]
+        return Own(index.flatten(), place, step < lengths[:, None])
 
     def mask_mod(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         """Whether positions ``query`` see positions ``key``, in the signature of flex attention."""
@@ -83,10 +101,11 @@ def decode(query: Tensor, key: Tensor, value: Tensor, prompts: Sequence[tuple[Te
     # Query heads that share a key head are rows of it, as completions are, so a prompt's keys are read once.
     stacked = query.view(count, -1, shared, heads // shared, width).transpose(1, 2).reshape(count, shared, -1, width)
     parts = [forward(stacked[s : s + 1], *prompt, causal=False, scale=scale) for s, prompt in enumerate(prompts)]
+    out, lse = parts[0] if count == 1 else (torch.cat([part[i] for part in parts]) for i in (0, 1))
     split = (count, shared, -1, heads // shared)
-    out = torch.cat([part for part, _ in parts]).view(*split, width).transpose(1, 2).reshape(rows, heads, 1, width)
-    lse = torch.cat([part for _, part in parts]).view(split).transpose(1, 2).reshape(rows, heads, 1)
-    return merge(out, lse, *forward(query, key, value, causal=False, scale=scale))[0]
+    out = out.view(*split, width).transpose(1, 2).reshape(rows, heads, 1, width)
+    lse = lse.view(split).transpose(1, 2).reshape(rows, heads, 1)
+    return merge(out, lse, *forward(query, key, value, causal=False, scale=scale))
 
 
 class _Packed(torch.autograd.Function):
@@ -95,13 +114,13 @@ class _Packed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: SharedPrefix, scale: float) -> Tensor:
         whole, split = (query, key, value), shape.prompt
-        index, real = shape.own
+        own, rows = shape.own, [x[:, :, split:] for x in whole]
         on_itself, lse_itself = forward(*(x[:, :, :split] for x in whole), causal=True, scale=scale)
-        on_prompt = forward(query[:, :, split:], key[:, :, :split], value[:, :, :split], causal=False, scale=scale)
-        out, lse = forward(*(_padded(x, split, index) for x in whole), causal=True, scale=scale)
-        on_own = _flat(out, real), _flat(lse[..., None], real)[..., 0]
-        merged, lse_merged = merge(*on_prompt, *on_own)
-        out, lse = torch.cat([on_itself, merged], dim=2), torch.cat([lse_itself, lse_merged], dim=2)
+        on_prompt = forward(rows[0], key[:, :, :split], value[:, :, :split], causal=False, scale=scale)
+        out, lse = forward(*map(own.padded, rows), causal=True, scale=scale)
+        on_own = own.flat(out), own.flat(lse[..., None])[..., 0]
+        out = torch.cat([on_itself, merge(*on_prompt, *on_own)], dim=2)
+        lse = torch.cat([lse_itself, torch.logaddexp(on_prompt[1], on_own[1])], dim=2)
         announce(lse)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.shape, ctx.scale = shape, scale
@@ -110,33 +129,21 @@ class _Packed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
-        (split, (index, real)), scale, grad = (ctx.shape.prompt, ctx.shape.own), ctx.scale, grads[0].contiguous()
-        first, second = slice(None, split), slice(split, None)
-        q, k, v, o, g = (x[:, :, first] for x in (query, key, value, out, grad))
-        dq, dk, dv = backward(g, q, k, v, o, lse[:, :, first], causal=True, scale=scale)
-        rows = [x[:, :, second] for x in (grad, query, out)]
-        dq2, dk2, dv2 = backward(rows[0], rows[1], k, v, rows[2], lse[:, :, second], causal=False, scale=scale)
-        g, q, k, v, o, rows_lse = (_padded(x, split, index) for x in (grad, query, key, value, out, lse[..., None]))
-        g = g * real[:, None, :, None]  # what stands in the padding has no gradient
-        dq3, dk3, dv3 = (_flat(x, real) for x in backward(g, q, k, v, o, rows_lse[..., 0], causal=True, scale=scale))
+        split, own, scale, grad = ctx.shape.prompt, ctx.shape.own, ctx.scale, grads[0].contiguous()
+        g, q, k, v, o, row_lse = (x[:, :, :split] for x in (grad, query, key, value, out, lse))
+        dq, dk, dv = backward(g, q, k, v, o, row_lse, causal=True, scale=scale)
+        g, q, *_, o = rows = [x[:, :, split:] for x in (grad, query, key, value, out)]
+        dq2, dk2, dv2 = backward(g, q, k, v, o, lse[:, :, split:], causal=False, scale=scale)
+        g, q, k, v, o = map(own.padded, rows)
+        g = g * own.real[:, None, :, None]  # what stands in the padding has no gradient
+        row_lse = own.padded(lse[:, :, split:, None])[..., 0]
+        dq3, dk3, dv3 = map(own.flat, backward(g, q, k, v, o, row_lse, causal=True, scale=scale))
         return *(torch.cat(pair, dim=2) for pair in ((dq, dq2 + dq3), (dk + dk2, dk3), (dv + dv2, dv3))), None, None
 
 
-def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     """Attention over two disjoint sets of keys (..., T, D), with log-sum-exps (..., T), as attention over both."""
-    total = torch.logaddexp(lse, other_lse)
-    weight, other_weight = (torch.exp(x - total)[..., None].to(out.dtype) for x in (lse, other_lse))
-    return out * weight + other * other_weight, total
-
-
-def _padded(x: Tensor, split: int, index: Tensor) -> Tensor:
-    """Completion tokens of (1, H, P + N, D) as (G, H, L, D)."""
-    return x[0, :, split:][:, index].transpose(0, 1)
-
-
-def _flat(x: Tensor, real: Tensor) -> Tensor:
-    """The inverse: (G, H, L, D) to (1, H, N, D)."""
-    return x.transpose(0, 1)[:, real][None]
+    return torch.lerp(out, other, torch.sigmoid(other_lse - lse)[..., None].to(out.dtype))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------

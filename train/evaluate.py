@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any
 from rewardlib.text import Template
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from train.data import Row
-    from train.policy import Policy
+    from train.policy import Policy, Prompt
 
 Z = 1.96  # 95 % intervals
+ROLES = ("evidence", "control")  # what is erased from an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class EvaluateSettings:
     """whose attention is measured"""
     rows: int | None = None
     """how many rows; all by default"""
+    batch: int = 16
+    """rows answered at once"""
     against: Path | None = None
     """the folder of another evaluation of the same rows"""
     device: str = "auto"
@@ -61,7 +66,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     rows = load_rows(settings.data, settings.template)
     policy = load_model(settings.model, settings.device)
     count = min(len(rows), settings.rows or len(rows))
-    found = [examine(policy, rows[i], settings) for i in track(range(count), "evaluating")]
+    found: list[dict[str, Any]] = []
+    for start in track(range(0, count, settings.batch), "evaluating", transient=True):
+        found += examine(policy, [rows[i] for i in range(start, min(start + settings.batch, count))], settings)
     summary = summarise(found)
     if settings.against is not None:
         summary["against"] = compare(found, polars.read_parquet(settings.against / "responses.parquet").to_dicts())
@@ -71,46 +78,63 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return summary
 
 
-def examine(policy: Policy, row: Row, settings: EvaluateSettings) -> dict[str, Any]:
-    """One row's response, and what it shows; None where the row has no gold answer, region or counterfactual image."""
+def examine(policy: Policy, rows: Sequence[Row], settings: EvaluateSettings) -> list[dict[str, Any]]:
+    """The rows' responses, and what they show; None where a row has no gold answer, region or counterfactual image."""
+    views = [(n, role, image) for n, row in enumerate(rows) for role, image in _views(row).items()]
+    prompts = [
+        policy.encode(rows[n].messages, () if image is None else (image, *rows[n].images[1:]), rows[n].region, settings.max_prompt)
+        for n, _, image in views
+    ]
+    answers: list[dict[str, tuple[Prompt, Tensor]]] = [{} for _ in rows]
+    for (n, role, _), prompt, tokens in zip(views, prompts, _answers(policy, prompts, settings), strict=True):
+        answers[n][role] = (prompt, tokens)
+    return [_shown_by(policy, row, answer, settings) for row, answer in zip(rows, answers, strict=True)]
+
+
+def _views(row: Row) -> dict[str, Any]:
+    """The row's first image, and without its evidence or something else, by role."""
+    found = {"image": row.images[0] if row.images else None}
+    return found | {role: image for role in ROLES if (image := getattr(row.sample, f"{role}_image")) is not None}
+
+
+def _answers(policy: Policy, prompts: Sequence[Prompt], settings: EvaluateSettings) -> list[Tensor]:
+    """The most likely response to every prompt, as tokens."""
+    import torch
+
+    from train.rollout import Sampling, rollout
+
+    found = rollout(policy, prompts, 1, Sampling(settings.max_tokens, temperature=0), [torch.Generator(policy.device)] * len(prompts))
+    return [completions[0] for completions in found]
+
+
+def _shown_by(policy: Policy, row: Row, answers: dict[str, tuple[Prompt, Tensor]], settings: EvaluateSettings) -> dict[str, Any]:
+    """What a row's responses show. answers: by role, the prompt and the tokens of the response."""
     import torch
 
     from rewardlib import Accuracy, AttentionContrast, Format
+    from train.rollout import texts
     from train.score import score
 
-    prompt = policy.encode(row.messages, row.images, row.region, settings.max_prompt)
-    text, tokens = _answer(policy, prompt, settings)
+    prompt, tokens = answers["image"]
+    said = dict(zip(answers, texts(policy, [ids for _, ids in answers.values()]), strict=True))
     with torch.no_grad():
         scored = score(policy, prompt, [tokens], needs={"attention", "maps"}, layers=settings.layers)
-    sample = replace(row.sample, response=text, response_ids=tuple(tokens.tolist()), entropy=scored.entropy.cpu().numpy())
+    sample = replace(row.sample, response=said["image"], response_ids=tuple(tokens.tolist()), entropy=scored.entropy.cpu().numpy())
     sample = replace(sample, attention=None if scored.attention is None else scored.attention[0])
-    found = {"id": row.id, "response": text, "length": len(tokens)}
+    found: dict[str, Any] = {
+        "id": row.id,
+        "question": row.question,
+        "answer": row.sample.answer,
+        "response": said["image"],
+        "length": len(tokens),
+    }
     found |= {"correct": Accuracy()([sample])[0], "format": Format(settings.template)([sample])[0]}
     found["attention_contrast"] = AttentionContrast()([sample])[0]
     region = prompt.region[prompt.image]
     found["pointing"] = float(region[scored.maps[0].argmax()] > 0) if scored.maps and region.any() else None
-    for role in ("evidence", "control"):
-        image = getattr(row.sample, f"{role}_image")
-        found[f"correct_without_{role}"] = None if image is None else _correct_on(policy, row, image, settings)
+    for role in ROLES:
+        found[f"correct_without_{role}"] = Accuracy()([replace(sample, response=said[role])])[0] if role in said else None
     return found
-
-
-def _answer(policy: Policy, prompt: Any, settings: EvaluateSettings) -> tuple[str, Any]:
-    import torch
-
-    from train.rollout import Sampling, rollout, texts
-
-    sampling = Sampling(settings.max_tokens, temperature=0)
-    ((tokens,),) = rollout(policy, [prompt], 1, sampling, [torch.Generator(policy.device)])
-    return texts(policy, [tokens])[0], tokens
-
-
-def _correct_on(policy: Policy, row: Row, image: Any, settings: EvaluateSettings) -> float | None:
-    """Whether the row is answered when its first image is another."""
-    from rewardlib import Accuracy
-
-    prompt = policy.encode(row.messages, (image, *row.images[1:]), limit=settings.max_prompt)
-    return Accuracy()([replace(row.sample, response=_answer(policy, prompt, settings)[0])])[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
@@ -126,7 +150,7 @@ def summarise(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "attention_contrast": mean([f["attention_contrast"] for f in found]),
         "pointing_game": share([f["pointing"] for f in found]),
     }
-    for role in ("evidence", "control"):
+    for role in ROLES:
         pairs = [(f["correct"], f[f"correct_without_{role}"]) for f in found]
         summary[f"drop_without_{role}"] = mean([a - b for a, b in pairs if a is not None and b is not None])
     return summary

@@ -85,6 +85,9 @@ def sample_groups(policy: Policy, rows: Sequence[Row], settings: Settings, numbe
     chosen = [prompt for prompt in prompts if prompt is not None]
     if not chosen:
         return []
+    # Images are encoded once for sampling and learning, where that keeps no more than one prompt's activations meanwhile.
+    if policy.tower_is_frozen or len(chosen) == 1:
+        chosen = [policy.look(prompt) for prompt in chosen]
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
     generators = [torch.Generator(policy.device).manual_seed(seeds[i]) for i in kept]
     found = rollout(policy, chosen, settings.group, sampling, generators)
@@ -120,7 +123,8 @@ def assess(
     seen = None
     if whole or needs or settings.updates > 1:
         with torch.set_grad_enabled(whole):
-            seen = _score(policy, group, settings, needs=needs, layers=settings.layers)
+            prompt = group.prompt if whole else group.prompt.again
+            seen = _score(policy, group, settings, prompt, needs=needs, layers=settings.layers)
         if needs:
             group.samples = _measured(policy, group, seen, needs, settings)
     group.scores |= {reward.name: reward(group.samples) for reward in rewards if reward.name not in group.scores}
@@ -135,7 +139,7 @@ def learn(policy: Policy, group: Group, lesson: Lesson, settings: Settings, whol
     found: list[dict[str, Tensor]] = []
     for part in group.parts(settings.micro_batch):
         mine = (group.owner >= part.start) & (group.owner < part.stop)
-        scored = live or score(policy, group.prompt, group.completions[part], temperature=settings.temperature)
+        scored = live or score(policy, group.prompt.again, group.completions[part], temperature=settings.temperature)
         loss, shown = _loss(lesson, scored, mine, settings, whole)
         if not lesson.empty:
             torch.autograd.backward(loss)
@@ -168,11 +172,11 @@ def _about(lesson: Lesson) -> dict[str, float]:
     }
 
 
-def _score(policy: Policy, group: Group, settings: Settings, prompt: Prompt | None = None, **options: Any) -> Scored:
-    """A forward of the group, in parts of ``micro_batch`` completions."""
+def _score(policy: Policy, group: Group, settings: Settings, prompt: Prompt, **options: Any) -> Scored:
+    """A forward of the group behind a prompt, in parts of ``micro_batch`` completions."""
     return joined(
         [
-            score(policy, prompt or group.prompt, group.completions[part], temperature=settings.temperature, **options)
+            score(policy, prompt, group.completions[part], temperature=settings.temperature, **options)
             for part in group.parts(settings.micro_batch)
         ]
     )
@@ -211,7 +215,7 @@ def _reference(policy: Policy, group: Group, settings: Settings) -> Tensor:
     """Log-probabilities (N,) of the model at the start: the frozen copy, or the model without its adapter."""
     model: Any = policy.model
     with model.disable_adapter() if policy.reference is None else nullcontext():
-        return _score(policy.reference or policy, group, settings).logprobs
+        return _score(policy.reference or policy, group, settings, group.prompt.bare).logprobs
 
 
 def _by_token(group: Group, totals: Tensor, focus: Tensor | None, settings: Settings) -> Tensor:

@@ -46,7 +46,7 @@ def train(settings: Settings) -> Path:
     check(rows, rewards, settings)
     policy = load_policy(settings, world.device)
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     progress = restore(policy, optimizer, settings)
     record = Record(settings, world, progress.step)
     skipped = 0

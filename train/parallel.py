@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import broadcast_object_list, gather_object
 
 from train.settings import Settings
@@ -25,7 +26,8 @@ class World:
     """All processes of a run."""
 
     def __init__(self, settings: Settings) -> None:
-        self.accelerator = Accelerator(cpu=settings.device == "cpu", log_with=list(settings.trackers) or None, project_dir=settings.out)
+        trackers = [TensorBoardTracker("tensorboard", settings.out) if name == "tensorboard" else name for name in settings.trackers]
+        self.accelerator = Accelerator(cpu=settings.device == "cpu", log_with=trackers or None, project_dir=settings.out)
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         if settings.trackers:
             self.accelerator.init_trackers("sightline", config={name: _plain(value) for name, value in asdict(settings).items()})

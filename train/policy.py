@@ -6,7 +6,8 @@ Knows how a prompt becomes tokens, positions and image features, which tokens ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,23 @@ class Prompt:
     images: dict[str, Tensor]  # pixel_values, image_grid_thw
     image: Tensor  # (P,) bool: the image tokens
     region: Tensor  # (P,) how much of each image token's patch lies in the labelled region
+    features: Any = None  # what the vision tower made of the images, where it is kept (``Policy.look``)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the model's forward is given of the images."""
+        return self.images if self.features is None else {"mm_encoder_outputs": {"image": self.features}}
+
+    @property
+    def again(self) -> Prompt:
+        """The prompt for another forward: features that carry a gradient serve one backward and the weights that they are of."""
+        trained = self.features is not None and self.features.pooler_output[0].requires_grad
+        return replace(self, features=None) if trained else self
+
+    @property
+    def bare(self) -> Prompt:
+        """The prompt for another model."""
+        return replace(self, features=None)
 
     @property
     def next_position(self) -> int:
@@ -100,6 +118,17 @@ class Policy:
             image=torch.from_numpy(image_mask(tiles, length)).to(self.device),
             region=torch.from_numpy(weights).to(self.device),
         )
+
+    def look(self, prompt: Prompt) -> Prompt:
+        """The prompt with its images encoded, for several forwards of the same weights, one of which may have a gradient."""
+        if not prompt.images or "mm_encoder_outputs" not in signature(self.backbone.forward).parameters:
+            return prompt
+        with self.precision():
+            return replace(prompt, features=self.backbone.get_image_features(**prompt.images, return_dict=True))
+
+    @property
+    def tower_is_frozen(self) -> bool:
+        return not any(p.requires_grad for p in self.backbone.visual.parameters())
 
     def _positions(self, inputs: Any) -> Tensor:
         positions, _ = self.backbone.get_rope_index(

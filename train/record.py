@@ -134,7 +134,7 @@ def attention_maps(policy: Policy, group: Group, totals: torch.Tensor, settings:
     if not group.row.images or bool(totals.isnan().all()):
         return {}
     chosen = sorted({int(totals.nan_to_num(-math.inf).argmax()), int(totals.nan_to_num(math.inf).argmin())})
-    scored = score(policy, group.prompt, [group.completions[i] for i in chosen], needs={"attention", "maps"}, layers=settings.layers)
+    scored = score(policy, group.prompt.again, [group.completions[i] for i in chosen], needs={"attention", "maps"}, layers=settings.layers)
     _, height, width = (group.prompt.images["image_grid_thw"][0] // policy.merge).tolist()
     grids = [found[: height * width].view(height, width).tolist() for found in scored.maps or ()]
     return dict(zip(chosen, grids, strict=True))

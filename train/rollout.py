@@ -96,8 +96,10 @@ def sample(logits: Tensor, suppressed: Tensor, sampling: Sampling, generators: S
         ranked, order = probabilities.sort(descending=True, stable=True)
         kept = ranked.cumsum(dim=-1) - ranked < sampling.top_p
         probabilities = torch.zeros_like(probabilities).scatter(1, order, ranked * kept)
-    parts = zip(probabilities.chunk(len(generators)), generators, strict=True)
-    return torch.cat([torch.multinomial(part, 1, generator=generator)[:, 0] for part, generator in parts])
+    # The first arrival of exponential clocks with these rates, which is what multinomial draws, several times faster.
+    parts = torch.empty_like(probabilities).chunk(len(generators))
+    clocks = torch.cat([part.exponential_(generator=generator) for part, generator in zip(parts, generators, strict=True)])
+    return (probabilities / clocks).argmax(dim=-1)
 
 
 def _until_end(row: Tensor, ends: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ def _prefill(policy: Policy, prompt: Prompt) -> tuple[Tensor, Prefix]:
     """Last hidden state (1, D) of the prompt, and its keys and values by layer."""
     cache = DynamicCache()
     output = policy.backbone(
-        input_ids=prompt.ids[None], position_ids=prompt.positions[:, None], past_key_values=cache, use_cache=True, **prompt.images
+        input_ids=prompt.ids[None], position_ids=prompt.positions[:, None], past_key_values=cache, use_cache=True, **prompt.inputs
     )
     return output.last_hidden_state[:, -1], [(layer.keys, layer.values) for layer in cache.layers]
 

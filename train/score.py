@@ -86,7 +86,7 @@ def _chained(lists: Sequence[list[Any] | None]) -> list[Any] | None:
 
 def last_hidden(policy: Policy, prompt: Prompt, packed: Packed) -> Tensor:
     """Last hidden states (T, D) of a packed row."""
-    output = policy.backbone(input_ids=packed.ids, position_ids=packed.positions, block_mask=packed.shape, use_cache=False, **prompt.images)
+    output = policy.backbone(input_ids=packed.ids, position_ids=packed.positions, block_mask=packed.shape, use_cache=False, **prompt.inputs)
     return output.last_hidden_state[0]
 
 
@@ -102,6 +102,8 @@ def token_logprobs(policy: Policy, hidden: Tensor, tokens: Tensor, temperature: 
             entropy = -(scores.exp() * scores).sum(dim=-1)
         return scores.gather(1, wanted[:, None])[:, 0], entropy
 
+    if len(tokens) <= CHUNK:
+        return chunk(hidden, tokens)
     parts = [
         checkpoint(chunk, hidden[start : start + CHUNK], tokens[start : start + CHUNK], use_reentrant=False)
         for start in range(0, len(tokens), CHUNK)
