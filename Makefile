@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow test-hosts lint serve bench checkpoints clean
+.PHONY: demo test test-slow test-hosts lint serve bench efficacy checkpoints clean
 
-demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it
+demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it, train on it
 	$(BIN)/python -m demo.run
 
 test: .venv/ready lint  ## everything that CI runs
@@ -31,10 +31,15 @@ bench: .venv/ready
 	$(BIN)/python -m bench.text_rewards
 	$(BIN)/python -m bench.attention_probe
 	$(BIN)/python -m bench.labeling
+	$(BIN)/python -m bench.grpo_vs_trl
 
-checkpoints: .venv/ready  ## teach the embedded models again, an hour and a half on two cores
+efficacy: .venv/ready  ## every recipe, five seeds: an hour on two cores; goes on where it was stopped
+	$(BIN)/python -m bench.efficacy
+
+checkpoints: .venv/ready  ## teach the embedded models again, two hours on two cores
 	$(BIN)/python -m demo.teach_detector
 	$(BIN)/python -m demo.teach_segmenter
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy
 
 clean:
 	rm -rf .venv .venv-hosts demo_out runs

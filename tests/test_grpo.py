@@ -188,6 +188,19 @@ def test_two_processes_log_and_save_what_one_does(settings):
     assert shown[0]["completion"].to_list() == shown[1]["completion"].to_list()
 
 
+def test_sharded_processes_learn_what_one_does_and_go_on(settings):
+    flags = {"prompts": 2, "attention-contrast": 1.0, "causal-attention": 0.5, "kl": 0.01, "learning-rate": 1e-5, "save-every": 1}
+    whole, out = settings.out, settings.out.with_name("sharded")
+    launched(1, command(settings, **flags, steps=2))
+    for steps in (1, 2):
+        launched(2, [*command(settings, **flags, steps=steps, out=out), "--shard"])
+    for one, two in zip(timeless(whole), timeless(out), strict=True):
+        assert all(two[name] == pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in one.items())
+    expected, found = weights_of(whole), weights_of(out)
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(value, found[name], atol=2e-5) for name, value in expected.items())
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

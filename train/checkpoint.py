@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from train.parallel import World
 from train.policy import Policy
 from train.settings import Settings
+from train.sharding import dealt, gathered
 
 # What a run may change when it goes on: how long, how fast, where, and what it shows; never what it computes.
 FREE = {"out", "steps", "device", "micro_batch", "checkpointing", "save_every", "show_every", "trackers", "max_skipped", "judge_url"}
@@ -39,9 +40,11 @@ def latest(out: Path) -> Path | None:
 def save(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, settings: Settings, world: World) -> Path:
     """Write the checkpoint of a finished step, and remove older ones."""
     target = settings.out / f"checkpoint-{progress.step}"
+    weights = gathered(policy.model.state_dict()) if settings.shard else None
+    state = {"optimizer": gathered(optimizer.state_dict()), **asdict(progress), "settings": computed(settings)}
     if world.main:
         try:
-            _write(policy, optimizer, progress, settings, target)
+            _write(policy, weights, state, target)
         except OSError as error:
             raise OSError(f"{target} could not be written ({error}); make room and start again: the run goes on where it was") from error
         for old in settings.out.glob("checkpoint-*"):
@@ -51,12 +54,11 @@ def save(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, s
     return target
 
 
-def _write(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, settings: Settings, target: Path) -> None:
+def _write(policy: Policy, weights: dict[str, Any] | None, state: dict[str, Any], target: Path) -> None:
     aside = target.with_name(target.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    policy.model.save_pretrained(aside)
+    policy.model.save_pretrained(aside, state_dict=weights)
     policy.processor.save_pretrained(aside)
-    state = {"optimizer": optimizer.state_dict(), "step": progress.step, "prompts": progress.prompts, "settings": computed(settings)}
     torch.save(state, aside / "trainer.pt")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)
@@ -72,7 +74,8 @@ def restore(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings
     changed = [f"{name} was {state['settings'].get(name)}, now {now[name]}" for name in now if state["settings"].get(name) != now[name]]
     if changed:
         raise ValueError(f"{checkpoint} is of a run with other settings ({'; '.join(changed)}): give its own, or another --out")
-    optimizer.load_state_dict(state["optimizer"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.load_state_dict(dealt(state["optimizer"], parameters))
     return Progress(state["step"], state["prompts"])
 
 

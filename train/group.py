@@ -98,6 +98,8 @@ def _encoded(policy: Policy, row: Row, settings: Settings) -> Prompt | None:
     try:
         return policy.encode(row.messages, row.images, row.region, settings.max_prompt)
     except PromptTooLong as error:
+        if settings.shard:
+            raise ValueError(f"row {row.id} of {settings.data}: {error}; with --shard no prompt can be left out") from error
         say(f"left out row {row.id}: {error}")
         return None
     except ValueError as error:
@@ -141,7 +143,7 @@ def learn(policy: Policy, group: Group, lesson: Lesson, settings: Settings, whol
         mine = (group.owner >= part.start) & (group.owner < part.stop)
         scored = live or score(policy, group.prompt.again, group.completions[part], temperature=settings.temperature)
         loss, shown = _loss(lesson, scored, mine, settings, whole)
-        if not lesson.empty:
+        if not lesson.empty or settings.shard:  # sharded processes must make equally many backward passes
             torch.autograd.backward(loss)
         found.append(shown | {"loss": loss.detach()[None]})
     joint = {name: torch.cat([f[name].detach().float() for f in found]) for name in found[0]}

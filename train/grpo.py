@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any
 from train.settings import Settings, from_command_line
 
 if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
     from rewardlib.sample import Reward
     from train.data import Rows
 
 
 def train(settings: Settings) -> Path:
     """Run the settings to their end and return the folder of the trained model."""
-    import torch
-
     from train.checkpoint import Progress, restore, save
     from train.data import load_rows
     from train.group import Lesson, Whole, assess, learn
@@ -38,15 +39,20 @@ def train(settings: Settings) -> Path:
     from train.prompts import draw_groups
     from train.record import Record, summarise, tally
     from train.report import write_report
+    from train.sharding import let_go, shard
 
     rewards = make_rewards(settings)
     weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
     world = World(settings)
+    if settings.shard and (settings.filter_groups or settings.prompts % world.size or settings.lora):
+        raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, no --filter-groups and no --lora")
     rows = load_rows(settings.data, settings.template)
     check(rows, rewards, settings)
     policy = load_policy(settings, world.device)
+    if settings.shard and world.size > 1:
+        shard(policy, world.size)
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimizer = make_optimizer(trainable, settings)
     progress = restore(policy, optimizer, settings)
     record = Record(settings, world, progress.step)
     skipped = 0
@@ -70,11 +76,12 @@ def train(settings: Settings) -> Path:
                 shown.append(learn(policy, group, lessons[n], settings, whole, live))
             # ---- update
             world.add_gradients(trainable)
-            norm = torch.nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm).item()
+            norm = world.clip_gradients(trainable, settings.max_grad_norm)
             skipped = 0 if math.isfinite(norm) else skipped + 1
             if not skipped:
                 optimizer.step()
             optimizer.zero_grad()
+            let_go(policy.model)
             if skipped >= settings.max_skipped:
                 raise ValueError(
                     f"{skipped} updates in a row had a gradient that is not finite: lower --learning-rate, or look at {settings.out}"
@@ -92,6 +99,16 @@ def train(settings: Settings) -> Path:
                 write_report(settings.out)
     record.close()
     return settings.out
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Optimizer:
+    """AdamW; sharded weights, which no kernel takes together with whole ones, in a group of their own."""
+    import torch
+    from torch.distributed.tensor import DTensor
+
+    groups = [[p for p in parameters if isinstance(p, DTensor) == sharded] for sharded in (False, True)]
+    chosen = [{"params": group} for group in groups if group]
+    return torch.optim.AdamW(chosen, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def check(rows: Rows, rewards: Sequence[Reward], settings: Settings) -> None:

@@ -3,6 +3,7 @@
     accelerate launch --num_processes 8 -m train.grpo --data dataset     # or: torchrun --nproc-per-node 8 -m train.grpo --data dataset
 
 Each loss term already holds the normaliser of the whole step, so gradients are summed, and the number of processes cannot change a result.
+With ``--shard`` the transformer blocks are spread by FSDP2 (``train.sharding``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
+from torch.distributed.tensor import DTensor
 
 from train.settings import Settings
 
@@ -55,16 +57,9 @@ class World:
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
 
-    def agree(self, value: T) -> T:
-        """The first process's value, on every process."""
-        values = [value]
-        if self.size > 1:
-            broadcast_object_list(values)
-        return values[0]
-
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by the sum over all processes."""
-        parameters = list(parameters)
+        """Replace every gradient by the sum over all processes; those of sharded weights are summed already."""
+        parameters = [p for p in parameters if not isinstance(p, DTensor)]
         if self.size == 1 or not self.total(sum(p.grad is not None for p in parameters)):
             return
         for parameter in parameters:
@@ -74,12 +69,30 @@ class World:
             if handle is not None:
                 handle.wait()
 
+    def clip_gradients(self, parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
+        """Scale the gradients so that their joint norm is at most ``limit``; returns the norm before."""
+        grads = [p.grad for p in parameters if p.grad is not None]
+        if not grads:
+            return 0.0
+        shards = [g.to_local() for g in grads if isinstance(g, DTensor)]
+        squares = torch.stack([_square(shards, self.device), _square([g for g in grads if not isinstance(g, DTensor)], self.device)])
+        if shards:
+            torch.distributed.all_reduce(squares[0])
+        norm = squares.sum().sqrt()
+        torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in grads], (limit / (norm + 1e-6)).clamp(max=1.0))
+        return norm.item()
+
     def log(self, metrics: dict[str, float], step: int) -> None:
         """To the trackers."""
         self.accelerator.log(metrics, step=step)
 
     def close(self) -> None:
         self.accelerator.end_training()
+
+
+def _square(grads: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """The squared joint norm."""
+    return torch.stack(torch._foreach_norm(list(grads))).square().sum() if grads else torch.zeros((), device=device)
 
 
 def _plain(value: Any) -> Any:

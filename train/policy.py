@@ -72,7 +72,9 @@ class Policy:
         self.backbone.language_model.set_attn_implementation(SHARED_PREFIX)
         vision = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
         self.ends = torch.tensor(_ends(model, processor.tokenizer), device=self.device)
-        self.suppressed = torch.tensor(sorted({*vision, processor.tokenizer.pad_token_id} - {*self.ends.tolist()}), device=self.device)
+        unused = range(len(processor.tokenizer), model.get_input_embeddings().weight.shape[0])
+        never = {*vision, *unused, processor.tokenizer.pad_token_id} - {*self.ends.tolist()}
+        self.suppressed = torch.tensor(sorted(never), device=self.device)
 
     @property
     def backbone(self) -> Any:

@@ -111,6 +111,8 @@ class Settings(Recipe):
     """activation checkpointing: less memory, more time"""
     micro_batch: int | None = None
     """completions per forward and backward, for less memory; all of a group's by default. Changes no result"""
+    shard: bool = False
+    """with several processes: spread weights, gradients and optimizer state over them (FSDP2)"""
     max_prompt: int = 4096
     """longest prompt, in tokens; longer ones are left out and counted"""
     max_skipped: int = 10
