@@ -1,5 +1,6 @@
 """The training command, from a dataset to a checkpoint, with a tiny random policy."""
 
+import io
 import json
 import random
 import socket
@@ -19,14 +20,15 @@ datasets = pytest.importorskip("datasets")
 
 from rewardlib import rle  # noqa: E402
 from rewardlib.sample import Counterfactual  # noqa: E402
-from tests.judge_server import Server  # noqa: E402
+from tests.judge_server import Server, failure  # noqa: E402
 from tests.test_trl import honest_judge  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
 from train.group import Whole, assess, learn, sample_groups  # noqa: E402
 from train.grpo import learning_rate, make_rewards, train  # noqa: E402
-from train.policy import load_policy  # noqa: E402
-from train.prompts import row_index  # noqa: E402
+from train.parallel import World  # noqa: E402
+from train.policy import load_model, load_policy  # noqa: E402
+from train.prompts import draw_groups, row_index  # noqa: E402
 from train.settings import RECIPES, Settings, from_command_line  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,9 +275,9 @@ class LowIds:
         return [sum(token < 20 for token in s.response_ids) / len(s.response_ids) for s in samples]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
 def test_micro_batches_change_nothing(size, settings):
-    chosen = replace(settings, attention_contrast=1.0, causal_attention=0.5, visual_reweighting=True, kl=0.1)
+    chosen = replace(settings, group=8, attention_contrast=1.0, causal_attention=0.5, visual_reweighting=True, kl=0.1)
     whole, parts = gradient(chosen, [0, 1]), gradient(replace(chosen, micro_batch=size), [0, 1])
     assert set(whole) == set(parts)
     for name, value in whole.items():
@@ -318,7 +320,7 @@ def gradient(settings, split):
     rewards = make_rewards(settings)
     weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
     groups = sample_groups(policy, [rows[i] for i in range(4)], settings, range(4), range(4))
-    whole = Whole(16, sum(group.tokens for group in groups))
+    whole = Whole(4 * settings.group, sum(group.tokens for group in groups))
     for i in split:
         lesson, live = assess(policy, groups[i], rewards, weights, settings)
         learn(policy, groups[i], lesson, settings, whole, live)
@@ -347,6 +349,97 @@ def test_counterfactuals_reach_the_rewards(settings):
         assert isinstance(seen, Counterfactual)
         assert len(seen.original) == len(seen.evidence) == len(seen.control) == len(sample.response_ids)
         assert not np.allclose(seen.original, seen.evidence)
+
+
+def test_groups_of_equal_text_rewards_are_drawn_again(settings):
+    class Picky:
+        name, needs = "picky", frozenset()
+
+        def __call__(self, samples):
+            return [float(i % 2) if sample.group % 3 == 0 else 1.0 for i, sample in enumerate(samples)]
+
+    policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
+    chosen = replace(settings, prompts=3, filter_groups=True, max_tokens=2, trackers=())
+    world = World(chosen)
+    groups, drawn = draw_groups(policy, rows, [Picky()], chosen, world, 0)
+    assert ([group.number for group in groups], drawn) == ([0, 3, 6], 9)
+    groups, drawn = draw_groups(policy, rows, [Picky()], replace(chosen, filter_groups=False), world, drawn)
+    assert ([group.number for group in groups], drawn) == ([9, 10, 11], 12)
+
+
+def test_prompts_that_are_too_long_are_left_out_with_a_word(settings, capsys):
+    train(replace(settings, max_prompt=20, steps=1))
+    assert "left out row row" in capsys.readouterr().out
+    (line,) = metrics(settings.out)
+    assert (line["prompts"], line["completions/mean_length"]) == (0, None)
+
+
+def test_updates_that_are_not_finite_are_skipped_and_then_stop_the_run(settings, monkeypatch):
+    monkeypatch.setattr("train.parallel.World.clip_gradients", lambda *_: float("nan"))
+    with pytest.raises(ValueError, match=r"3 updates in a row had a gradient that is not finite: lower --learning-rate"):
+        train(replace(settings, steps=5, max_skipped=3, save_every=1))
+    assert [line["skipped"] for line in metrics(settings.out)] == [1, 1]
+    (checkpoint,) = settings.out.glob("checkpoint-*")
+    before, after = (load_model(str(folder)).model.state_dict() for folder in (settings.model, checkpoint))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_training_goes_on_without_its_judge_and_says_so(settings):
+    with Server(lambda number, body: failure(401)).running() as server:
+        train(replace(settings, perception=1.0, judge="judge", judge_url=server.url, steps=1))
+    (line,) = metrics(settings.out)
+    assert line["rewards/perception/missing"] > 0.8  # of an empty response no judge is asked
+    assert not line["rewards/perception/mean"]
+    assert line["rewards/accuracy/missing"] == 0
+
+
+def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(settings, monkeypatch):
+    train(replace(settings, steps=1))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(OSError, match=r"checkpoint-2 could not be written .*No space left.* make room and start again"):
+        train(replace(settings, steps=2))
+    monkeypatch.undo()
+    assert [path.name for path in settings.out.glob("checkpoint-*[0-9]")] == ["checkpoint-1"]
+    train(replace(settings, steps=2))
+    assert [line["step"] for line in metrics(settings.out)] == [0, 1]
+
+
+def test_rows_without_labels_are_counted_or_stop_the_run(settings, tmp_path, capsys):
+    bare = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train").remove_columns("regions")
+    bare.to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(DataError, match=r"attention reward needs regions, and none of the 6 rows of .*bare.parquet has any"):
+        train(replace(settings, data=str(tmp_path / "bare.parquet"), attention_contrast=1.0))
+    whole = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train")
+    some = whole.map(lambda row, n: {"regions": [] if n == 2 else row["regions"]}, with_indices=True, features=whole.features)
+    some.to_parquet(tmp_path / "some.parquet")
+    train(replace(settings, data=str(tmp_path / "some.parquet"), attention_contrast=1.0, prompts=6, steps=1))
+    assert "1 of 6 rows have no regions" in capsys.readouterr().out
+    assert metrics(settings.out)[0]["rewards/attention_contrast/missing"] == pytest.approx(1 / 6)
+
+
+def test_a_torn_line_of_metrics_is_forgotten(settings):
+    train(replace(settings, steps=1))
+    with (settings.out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "rew')
+    train(replace(settings, steps=2))
+    assert [line["step"] for line in metrics(settings.out)] == [0, 1]
+
+
+def test_completions_are_kept_with_what_they_looked_at(settings):
+    train(replace(settings, attention_contrast=1.0, steps=1))
+    table = polars.read_parquet(settings.out / "completions" / "step-000000.parquet")
+    assert table.columns[:8] == ["step", "id", "question", "answer", "completion", "tokens", "reward", "advantage"]
+    assert {"rewards/accuracy", "rewards/format", "rewards/attention_contrast"} < set(table.columns)
+    first = table.row(0, named=True)
+    assert Image.open(io.BytesIO(first["image"])).size == (112, 84)
+    assert np.allclose(first["boxes"], [[10 / 112, 10 / 84, 60 / 112, 40 / 84]])
+    maps = [row for row in table["attention"].to_list() if row]
+    assert 2 <= len(maps) <= 4
+    assert all(np.array(grid).shape == (3, 4) and 0 < np.sum(grid) < 1 for grid in maps)
 
 
 def test_every_epoch_visits_every_row_once():

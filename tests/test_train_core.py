@@ -82,6 +82,29 @@ def test_packed_log_probabilities_equal_those_of_separate_sequences(family):
             assert (scored.logprobs[scored.packed.owner == i] - separate(made, prompt, completion)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", POLICIES)
+@torch.no_grad()
+def test_packed_log_probabilities_equal_those_of_a_padded_batch(family, side):
+    """Prompts of different lengths and their completions in one batch, as other trainers compute them."""
+    made = policy(family)
+    some, completion = prompts(made), completions()[0]
+    rows = [torch.cat([prompt.ids, completion]) for prompt in some]
+    gaps = [max(map(len, rows)) - len(row) for row in rows]
+    pads = [(gap, 0) if side == "left" else (0, gap) for gap in gaps]
+    ids, real = (
+        torch.stack([torch.nn.functional.pad(row, pad) for row, pad in zip(kind, pads, strict=True)])
+        for kind in (rows, [torch.ones_like(row) for row in rows])
+    )
+    images = {name: torch.cat([prompt.images[name] for prompt in some if prompt.images]) for name in some[0].images}
+    types = (ids == made.model.config.image_token_id).int() * real
+    logits = made.model(input_ids=ids, attention_mask=real, mm_token_type_ids=types, use_cache=False, **images).logits
+    for i, (prompt, row, (before, _)) in enumerate(zip(some, rows, pads, strict=True)):
+        end = before + len(row)
+        expected = logits[i, end - len(completion) - 1 : end - 1].log_softmax(dim=-1).gather(1, completion[:, None])[:, 0]
+        assert (score(made, prompt, [completion]).logprobs - expected).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("family", POLICIES)
 def test_packed_gradients_equal_those_of_separate_sequences(family):
     def gradients(loss, made):
