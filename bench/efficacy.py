@@ -5,7 +5,7 @@
 
 Every run starts from demo/checkpoints/policy and trains on a dataset that ``flows.build_dataset`` labelled. What is compared is measured by
 ``train.evaluate`` on rows that no run has seen: accuracy, attention contrast, pointing game, and how much more accuracy the erased evidence
-costs than the erased control. ``gain`` is a run's own reward, last ten steps less first ten. Intervals are 95 %, Student's, over seeds.
+costs than the erased control. ``gain`` is a run's own reward, last twenty steps less first twenty. Intervals are 95 %, Student's, over seeds.
 Writes bench/results/efficacy.json, docs/efficacy.svg and the table in docs/efficacy.md, and ends with the table as one line of JSON.
 """
 
@@ -100,7 +100,7 @@ def figures(evaluation: Path, metrics: Path | None = None) -> dict[str, float]:
     shown["evidence_minus_control"] = found["drop_without_evidence"]["value"] - found["drop_without_control"]["value"]
     if metrics is not None:
         rewards = [json.loads(line)["reward"] for line in metrics.read_text().splitlines()]
-        shown["gain"] = fmean(rewards[-10:]) - fmean(rewards[:10])
+        shown["gain"] = fmean(rewards[-20:]) - fmean(rewards[:20])
     return shown
 
 

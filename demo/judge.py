@@ -14,7 +14,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -89,7 +89,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8765)
     with serving(parser.parse_args().port) as url:
         print(f"judging at {url}; stop with Ctrl-C", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             threading.Event().wait()
-        except KeyboardInterrupt:
-            pass

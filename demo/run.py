@@ -11,7 +11,6 @@ import shutil
 import time
 from pathlib import Path
 
-
 POLICY = Path(__file__).parent / "checkpoints" / "policy"
 SCORES = ("recall", "precision", "box_iou", "mask_iou", "answer_agreement")
 

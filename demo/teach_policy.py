@@ -3,9 +3,11 @@
 The architecture and the processor are Qwen2.5-VL's; only the size is small, and the vocabulary is that of this world.
 First the vision tower learns to see: a throwaway linear head reads from every image token which objects have their centre in it, and where
 it lies. Then the whole model learns right traces in the response forms of all four templates, several questions behind each image
-(``train.packing``), with loss on the responses alone. It stops while there is still something for reinforcement to teach.
+(``train.packing``), with loss on the responses alone. At last it learns from careless traces as well, as models do before reinforcement:
+it knows more than it says.
 
-    OMP_NUM_THREADS=1 python -m demo.teach_policy --out demo/checkpoints/policy --minutes 27
+    OMP_NUM_THREADS=1 python -m demo.teach_policy --minutes 27
+    OMP_NUM_THREADS=1 python -m demo.teach_policy --resume --minutes 6 --lr 5e-4 --careless 0.4
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import copy
 import math
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -228,19 +231,26 @@ def _cells(scene: Scene, grid: list[int]) -> tuple[Tensor, Tensor]:
 # --------------------------------------------------------------------------------------------------------------- to answer
 
 
-def answer_loss(policy: Policy, rng: random.Random, scene: Scene, questions: Sequence[Question]) -> Tensor:
+def answer_loss(policy: Policy, rng: random.Random, scene: Scene, questions: Sequence[Question], careless: float) -> Tensor:
     """Mean loss of the response tokens of several questions about one image, which is encoded once for all of them."""
     templates = [_template(rng) for _ in questions]
     rows = [make_row(scene, question, template) for question, template in zip(questions, templates, strict=True)]
-    traces = [write_trace(rng, scene, question, right=True) for question in questions]
+    replies = [_ids(policy, _reply(rng, scene, *pair, careless) + END) for pair in zip(questions, templates, strict=True)]
     prompt = policy.encode(rows[0].messages, rows[0].images)
     shared = int((prompt.ids == policy.model.config.vision_end_token_id).nonzero()[0]) + 1
     tails = [_tail(policy, row) for row in rows]
-    replies = [_ids(policy, respond(trace, template) + END) for trace, template in zip(traces, templates, strict=True)]
     packed = pack(prompt.ids[:shared], prompt.positions[:, :shared], [torch.cat(p) for p in zip(tails, replies, strict=True)])
     said = torch.cat([torch.arange(len(t) + len(r)) >= len(t) for t, r in zip(tails, replies, strict=True)])
     hidden = last_hidden(policy, prompt, packed)[packed.predictors[said]]
     return F.cross_entropy(policy.model.get_output_embeddings()(hidden), packed.ids[0, packed.tokens[said]])
+
+
+def _reply(rng: random.Random, scene: Scene, question: Question, template: Template, careless: float) -> str:
+    """A right trace; or, for the ``careless`` share, one with a mistake, of which every fourth forgets to close with an answer."""
+    if rng.random() >= careless:
+        return respond(write_trace(rng, scene, question, right=True), template)
+    reply = respond(write_trace(rng, scene, question, right=False), template)
+    return reply if rng.random() >= 0.25 else re.split(r"<answer>|\\boxed", reply)[0].rstrip()
 
 
 def _tail(policy: Policy, row: Row) -> Tensor:
@@ -289,8 +299,8 @@ def descend(name: str, weights: list[nn.Parameter], gradient: Callable[[], float
     keep()
 
 
-def teach(policy: Policy, out: Path, schedule: Schedule, seed: int, sight: float) -> None:
-    """Train until the time is up, ``sight`` of it on the vision tower alone."""
+def teach(policy: Policy, out: Path, schedule: Schedule, seed: int, sight: float, careless: float) -> None:
+    """Train until the time is up, ``sight`` of it on the vision tower alone; the ``careless`` share of the replies is not right."""
     rng = random.Random(seed)
     policy.model.train()
 
@@ -305,7 +315,7 @@ def teach(policy: Policy, out: Path, schedule: Schedule, seed: int, sight: float
     def answer() -> float:
         total = 0.0
         for _ in range(SCENES):
-            loss = answer_loss(policy, rng, *draw(rng, QUESTIONS)) / SCENES
+            loss = answer_loss(policy, rng, *draw(rng, QUESTIONS), careless) / SCENES
             torch.autograd.backward(loss)
             total += loss.item()
         return total
@@ -377,8 +387,9 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=300, help="held-out rows to measure on")
     parser.add_argument("--resume", action="store_true", help="go on from the weights in --out, without learning to see first")
+    parser.add_argument("--careless", type=float, default=0.0, help="share of the replies that are wrong, or end without an answer")
     a = parser.parse_args()
     policy = load_model(str(a.out), "cpu") if a.resume else build_policy(a.seed)
     print(f"{sum(p.numel() for p in policy.model.parameters()):,} parameters", flush=True)
-    teach(policy, a.out, Schedule(a.minutes, a.lr), a.seed, 0.0 if a.resume else SIGHT)
+    teach(policy, a.out, Schedule(a.minutes, a.lr), a.seed, 0.0 if a.resume else SIGHT, a.careless)
     report(load_model(str(a.out), "cpu"), a.rows)

@@ -31,7 +31,7 @@ class AnchorSettings:
     """An anchoring run."""
 
     data: str
-    """a dataset built by Sightline: a folder or a Hub id"""
+    """a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """a Hub id or a folder, Qwen2.5-VL or Qwen3-VL"""
     out: Path = Path("runs/anchor")
@@ -54,10 +54,13 @@ def anchor(settings: AnchorSettings) -> Path:
     """Run the settings to their end and return the folder of the anchored model."""
     import torch
 
-    from train.data import load_rows
+    from pipelines.console import say
+    from train.data import load_rows, require
     from train.prompts import row_index
 
     rows = load_rows(settings.data, settings.template)
+    for label, count in require(rows, regions=True, traces=True).items():
+        say(f"{count} of {len(rows)} rows have no {label} and are left out")
     policy = load_with_focus(settings)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=settings.learning_rate)
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -67,13 +70,15 @@ def anchor(settings: AnchorSettings) -> Path:
             chosen = [rows[row_index(len(rows), number, settings.seed)] for number in numbers]
             shown = [found for row in chosen if (found := learn(policy, row, settings))]
             if not shown:
-                raise ValueError(f"no row of step {step} has both a correct trace and a region: anchoring needs rows with both")
+                say(f"step {step + 1}  no row with both a correct trace and a region")
+                continue
             torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             metrics = {name: sum(s[name] for s in shown) / len(shown) for name in shown[0]} | {"rows_used": len(shown) / len(chosen)}
             file.write(json.dumps({"step": step, **metrics}) + "\n")
-            print(f"step {step}  language {metrics['language_loss']:.3f}  anchor {metrics['anchor_loss']:.3f}", flush=True)
+            looks = f"anchor {metrics['anchor_loss']:.3f}  on the region {metrics['attention_on_region']:.2f}"
+            say(f"step {step + 1}/{settings.steps}  language {metrics['language_loss']:.3f}  {looks}")
     policy.model.save_pretrained(settings.out / "model")
     policy.processor.save_pretrained(settings.out / "model")
     return settings.out / "model"

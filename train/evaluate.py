@@ -36,7 +36,7 @@ class EvaluateSettings:
     """An evaluation."""
 
     data: str
-    """a dataset built by Sightline, held out from training"""
+    """rows that were not trained on: a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
     model: str
     """a Hub id, a folder or a checkpoint"""
     out: Path = Path("runs/evaluation")

@@ -44,8 +44,11 @@ class Recipe:
     scale: Literal["group", "none"] = "group"
     """what advantages are divided by"""
     loss: Loss = "dapo"
+    """how the tokens' objectives are averaged and clipped (docs/training.md)"""
     clip_low: float = 0.2
+    """how far below 1 a token's probability ratio has a gradient"""
     clip_high: float = 0.2
+    """how far above"""
     kl: float = 0.0
     """weight of the divergence from the model at the start"""
     group: int = 8
@@ -53,7 +56,9 @@ class Recipe:
     max_tokens: int = 512
     """longest completion"""
     temperature: float = 1.0
+    """of sampling, and of the log-probabilities"""
     top_p: float = 1.0
+    """share of the probability that is sampled from"""
     updates: int = 1
     """optimizer steps on each batch of completions"""
     learning_rate: float = 1e-6
@@ -62,7 +67,9 @@ class Recipe:
     warmup: int = 0
     """steps over which it rises first"""
     weight_decay: float = 0.01
+    """AdamW's"""
     max_grad_norm: float = 1.0
+    """longest gradient; longer ones are scaled down"""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -81,12 +88,27 @@ RECIPES: dict[str, Recipe] = {
 }  # fmt: skip
 
 
+HELP = """Train a multimodal LLM with GRPO that sees where the model looks.
+
+    python -m train.grpo --data dataset --model Qwen/Qwen2.5-VL-3B-Instruct --recipe sayo --lora 16
+    torchrun --nproc-per-node 8 -m train.grpo --data dataset --recipe vgpo --shard
+
+The same command goes on with a run that was stopped. Recipes, whose values are the defaults of all other flags (add --help to see them):
+
+    grpo            accuracy and format
+    sayo            attention on the labelled regions, and format
+    perception-r1   accuracy, and visual facts that a judge finds in the response (--judge, --judge-url)
+    faithful-mr1    accuracy, and attention where erasing the evidence matters (start from train.anchor's model)
+    vgpo            accuracy, with advantages re-weighted by how much each token looks
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(Recipe):
     """A run: the data, the model, and a recipe whose every value can be overridden."""
 
     data: str
-    """a dataset built by Sightline: a folder or a Hub id"""
+    """a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """the policy: a Hub id or a folder, Qwen2.5-VL or Qwen3-VL"""
     out: Path = Path("runs/grpo")
@@ -94,7 +116,7 @@ class Settings(Recipe):
     recipe: Name = "grpo"
     """whose settings the others start from"""
     steps: int = 200
-    """optimizer steps are this many times ``updates``"""
+    """batches of prompts"""
     prompts: int = 4
     """prompts per step, over all processes"""
     layers: tuple[int, ...] = (-1,)
@@ -137,5 +159,4 @@ def from_command_line(arguments: list[str] | None = None) -> Settings:
     flags = [part for argument in given for part in argument.split("=", 1)]
     name = ["grpo", *(value for flag, value in pairwise(flags) if flag == "--recipe")][-1]
     defaults: dict[str, Any] = asdict(RECIPES.get(name, RECIPES["grpo"])) | {"recipe": name, "data": tyro.MISSING}
-    description = "Train a multimodal LLM with GRPO that sees where the model looks."
-    return tyro.cli(Settings, args=given, default=Settings(**defaults), description=description)
+    return tyro.cli(Settings, args=given, default=Settings(**defaults), description=HELP)
