@@ -1,11 +1,11 @@
 """Does each reward do what its paper says? Recipes on the shapes world, several seeds each, the same budget for all.
 
-    python -m bench.efficacy                      # 8 recipes x 5 seeds x 100 steps: about an hour on two cores; goes on where it was stopped
+    python -m bench.efficacy               # 8 recipes x 5 seeds x 100 steps: an hour on two cores; goes on where it was stopped
     python -m bench.efficacy --steps 20 --seeds 2 --out runs/quick
 
 Every run starts from demo/checkpoints/policy and trains on a dataset that ``flows.build_dataset`` labelled. What is compared is measured by
 ``train.evaluate`` on rows that no run has seen: accuracy, attention contrast, pointing game, and how much more accuracy the erased evidence
-costs than the erased control. ``gain`` is a run's own reward, last twenty steps less first twenty. Intervals are 95 %, Student's, over seeds.
+costs than the erased control. ``gain`` is what a run has added to its own reward on such rows. Intervals are 95 %, Student's, over seeds.
 Writes bench/results/efficacy.json, docs/efficacy.svg and the table in docs/efficacy.md, and ends with the table as one line of JSON.
 """
 
@@ -29,8 +29,12 @@ from demo.questions import write_rows
 from pipelines.build import build
 from pipelines.config import BuildConfig
 from train.anchor import AnchorSettings, anchor
+from train.data import load_rows
 from train.evaluate import EvaluateSettings, evaluate
-from train.grpo import train
+from train.group import assess, sample_groups
+from train.grpo import make_rewards, train
+from train.policy import load_model
+from train.prompts import score_texts
 from train.settings import RECIPES, Recipe, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +42,7 @@ POLICY = str(ROOT / "demo" / "checkpoints" / "policy")
 RESULTS, PAGE, PLOT = ROOT / "bench" / "results" / "efficacy.json", ROOT / "docs" / "efficacy.md", ROOT / "docs" / "efficacy.svg"
 
 # What differs from the papers' settings, for all recipes alike: the policy is a thousandth of theirs in size, its responses a tenth.
-BUDGET: dict[str, Any] = {"prompts": 4, "group": 8, "max_tokens": 128, "learning_rate": 2e-4, "window": None}
+BUDGET: dict[str, Any] = {"prompts": 4, "group": 8, "max_tokens": 96, "learning_rate": 1e-4, "window": None}
 RUNS: dict[str, Recipe] = {
     "accuracy": RECIPES["grpo"],
     "attention (sayo)": RECIPES["sayo"],
@@ -53,6 +57,7 @@ FIRST_STAGE = {
     "faithful-mr1, anchored": 1.0,
     "faithful-mr1, stage 1 without anchor": 0.0,
 }  # the anchor's weight beside the language model's
+PROBED = 64  # rows on which a run's own reward is measured, a group of completions each
 MEASURES = ("accuracy", "attention_contrast", "pointing_game", "evidence_minus_control", "gain")
 
 
@@ -70,13 +75,29 @@ def run(name: str, seed: int, steps: int, out: Path, judge_url: str) -> dict[str
     """Train one recipe with one seed and evaluate it; what has been done before is read."""
     torch.set_num_threads(1)
     recipe, folder = RUNS[name], out / f"{re.sub('[^a-z0-9]+', '-', name)}-{seed}"
-    if not (folder / "evaluation" / "evaluation.json").exists():
+    if not (folder / "figures.json").exists():
         model = _first_stage(name, seed, out, folder, recipe)
         where = {"data": str(out / "train"), "model": model, "out": folder, "steps": steps, "seed": seed, "save_every": 25}
         tools = {"judge": "rules", "judge_url": judge_url, "device": "cpu", "trackers": (), "show_every": 50}
-        train(Settings(**asdict(recipe) | BUDGET | where | tools))
-        _evaluate(str(next(folder.glob(f"checkpoint-{steps}"))), out, folder / "evaluation", recipe)
-    return figures(folder / "evaluation", folder / "metrics.jsonl")
+        settings = Settings(**asdict(recipe) | BUDGET | where | tools)
+        train(settings)
+        trained = str(folder / f"checkpoint-{steps}")
+        found = {"gain": own_reward(settings, trained, out) - own_reward(settings, model, out)}
+        found |= _evaluate(trained, out, folder / "evaluation", recipe)
+        (folder / "figures.json").write_text(json.dumps(found) + "\n")
+    return json.loads((folder / "figures.json").read_text())
+
+
+def own_reward(settings: Settings, model: str, out: Path) -> float:
+    """The mean reward, by a run's own rewards and weights, of completions that a model samples for rows that no run has seen."""
+    policy, rewards = load_model(model, "cpu"), make_rewards(settings)
+    rows = load_rows(str(out / "held-out"), settings.template)
+    numbers = range(PROBED)
+    groups = sample_groups(policy, [rows[n] for n in numbers], settings, numbers, numbers)
+    score_texts(groups, [reward for reward in rewards if not reward.needs])
+    weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
+    totals = [assess(policy, group, rewards, weights, replace(settings, kl=0.0))[0].totals for group in groups]
+    return torch.cat(totals).nanmean().item()
 
 
 def _first_stage(name: str, seed: int, out: Path, folder: Path, recipe: Recipe) -> str:
@@ -85,23 +106,16 @@ def _first_stage(name: str, seed: int, out: Path, folder: Path, recipe: Recipe) 
         return POLICY
     if not (model := folder / "stage1" / "model").exists():
         settings = AnchorSettings(data=str(out / "train"), model=POLICY, out=folder / "stage1", weight=FIRST_STAGE[name])
-        anchor(replace(settings, steps=50, learning_rate=2e-4, template=recipe.template, seed=seed, device="cpu"))
+        anchor(replace(settings, steps=30, learning_rate=1e-4, template=recipe.template, seed=seed, device="cpu"))
     return str(model)
 
 
-def _evaluate(model: str, out: Path, folder: Path, recipe: Recipe) -> None:
-    evaluate(EvaluateSettings(data=str(out / "held-out"), model=model, out=folder, template=recipe.template, max_tokens=128, device="cpu"))
-
-
-def figures(evaluation: Path, metrics: Path | None = None) -> dict[str, float]:
-    """What a run is compared by."""
-    found = json.loads((evaluation / "evaluation.json").read_text())
+def _evaluate(model: str, out: Path, folder: Path, recipe: Recipe) -> dict[str, float]:
+    """What a model is compared by."""
+    held_out = EvaluateSettings(data=str(out / "held-out"), model=model, out=folder, template=recipe.template, max_tokens=96, device="cpu")
+    found = evaluate(held_out)
     shown = {name: found[name]["value"] for name in ("accuracy", "attention_contrast", "pointing_game", "format", "length")}
-    shown["evidence_minus_control"] = found["drop_without_evidence"]["value"] - found["drop_without_control"]["value"]
-    if metrics is not None:
-        rewards = [json.loads(line)["reward"] for line in metrics.read_text().splitlines()]
-        shown["gain"] = fmean(rewards[-20:]) - fmean(rewards[:20])
-    return shown
+    return shown | {"evidence_minus_control": found["drop_without_evidence"]["value"] - found["drop_without_control"]["value"]}
 
 
 def interval(values: list[float]) -> dict[str, float]:
@@ -156,13 +170,12 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(1)
     datasets(a.out)
-    if not (a.out / "start" / "evaluation.json").exists():
-        _evaluate(POLICY, a.out, a.out / "start", RECIPES["grpo"])
+    start = _evaluate(POLICY, a.out, a.out / "start", RECIPES["grpo"])
     with serving() as url, multiprocessing.get_context("spawn").Pool(a.workers) as pool:
         jobs = [(name, seed, a.steps, a.out, url) for seed in range(a.seeds) for name in RUNS]
         found = dict(zip(((name, seed) for name, seed, *_ in jobs), pool.starmap(run, jobs, chunksize=1), strict=True))
     recipes = {name: {m: interval([found[name, seed][m] for seed in range(a.seeds)]) for m in found[name, 0]} for name in RUNS}
-    result = {"steps": a.steps, "seeds": a.seeds, "budget": BUDGET, "start": figures(a.out / "start"), "recipes": recipes}
+    result = {"steps": a.steps, "seeds": a.seeds, "budget": BUDGET, "start": start, "recipes": recipes}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     PLOT.write_text(plot(result))
     PAGE.write_text(re.sub(r"(?s)(<!-- table -->\n).*(?=<!-- end -->)", lambda found: found[1] + table(result) + "\n", PAGE.read_text()))

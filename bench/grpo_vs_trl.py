@@ -6,9 +6,9 @@
     python -m bench.grpo_vs_trl [--shape sayo|small]
 
 Each trainer runs in a process of its own, with a text reward, and with the attention contrast as well (which TRL gets through
-``rewardlib.measure``). Prints a table, writes bench/results/grpo_vs_trl.json with step times, tokens a second and the memory that is added at
-its peak, and ends with one line of JSON for each shape: ``speedup`` and ``memory_ratio`` over TRL with the text reward, and ``attention_cost``,
-the attention reward's share of our step with it.
+``rewardlib.measure``). Prints a table, writes bench/results/grpo_vs_trl.json with step times, tokens a second and the memory added at the
+peak, and ends with one line of JSON for each shape: ``speedup`` and ``memory_ratio`` over TRL with the text reward, and
+``attention_cost``, the attention reward's share of our step with it.
 """
 
 from __future__ import annotations

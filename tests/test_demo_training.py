@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from demo.run import learn  # noqa: E402
-from tests.test_grpo import dataset_folder  # noqa: E402, F401  a fixture
+from demo.run import learn
+from tests.test_grpo import dataset_folder  # noqa: F401  a fixture
 
 
 def test_the_demo_trains_on_its_dataset_and_shows_it(dataset_folder, tmp_path, capsys):  # noqa: F811
