@@ -39,7 +39,9 @@ efficacy: .venv/ready  ## every recipe, five seeds: an hour on two cores; goes o
 checkpoints: .venv/ready  ## teach the embedded models again, two hours on two cores
 	$(BIN)/python -m demo.teach_detector
 	$(BIN)/python -m demo.teach_segmenter
-	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 27
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 6 --resume --lr 5e-4 --seed 3 --careless 0.4
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 4 --resume --lr 5e-4 --seed 4 --careless 0.2
 
 clean:
 	rm -rf .venv .venv-hosts demo_out runs

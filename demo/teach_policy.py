@@ -6,8 +6,10 @@ it lies. Then the whole model learns right traces in the response forms of all f
 (``train.packing``), with loss on the responses alone. At last it learns from careless traces as well, as models do before reinforcement:
 it knows more than it says.
 
-    OMP_NUM_THREADS=1 python -m demo.teach_policy --minutes 27
-    OMP_NUM_THREADS=1 python -m demo.teach_policy --resume --minutes 6 --lr 5e-4 --careless 0.4
+    export OMP_NUM_THREADS=1
+    python -m demo.teach_policy --minutes 27
+    python -m demo.teach_policy --minutes 6 --resume --lr 5e-4 --seed 3 --careless 0.4
+    python -m demo.teach_policy --minutes 4 --resume --lr 5e-4 --seed 4 --careless 0.2
 """
 
 from __future__ import annotations
