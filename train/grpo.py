@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,47 +26,33 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from rewardlib.sample import Reward
+    from train.checkpoint import Progress
     from train.data import Rows
+    from train.parallel import World
+    from train.policy import Policy
+    from train.record import Record
 
 
 def train(settings: Settings) -> Path:
     """Run the settings to their end and return the folder of the trained model."""
-    from train.checkpoint import Progress, restore, save
-    from train.data import load_rows
     from train.group import Lesson, Whole, assess, learn
-    from train.parallel import World
-    from train.policy import load_policy
     from train.prompts import draw_groups
-    from train.record import Record, summarise, tally
-    from train.report import write_report
-    from train.sharding import let_go, shard
+    from train.record import summarise, tally
 
-    rewards = make_rewards(settings)
+    run = start(settings)
+    policy, rewards, world = run.policy, run.rewards, run.world
     weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
-    world = World(settings)
-    if settings.shard and (settings.filter_groups or settings.prompts % world.size or settings.lora):
-        raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, no --filter-groups and no --lora")
-    rows = load_rows(settings.data, settings.template)
-    check(rows, rewards, settings)
-    policy = load_policy(settings, world.device)
-    if settings.shard and world.size > 1:
-        shard(policy, world.size)
-    trainable = [p for p in policy.model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(trainable, settings)
-    progress = restore(policy, optimizer, settings)
-    record = Record(settings, world, progress.step)
-    skipped = 0
+    drawn, skipped = run.progress.prompts, 0
 
-    for step in range(progress.step, settings.steps):
+    for step in range(run.progress.step, settings.steps):
         began = time.perf_counter()
+        rate = learning_rate(step, settings)
         # ---- sample, and reward the texts
-        groups, drawn = draw_groups(policy, rows, [r for r in rewards if not r.needs], settings, world, progress.prompts)
+        groups, drawn = draw_groups(policy, run.rows, [r for r in rewards if not r.needs], settings, world, drawn)
         whole = Whole(world.total(sum(len(g.completions) for g in groups)), world.total(sum(g.tokens for g in groups)))
-        for group_settings in optimizer.param_groups:
-            group_settings["lr"] = learning_rate(step, settings)
         lessons: list[Lesson] = []
         for update in range(settings.updates):
-            # ---- measure, reward, advantage; learn
+            # ---- measure, reward, turn into advantages; learn
             shown = []
             for n, group in enumerate(groups):
                 live = None
@@ -75,30 +61,80 @@ def train(settings: Settings) -> Path:
                     lessons.append(lesson)
                 shown.append(learn(policy, group, lessons[n], settings, whole, live))
             # ---- update
-            world.add_gradients(trainable)
-            norm = world.clip_gradients(trainable, settings.max_grad_norm)
+            norm = run.update(rate)
             skipped = 0 if math.isfinite(norm) else skipped + 1
-            if not skipped:
-                optimizer.step()
-            optimizer.zero_grad()
-            let_go(policy.model)
             if skipped >= settings.max_skipped:
-                raise ValueError(
-                    f"{skipped} updates in a row had a gradient that is not finite: lower --learning-rate, or look at {settings.out}"
-                )
+                raise ValueError(f"{skipped} updates in a row had a gradient that is not finite: lower --learning-rate (now {rate:g})")
         # ---- report
-        progress = Progress(step + 1, drawn)
-        about = {"grad_norm": norm, "skipped": float(skipped > 0), "learning_rate": learning_rate(step, settings)}
-        tallies = [tally(group, policy) for group in groups]
-        record.step(step, summarise(world.gather(shown), world.gather(tallies), time.perf_counter() - began) | about)
-        if step % settings.show_every == 0 or step + 1 == settings.steps:
-            record.completions(step, groups, lessons, policy)
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            save(policy, optimizer, progress, settings, world)
-            if world.main:
-                write_report(settings.out)
-    record.close()
+        figures = summarise(world.gather(shown), world.gather([tally(group, policy) for group in groups]), time.perf_counter() - began)
+        run.record.step(step, figures | {"grad_norm": norm, "skipped": float(skipped > 0), "learning_rate": rate})
+        last = step + 1 == settings.steps
+        if last or step % settings.show_every == 0:
+            run.record.completions(step, groups, lessons, policy)
+        if last or (step + 1) % settings.save_every == 0:
+            run.save(step + 1, drawn)
+    run.record.close()
     return settings.out
+
+
+@dataclass
+class Run:
+    """What a run works with."""
+
+    settings: Settings
+    rewards: list[Reward]
+    rows: Rows
+    world: World
+    policy: Policy
+    optimizer: Optimizer
+    record: Record
+    progress: Progress  # at the start
+
+    def update(self, rate: float) -> float:
+        """Step the optimizer on the gradients of all processes, unless they are not finite; returns their norm."""
+        from train.sharding import let_go
+
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.world.add_gradients(trained)
+        norm = self.world.clip_gradients(trained, self.settings.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        let_go(self.policy.model)
+        return norm
+
+    def save(self, steps: int, prompts: int) -> None:
+        """A checkpoint, and the report so far."""
+        from train.checkpoint import Progress, save
+        from train.report import write_report
+
+        save(self.policy, self.optimizer, Progress(steps, prompts), self.settings, self.world)
+        if self.world.main:
+            write_report(self.settings.out)
+
+
+def start(settings: Settings) -> Run:
+    """Load everything, and go on from the newest checkpoint if there is one."""
+    from train.checkpoint import restore
+    from train.data import load_rows
+    from train.parallel import World
+    from train.policy import load_policy
+    from train.record import Record
+    from train.sharding import shard
+
+    rewards, world = make_rewards(settings), World(settings)
+    if settings.shard and (settings.filter_groups or settings.prompts % world.size or settings.lora):
+        raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, no --filter-groups and no --lora")
+    rows = load_rows(settings.data, settings.template)
+    check(rows, rewards)
+    policy = load_policy(settings, world.device)
+    if settings.shard and world.size > 1:
+        shard(policy, world.size)
+    optimizer = make_optimizer([p for p in policy.model.parameters() if p.requires_grad], settings)
+    progress = restore(policy, optimizer, settings)
+    return Run(settings, rewards, rows, world, policy, optimizer, Record(settings, world, progress.step), progress)
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Optimizer:
@@ -111,7 +147,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Op
     return torch.optim.AdamW(chosen, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def check(rows: Rows, rewards: Sequence[Reward], settings: Settings) -> None:
+def check(rows: Rows, rewards: Sequence[Reward]) -> None:
     """Stop where no row has what a reward needs, and say where some lack it."""
     from pipelines.console import say
     from train.data import require
