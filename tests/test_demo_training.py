@@ -18,5 +18,6 @@ def test_the_demo_trains_on_its_dataset_and_shows_it(dataset_folder, tmp_path, c
     assert lines[0]["rewards/attention_contrast/missing"] == 0
     report = (tmp_path / "grpo" / "report.html").read_text()
     assert "How many? 1" in report
+    assert "attention_contrast" in (tmp_path / "grpo" / "settings.json").read_text()
     assert "data:image/png" in report
     assert str(tmp_path / "grpo" / "report.html") in capsys.readouterr().out.replace("\n", "")

@@ -11,11 +11,11 @@ was when the same command is given again. The folder given by --out has report.h
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,7 @@ class Run:
 
 def start(settings: Settings) -> Run:
     """Load everything, and go on from the newest checkpoint if there is one."""
+    from pipelines.console import say
     from train.checkpoint import restore
     from train.data import load_rows
     from train.parallel import World
@@ -128,7 +129,9 @@ def start(settings: Settings) -> Run:
     if settings.shard and (settings.filter_groups or settings.prompts % world.size or settings.lora):
         raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, no --filter-groups and no --lora")
     rows = load_rows(settings.data, settings.template)
-    check(rows, rewards)
+    lacking = check(rows, rewards)
+    for label, count in lacking.items() if world.main else ():
+        say(f"{count} of {len(rows)} rows have no {label}: their completions are not scored by the rewards that need it")
     policy = load_policy(settings, world.device)
     if settings.shard and world.size > 1:
         shard(policy, world.size)
@@ -147,22 +150,18 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Op
     return torch.optim.AdamW(chosen, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def check(rows: Rows, rewards: Sequence[Reward]) -> None:
-    """Stop where no row has what a reward needs, and say where some lack it."""
-    from pipelines.console import say
+def check(rows: Rows, rewards: Sequence[Reward]) -> dict[str, int]:
+    """How many rows lack what a reward needs, by label; ``DataError`` where all do."""
     from train.data import require
 
     names = {reward.name for reward in rewards}
-    looking = bool(names & {"attention_contrast", "causal_attention"})
-    lacking = require(
+    return require(
         rows,
         answer="accuracy" in names,
-        regions=looking,
+        regions=bool(names & {"attention_contrast", "causal_attention"}),
         counterfactuals="causal_attention" in names,
         annotations="perception" in names,
     )
-    for label, count in lacking.items():
-        say(f"{count} of {len(rows)} rows have no {label}: their completions are not scored by the rewards that need it")
 
 
 def make_rewards(settings: Settings) -> list[Any]:
@@ -196,9 +195,9 @@ def main() -> None:
 
     quiet_libraries()
     with failing_clearly(ValueError, OSError):
-        settings.out.mkdir(parents=True, exist_ok=True)
-        (settings.out / "settings.json").write_text(json.dumps(asdict(settings), indent=1, default=str) + "\n")
-        say(f"report   {train(settings) / 'report.html'}")
+        out = train(settings)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+        say(f"report   {out / 'report.html'}")
 
 
 if __name__ == "__main__":

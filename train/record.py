@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Record:
         )
         if world.main:
             settings.out.mkdir(parents=True, exist_ok=True)
+            (settings.out / "settings.json").write_text(json.dumps(asdict(settings), indent=1, default=str) + "\n")
             _forget(self.path, start)
             if console.is_terminal:
                 self.progress.start()
