@@ -74,7 +74,7 @@ def learn(out: Path, dataset: Path, steps: int) -> None:
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it does
     settings = Settings(
         data=str(dataset), model=str(POLICY), out=out / "grpo", steps=steps, attention_contrast=0.5, max_tokens=96, learning_rate=1e-4,
-        device="cpu", trackers=(),
+        warmup=10, schedule="linear", device="cpu", trackers=(),
     )  # fmt: skip
     say(f"\ntraining a tiny Qwen2.5-VL with GRPO, {steps} steps of {settings.prompts} prompts, to answer and to look ...")
     shutil.rmtree(settings.out, ignore_errors=True)
