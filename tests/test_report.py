@@ -20,22 +20,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import encode, run_module, scene
-from train.report import (
-    changed_settings,
-    draw_curve,
-    draw_sections,
-    heat_map,
-    place_box,
-    read_groups,
-    read_metrics,
-    shown,
-    smooth,
-    tick_labels,
-    ticks_around,
-    ticks_between,
-    view_maps,
-    write_report,
-)
+from train.curves import draw_curve, shown, smooth, tick_labels, ticks_around, ticks_between
+from train.report import changed_settings, draw_sections, heat_map, place_box, read_groups, read_metrics, view_maps, write_report
 from train.settings import RECIPES, Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
