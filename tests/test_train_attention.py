@@ -76,3 +76,15 @@ def test_the_fused_kernels_equal_plain_torch(causal, dtype):
     ):
         assert mine.shape == theirs.shape
         assert (mine.float() - theirs.float()).abs().max() < tolerance
+
+
+def test_the_gpu_kernels_take_what_they_are_given():
+    """Their signatures, on tensors that have a device and a shape but no numbers."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        query, key, value = (torch.empty(1, heads, 24, 64, device="cuda", dtype=torch.bfloat16) for heads in (4, 2, 2))
+        out, lse = forward(query, key, value, causal=True, scale=SCALE)
+        grads = backward(out, query, key, value, out, lse, causal=True, scale=SCALE)
+        assert (out.shape, lse.shape, lse.dtype) == (query.shape, (1, 4, 24), torch.float32)
+        assert [grad.shape for grad in grads] == [query.shape, key.shape, value.shape]

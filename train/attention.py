@@ -175,11 +175,11 @@ def backward(
         return plain_backward(grad, query, key, value, out, lse, causal=causal, scale=scale)
     if query.device.type == "cpu":
         return _aten._scaled_dot_product_flash_attention_for_cpu_backward(grad, query, key, value, out, lse, 0.0, causal, scale=scale)
-    empty, state = torch.empty(0, dtype=torch.int32, device="cpu"), torch.zeros(2, dtype=torch.uint64, device=query.device)
+    state = torch.zeros(2, dtype=torch.uint64, device=query.device)
     lse = lse.contiguous()
     sizes = query.shape[2], key.shape[2]
     return _aten._scaled_dot_product_flash_attention_backward(
-        grad, query, key, value, out, lse, empty, empty, *sizes, 0.0, causal, state, state, scale=scale
+        grad, query, key, value, out, lse, None, None, *sizes, 0.0, causal, state, state, scale=scale
     )
 
 
