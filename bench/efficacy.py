@@ -59,7 +59,7 @@ FIRST_STAGE = {
     "faithful-mr1, anchored": 1.0,
     "faithful-mr1, stage 1 without anchor": 0.0,
 }  # the anchor's weight beside the language model's
-PROBED = 64  # rows on which a run's own reward is measured, a group of completions each
+PROBED = 40  # rows on which a run's own reward is measured, a group of completions each
 MEASURES = ("accuracy", "attention_contrast", "pointing_game", "evidence_minus_control", "gain")
 
 
@@ -67,8 +67,9 @@ def datasets(out: Path) -> tuple[Path, Path]:
     """Labelled rows to train on and others to evaluate on."""
     made = []
     for name, rows, seed in (("train", 400, 11), ("held-out", 200, 12)):
-        source = write_rows(out / f"scenes-{name}", rows, seed)
-        build(BuildConfig(source=str(source), out=out / name, shard_size=25))
+        if not (out / name / "manifest.json").exists():
+            source = write_rows(out / f"scenes-{name}", rows, seed)
+            build(BuildConfig(source=str(source), out=out / name, shard_size=25))
         made.append(out / name)
     return made[0], made[1]
 
@@ -84,10 +85,20 @@ def run(name: str, seed: int, steps: int, out: Path, judge_url: str) -> dict[str
         settings = Settings(**asdict(recipe) | BUDGET | where | tools)
         train(settings)
         trained = str(folder / f"checkpoint-{steps}")
-        found = {"gain": own_reward(settings, trained, out) - own_reward(settings, model, out)}
+        found = {"gain": own_reward(settings, trained, out) - _before(name, settings, out)}
         found |= _evaluate(trained, out, folder / "evaluation", recipe)
         (folder / "figures.json").write_text(json.dumps(found) + "\n")
     return json.loads((folder / "figures.json").read_text())
+
+
+def _before(name: str, settings: Settings, out: Path) -> float:
+    """A run's own reward before it, the same for all seeds that start from the same model."""
+    if settings.model != POLICY:
+        return own_reward(settings, settings.model, out)
+    known = out / f"{re.sub('[^a-z0-9]+', '-', name)}-before.json"
+    if not known.exists():
+        known.write_text(json.dumps(own_reward(settings, POLICY, out)))
+    return json.loads(known.read_text())
 
 
 def own_reward(settings: Settings, model: str, out: Path) -> float:
