@@ -52,14 +52,14 @@ def tiny_policy() -> tuple[Any, Any]:
     return model(config), processor
 
 
-class LowIds:
-    """Share of low token ids: cheap, and different from response to response, so that every step has a gradient to compute."""
+class OddIds:
+    """Share of odd token ids: cheap, and different from response to response, so that every step has a gradient to compute."""
 
-    name = "low_ids"
+    name = "odd_ids"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
-        return [sum(token < 500 for token in s.response_ids) / len(s.response_ids) for s in samples]
+        return [sum(token % 2 for token in s.response_ids) / len(s.response_ids) for s in samples]
 
 
 def ours(shape: str, attention: bool, steps: int) -> list[float]:
@@ -74,13 +74,14 @@ def ours(shape: str, attention: bool, steps: int) -> list[float]:
     policy = Policy(*tiny_policy())
     policy.ends = torch.tensor([-1])  # every completion has its full length, as in TRL below
     row = to_row({"id": "0", "image": _image(side), "question": QUESTION, "answer": "4", "regions": [REGION]}, "answer")
-    rewards: list[Any] = [LowIds(), *([AttentionContrast()] if attention else [])]
+    rewards: list[Any] = [OddIds(), *([AttentionContrast()] if attention else [])]
     weights = {reward.name: 1.0 for reward in rewards}
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)  # as in both trainers
 
     def step(number: int) -> None:
         (sampled,) = sample_groups(policy, [row], settings, [number], [number])
         lesson, live = assess(policy, sampled, rewards, weights, settings)
+        assert not lesson.empty
         learn(policy, sampled, lesson, settings, Whole(group, sampled.tokens), live)
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
@@ -99,7 +100,7 @@ def theirs(shape: str, attention: bool, steps: int) -> list[float]:
 
     side, group, tokens = SHAPES[shape]
     policy, processor = tiny_policy()
-    rewards = [trl_reward(LowIds()), *([trl_reward(AttentionContrast(), Measurer(policy, processor))] if attention else [])]
+    rewards = [trl_reward(OddIds()), *([trl_reward(AttentionContrast(), Measurer(policy, processor))] if attention else [])]
     row = {"prompt": [{"role": "user", "content": QUESTION}], "image": _image(side), "answer": "4", "regions": [REGION]}
     seconds: list[float] = []
 
