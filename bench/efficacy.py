@@ -119,7 +119,7 @@ def _first_stage(name: str, seed: int, out: Path, folder: Path, recipe: Recipe) 
         return POLICY
     if not (model := folder / "stage1" / "model").exists():
         settings = AnchorSettings(data=str(out / "train"), model=POLICY, out=folder / "stage1", weight=FIRST_STAGE[name])
-        anchor(replace(settings, steps=30, learning_rate=1e-4, template=recipe.template, seed=seed, device="cpu"))
+        anchor(replace(settings, steps=60, learning_rate=5e-4, template=recipe.template, seed=seed, device="cpu"))
     return str(model)
 
 

@@ -8,7 +8,7 @@
 Each trainer runs in a process of its own, with a text reward, and with the attention contrast as well (which TRL gets through
 ``rewardlib.measure``). Prints a table, writes bench/results/grpo_vs_trl.json with step times, tokens a second and the memory added at the
 peak, and ends with one line of JSON for each shape: ``speedup`` and ``memory_ratio`` over TRL with the text reward, and
-``attention_cost``, the attention reward's share of our step with it.
+``attention_cost``, the attention reward's share of our step, measured with and without it in turns.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ class OddIds:
 
 def ours(shape: str, attention: bool, steps: int) -> list[float]:
     """Seconds of every step of ``train.group``."""
+    step = our_step(shape)
+    return [_timed(lambda number=number: step(number, attention)) for number in range(steps)]
+
+
+def cost(shape: str, steps: int) -> float:
+    """The attention reward's share of our step, the median over steps with and without it in turns."""
+    step = our_step(shape)
+    pairs = [[_timed(lambda number=number, looks=looks: step(number, looks)) for looks in (False, True)] for number in range(steps + 1)]
+    return statistics.median(1 - without / looking for without, looking in pairs[1:])
+
+
+def our_step(shape: str) -> Callable[[int, bool], None]:
+    """A whole step, from sampling to the optimizer, with a text reward and, if asked, the attention contrast."""
     from train.data import to_row
     from train.group import Whole, assess, learn, sample_groups
     from train.policy import Policy
@@ -74,11 +87,11 @@ def ours(shape: str, attention: bool, steps: int) -> list[float]:
     policy = Policy(*tiny_policy())
     policy.ends = torch.tensor([-1])  # every completion has its full length, as in TRL below
     row = to_row({"id": "0", "image": _image(side), "question": QUESTION, "answer": "4", "regions": [REGION]}, "answer")
-    rewards: list[Any] = [OddIds(), *([AttentionContrast()] if attention else [])]
-    weights = {reward.name: 1.0 for reward in rewards}
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)  # as in both trainers
 
-    def step(number: int) -> None:
+    def step(number: int, attention: bool) -> None:
+        rewards: list[Any] = [OddIds(), *([AttentionContrast()] if attention else [])]
+        weights = {reward.name: 1.0 for reward in rewards}
         (sampled,) = sample_groups(policy, [row], settings, [number], [number])
         lesson, live = assess(policy, sampled, rewards, weights, settings)
         assert not lesson.empty
@@ -87,7 +100,7 @@ def ours(shape: str, attention: bool, steps: int) -> list[float]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return [_timed(lambda number=number: step(number)) for number in range(steps)]
+    return step
 
 
 def theirs(shape: str, attention: bool, steps: int) -> list[float]:
@@ -154,9 +167,13 @@ def _status(field: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), action="append")
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--cost", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     a = parser.parse_args()
+    if a.cost:
+        print(json.dumps(cost(a.cost, a.steps)))
+        return
     if a.measure:
         print(json.dumps(measure(a.measure[0], a.measure[1], a.measure[2] == "attention", a.steps)))
         return
@@ -165,25 +182,25 @@ def main() -> None:
     for shape in a.shape or SHAPES:
         for reward in ("text", "attention"):
             for name in RUNS:
-                command = [sys.executable, "-m", "bench.grpo_vs_trl", "--steps", str(a.steps), "--measure", name, shape, reward]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-                runs[f"{shape}/{reward}/{name}"] = found = json.loads(done.stdout.splitlines()[-1])
+                runs[f"{shape}/{reward}/{name}"] = found = _apart("--steps", a.steps, "--measure", name, shape, reward)
                 print(f"{shape:6} {reward:10} {name:5} {found['step_seconds']:8.2f} s  {found['peak_mib']:7.0f} MiB", flush=True)
-        ratios[shape] = compare({name.removeprefix(f"{shape}/"): found for name, found in runs.items()})
+        own, trl = (runs[f"{shape}/text/{name}"] for name in RUNS)
+        ratios[shape] = {
+            "speedup": trl["step_seconds"] / own["step_seconds"],
+            "memory_ratio": own["peak_mib"] / trl["peak_mib"],
+            "attention_cost": _apart("--steps", 3 * a.steps, "--cost", shape),
+        }
     machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"ratios": ratios, "runs": runs, **machine}, indent=1) + "\n")
     print(json.dumps(ratios))
 
 
-def compare(runs: dict[str, Any]) -> dict[str, float]:
-    """A shape's ratios."""
-    own, trl, looking = (runs[name] for name in ("text/ours", "text/trl", "attention/ours"))
-    return {
-        "speedup": trl["step_seconds"] / own["step_seconds"],
-        "memory_ratio": own["peak_mib"] / trl["peak_mib"],
-        "attention_cost": 1 - own["step_seconds"] / looking["step_seconds"],
-    }
+def _apart(*arguments: Any) -> Any:
+    """What this module prints last when it runs in a process of its own."""
+    command = [sys.executable, "-m", "bench.grpo_vs_trl", *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
