@@ -115,7 +115,9 @@ def _before(name: str, settings: Settings, out: Path) -> float:
         return own_reward(settings, settings.model, out)
     known = out / f"{re.sub('[^a-z0-9]+', '-', name)}-before.json"
     if not known.exists():
-        known.write_text(json.dumps(own_reward(settings, POLICY, out)))
+        aside = known.with_suffix(f".{settings.seed}.tmp")  # other workers may be reading
+        aside.write_text(json.dumps(own_reward(settings, POLICY, out)))
+        aside.replace(known)
     return json.loads(known.read_text())
 
 
