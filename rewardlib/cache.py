@@ -14,6 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+_SPENDING = "CREATE TABLE IF NOT EXISTS spending (model TEXT PRIMARY KEY, requests INT, prompt INT, completion INT, dollars REAL)"
+_SPEND = """INSERT INTO spending VALUES (?, 1, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET requests = requests + 1,
+prompt = prompt + excluded.prompt, completion = completion + excluded.completion, dollars = dollars + excluded.dollars"""
+
 
 def request_key(request: dict[str, Any]) -> str:
     """SHA-256 of the canonical JSON of a request."""
@@ -31,6 +35,7 @@ class ReplyCache:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID")
+        self._db.execute(_SPENDING)
 
     def get(self, key: str) -> dict[str, Any] | None:
         with self._lock:
@@ -40,6 +45,17 @@ class ReplyCache:
     def put(self, key: str, reply: dict[str, Any]) -> None:
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(reply)))
+
+    def spend(self, model: str, prompt_tokens: int, completion_tokens: int, dollars: float | None) -> None:
+        """Note what a request took, whatever came of it; requests that are answered from here take nothing."""
+        with self._lock:
+            self._db.execute(_SPEND, (model, prompt_tokens, completion_tokens, dollars or 0.0))
+
+    def spending(self) -> list[dict[str, Any]]:
+        """What all who share this file have spent, by model: model, requests, prompt and completion tokens, dollars at known prices."""
+        with self._lock:
+            rows = self._db.execute("SELECT model, requests, prompt, completion, dollars FROM spending ORDER BY model").fetchall()
+        return [dict(zip(("model", "requests", "prompt_tokens", "completion_tokens", "dollars"), row, strict=True)) for row in rows]
 
     def close(self) -> None:
         with self._lock:

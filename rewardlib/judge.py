@@ -16,56 +16,44 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rewardlib.cache import ReplyCache, request_key
+from rewardlib.endpoint import FINAL, FormatRefused, JudgeEndpoint, JudgeError, Runaway, Usage, complete, connect
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-
-class JudgeError(Exception):
-    """The judge gave no usable reply. ``reason`` is one word for counting, the message says what happened."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[JudgeError], tuple[str, str]]:
-        return JudgeError, (self.reason, str(self))
+__all__ = ["FINAL", "BudgetSpent", "JudgeClient", "JudgeEndpoint", "JudgeError", "JudgeReply", "JudgeRequest", "Usage", "parse_json"]
 
 
-@dataclass(frozen=True)
-class JudgeEndpoint:
-    """Where the judge lives and how it is asked. Prices are dollars per million tokens; None means unknown."""
-
-    model: str
-    base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    temperature: float = 0.0
-    seed: int | None = 0
-    max_tokens: int = 2048
-    timeout: float = 120.0  # seconds for one attempt
-    retries: int = 4  # attempts after the first on 408, 409, 429, 5xx and connection errors
-    concurrency: int = 16
-    price_in: float | None = None
-    price_out: float | None = None
+class BudgetSpent(Exception):
+    """No further request may be paid for. All replies that were are in the cache."""
 
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """One question. ``check`` turns the parsed JSON into the caller's type and raises ``ValueError`` if it is not acceptable."""
+    """One question. ``check`` turns the parsed JSON into the caller's type and raises ``ValueError`` if it is not acceptable.
+
+    Without a ``schema`` the reply is free text, and ``check`` is given the text. ``image`` is a data URL, shown before the question.
+    ``draw`` numbers several replies to the same question: each has a seed and a place in the cache of its own."""
 
     system: str
     user: str
-    schema: dict[str, Any]
+    schema: dict[str, Any] | None
     check: Callable[[Any], Any] = lambda value: value
+    image: str | None = None
+    draw: int = 0
+
+    def messages(self) -> list[dict[str, Any]]:
+        shown = {"type": "image_url", "image_url": {"url": self.image}}
+        user: Any = [shown, {"type": "text", "text": self.user}] if self.image else self.user
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
 
 
 @dataclass(frozen=True)
@@ -76,21 +64,6 @@ class JudgeReply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = False
-
-
-@dataclass
-class Usage:
-    """What was asked and paid by a client. ``cached`` requests are in ``requests`` but not in the tokens."""
-
-    requests: int = 0
-    cached: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def add(self, other: Usage) -> None:
-        for name, value in asdict(other).items():
-            setattr(self, name, getattr(self, name) + value)
 
 
 _FORMATS = ("json_schema", "json_object", "text")
@@ -107,10 +80,14 @@ class _Session:
 
 @dataclass
 class JudgeClient:
-    """Asks many questions at once; safe to share between threads (each call has its own event loop and connection pool)."""
+    """Asks many questions at once; safe to share between threads (each call has its own event loop and connection pool).
+
+    ``max_cost`` is what all runs that share the cache may spend, in dollars. When it is reached no further request is sent and
+    ``BudgetSpent`` is raised, after the replies on their way have been received and stored: up to ``concurrency`` requests more."""
 
     endpoint: JudgeEndpoint
     cache: ReplyCache | None = None
+    max_cost: float | None = None
     usage: Usage = field(default_factory=Usage)
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
     _sessions: dict[asyncio.AbstractEventLoop, _Session] = field(default_factory=dict, init=False, repr=False)
@@ -122,32 +99,41 @@ class JudgeClient:
 
     async def ask_all_async(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | JudgeError]:
         async with self._session() as session:
+            # All are waited for, also when one raises: what has been asked is paid for, and belongs into the cache.
+            replies = await asyncio.gather(*(self._answer(session, r) for r in requests), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, JudgeError):
+                raise reply
+        return [reply for reply in replies if isinstance(reply, JudgeReply | JudgeError)]
 
-            async def one(request: JudgeRequest) -> JudgeReply | JudgeError:
-                spent = Usage(requests=1)
-                async with session.gate:
-                    try:
-                        return await self._ask(session.client, request, spent)
-                    except JudgeError as error:
-                        spent.failed = 1
-                        return error
-                    finally:
-                        with self._lock:
-                            self.usage.add(spent)
+    async def _answer(self, session: _Session, request: JudgeRequest) -> JudgeReply | JudgeError:
+        spent = Usage(requests=1)
+        async with session.gate:
+            try:
+                return await self._ask(session.client, request, spent)
+            except JudgeError as error:
+                spent.failed = 1
+                return JudgeError(error.reason, self._without_key(str(error)))
+            finally:
+                self._account(spent)
 
-            return list(await asyncio.gather(*(one(r) for r in requests)))
+    def _without_key(self, message: str) -> str:
+        """Endpoints have been seen to echo the key in their errors, which end up in rejects and logs."""
+        key = self.endpoint.key
+        return message.replace(key, "[key]") if len(key) >= 4 else message
+
+    def _account(self, spent: Usage) -> None:
+        with self._lock:
+            self.usage.add(spent)
+        if self.cache is not None and spent.prompt_tokens + spent.completion_tokens:
+            self.cache.spend(self.endpoint.model, spent.prompt_tokens, spent.completion_tokens, self.endpoint.dollars(spent))
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[_Session]:
         """The session of all calls that overlap in this event loop: some hosts ask about one response at a time."""
-        from openai import AsyncOpenAI
-
-        loop, e = asyncio.get_running_loop(), self.endpoint
+        loop = asyncio.get_running_loop()
         if loop not in self._sessions:
-            # Local servers need no key, but the client insists on one.
-            key = os.environ.get(e.api_key_env) or "none"
-            client = AsyncOpenAI(api_key=key, base_url=e.base_url, timeout=e.timeout, max_retries=e.retries)
-            self._sessions[loop] = _Session(client, asyncio.Semaphore(e.concurrency))
+            self._sessions[loop] = _Session(connect(self.endpoint), asyncio.Semaphore(self.endpoint.concurrency))
         session = self._sessions[loop]
         session.calls += 1
         try:
@@ -160,107 +146,70 @@ class JudgeClient:
 
     @property
     def cost(self) -> float | None:
-        """Dollars paid so far; None where prices are unknown."""
-        e, u = self.endpoint, self.usage
-        if e.price_in is None or e.price_out is None:
-            return None
-        return (u.prompt_tokens * e.price_in + u.completion_tokens * e.price_out) / 1e6
+        """Dollars paid by this client so far; None where prices are unknown."""
+        return self.endpoint.dollars(self.usage)
 
     async def _ask(self, client: AsyncOpenAI, request: JudgeRequest, spent: Usage) -> JudgeReply:
         key = request_key(self._identity(request))
         if self.cache is not None and (known := self.cache.get(key)) is not None:
-            spent.cached = 1
-            return JudgeReply(request.check(known["value"]), known["prompt_tokens"], known["completion_tokens"], cached=True)
-        messages = [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
-        text = await self._complete(client, messages, request.schema, spent)
+            with suppress(ValueError):  # one that a stricter check refuses now is asked for anew
+                reply = JudgeReply(request.check(known["value"]), known["prompt_tokens"], known["completion_tokens"], cached=True)
+                spent.cached = 1
+                return reply
+        self._check_budget()
+        messages = request.messages()
+        text = await self._complete(client, messages, request, spent)
         try:
-            value = parse_json(text)
-            result = request.check(value)
+            value, result = _read(text, request)
         except ValueError as problem:
             messages += [{"role": "assistant", "content": text}, {"role": "user", "content": _repair(problem)}]
-            text = await self._complete(client, messages, request.schema, spent)
+            text = await self._complete(client, messages, request, spent)
             with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {text[:200]!r}"):
-                value = parse_json(text)
-                result = request.check(value)
+                value, result = _read(text, request)
         reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
             tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
             self.cache.put(key, {"value": value, "raw": text, **tokens})
         return reply
 
+    def _check_budget(self) -> None:
+        """``BudgetSpent`` if the money that was spent has reached the limit."""
+        if self.max_cost is None:
+            return
+        spent = self.cost if self.cache is None else sum(model["dollars"] for model in self.cache.spending())
+        if spent is not None and spent >= self.max_cost:
+            raise BudgetSpent(
+                f"${spent:.4f} of at most ${self.max_cost:g} have been spent, so {self.endpoint.model} is asked no further. What was paid "
+                "for is kept: to go on from there, give the same command with a higher --max-cost"
+            )
+
     def _identity(self, request: JudgeRequest) -> dict[str, Any]:
         """All that decides the reply; where the server runs and how fast does not."""
         e = self.endpoint
         settings = {"model": e.model, "temperature": e.temperature, "seed": e.seed, "max_tokens": e.max_tokens}
-        return {**settings, "system": request.system, "user": request.user, "schema": request.schema}
+        asked = {"system": request.system, "user": request.user, "schema": request.schema}
+        return settings | asked | ({"image": request.image} if request.image else {}) | ({"draw": request.draw} if request.draw else {})
 
-    async def _complete(self, client: AsyncOpenAI, messages: list[dict[str, str]], schema: dict[str, Any], spent: Usage) -> str:
+    async def _complete(self, client: AsyncOpenAI, messages: list[dict[str, Any]], request: JudgeRequest, spent: Usage) -> str:
         """The reply's text, from the best output format that the server supports."""
-        from openai import BadRequestError, UnprocessableEntityError
-
-        for rung in range(self._format, len(_FORMATS)):
+        e = self.endpoint
+        seed = {} if e.seed is None else {"seed": e.seed + request.draw}
+        for rung in range(self._format if request.schema else len(_FORMATS) - 1, len(_FORMATS)):
             try:
-                return await self._request(client, messages, _FORMATS[rung], schema, spent)
-            except (BadRequestError, UnprocessableEntityError) as error:
-                if rung + 1 == len(_FORMATS) or not _is_about_format(error):
-                    raise JudgeError("bad_request", f"the endpoint refused the request: {_brief(error)}") from error
+                return await complete(client, e, spent, messages=messages, **seed, **_response_format(_FORMATS[rung], request.schema))
+            except FormatRefused:
                 self._format = max(self._format, rung + 1)  # do not ask this server in vain again
-            except _Runaway:
+            except Runaway:
                 # Constrained decoding can loop on whitespace until the limit; a freer format usually ends.
                 if rung + 1 == len(_FORMATS):
-                    raise JudgeError("length", f"the reply did not end within {self.endpoint.max_tokens} tokens") from None
+                    raise JudgeError("length", f"the reply did not end within {e.max_tokens} tokens") from None
         raise AssertionError("the ladder ends by returning or raising")
 
-    async def _request(self, client: AsyncOpenAI, messages: Any, kind: str, schema: dict[str, Any], spent: Usage) -> str:
-        from openai import APIConnectionError, APIStatusError, APITimeoutError, BadRequestError, OpenAIError, UnprocessableEntityError
 
-        e = self.endpoint
-        extra: dict[str, Any] = {} if kind == "text" else {"response_format": _response_format(kind, schema)}
-        if e.seed is not None:
-            extra["seed"] = e.seed
-        try:
-            reply = await client.chat.completions.create(
-                model=e.model, messages=messages, temperature=e.temperature, max_tokens=e.max_tokens, **extra
-            )
-        except (BadRequestError, UnprocessableEntityError):
-            raise
-        except APITimeoutError as error:
-            raise JudgeError(
-                "timeout", f"no reply from {e.base_url or 'the endpoint'} within {e.timeout:g} s, {e.retries} retries"
-            ) from error
-        except APIConnectionError as error:
-            raise JudgeError("connection", f"cannot reach {e.base_url or 'the endpoint'}: {_brief(error)}") from error
-        except APIStatusError as error:
-            raise JudgeError(f"http_{error.status_code}", f"the endpoint answered {error.status_code}: {_brief(error)}") from error
-        except (OpenAIError, ValueError) as error:
-            raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error)}") from error
-        try:
-            return self._text_of(reply, spent)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:  # the openai client does not check what it received
-            raise JudgeError("protocol", f"the endpoint's reply is no chat completion: {_brief(error)}") from error
-
-    def _text_of(self, reply: Any, spent: Usage) -> str:
-        """The text of a chat completion; raises on a refusal, an empty reply or one that was cut off."""
-        choices = getattr(reply, "choices", None)
-        if not choices:
-            raise JudgeError("empty", "the endpoint returned no choices")
-        if (usage := getattr(reply, "usage", None)) is not None:
-            spent.prompt_tokens += usage.prompt_tokens or 0
-            spent.completion_tokens += usage.completion_tokens or 0
-        message, finish = choices[0].message, choices[0].finish_reason
-        if getattr(message, "refusal", None):
-            raise JudgeError("refusal", f"the judge refused: {message.refusal[:200]}")
-        if finish == "content_filter":
-            raise JudgeError("refusal", "the endpoint's content filter stopped the reply")
-        if finish == "length":
-            raise _Runaway
-        if not (message.content or "").strip():
-            raise JudgeError("empty", "the judge returned an empty reply")
-        return str(message.content)
-
-
-class _Runaway(Exception):
-    """The reply hit the token limit."""
+def _read(text: str, request: JudgeRequest) -> tuple[Any, Any]:
+    """A reply's value, to keep, and what the caller makes of it."""
+    value = text if request.schema is None else parse_json(text)
+    return value, request.check(value)
 
 
 @contextmanager
@@ -271,22 +220,16 @@ def _as_judge_error(reason: str, message: str) -> Iterator[None]:
         raise JudgeError(reason, f"{message} ({error})") from error
 
 
-def _response_format(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _response_format(kind: str, schema: dict[str, Any] | None) -> dict[str, Any]:
+    if kind == "text":
+        return {}
     if kind == "json_object":
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
-
-
-def _is_about_format(error: Exception) -> bool:
-    return re.search(r"response_format|json_schema|json_object|schema|structured|guided", str(error), re.I) is not None
+        return {"response_format": {"type": "json_object"}}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}}
 
 
 def _repair(problem: Exception) -> str:
     return f"Your reply cannot be used: {problem}. Answer again with the JSON object only, nothing before or after it."
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def parse_json(text: str) -> Any:

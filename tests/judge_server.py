@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, dict[str, str], str]  # status, headers, body
+Answer = tuple[int, dict[str, str], str | Iterable[str]]  # status, headers, body: whole, or in pieces that may take their time
 
 
 def completion(content: str | None, finish: str = "stop", refusal: str | None = None) -> Answer:
@@ -27,7 +29,8 @@ def failure(status: int, message: str = "no", **headers: str) -> Answer:
 
 
 class Server:
-    """``behave`` maps (request number from 0, request body) to an answer; ``requests`` are the bodies received."""
+    """``behave`` maps (request number from 0, request body) to an answer; ``requests`` are the bodies received. If it raises
+    ``ConnectionResetError`` the connection is reset without an answer."""
 
     def __init__(self, behave: Callable[[int, dict[str, Any]], Answer]) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -45,14 +48,26 @@ class Server:
                     server.requests.append(body)
                     server.in_flight += 1
                     server.most_in_flight = max(server.most_in_flight, server.in_flight)
-                status, headers, text = behave(number, body)
-                with server._lock:
-                    server.in_flight -= 1
+                try:
+                    answer = behave(number, body)
+                except ConnectionResetError:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.close_connection = True
+                    return
+                finally:
+                    with server._lock:
+                        server.in_flight -= 1
+                self.answer(*answer)
+
+            def answer(self, status: int, headers: dict[str, str], text: str | Iterable[str]) -> None:
+                size = {"Content-Length": str(len(text.encode()))} if isinstance(text, str) else {"Connection": "close"}
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
+                for name, value in {**headers, **size}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(text.encode())
+                with suppress(ConnectionError):  # who asked has given up
+                    for piece in [text] if isinstance(text, str) else text:
+                        self.wfile.write(piece.encode())
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

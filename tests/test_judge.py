@@ -6,7 +6,7 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from labeling.annotate import SYSTEM, Annotated, LLMAnnotator
 from rewardlib.cache import ReplyCache, request_key
-from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeReply, JudgeRequest, parse_json
+from rewardlib.judge import BudgetSpent, JudgeClient, JudgeEndpoint, JudgeError, JudgeReply, JudgeRequest, parse_json
 from tests.judge_server import Answer, Server, completion, failure
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -83,7 +83,7 @@ def test_retry_after_is_honoured() -> None:
         (completion('{"n": "seven"}'), "invalid"),
         (completion('{"n": 7'), "invalid"),
         ((200, {"Content-Type": "application/json"}, json.dumps({"id": "x", "choices": []})), "empty"),
-        ((200, {"Content-Type": "text/html"}, "<html>gateway</html>"), "empty"),
+        ((200, {"Content-Type": "text/html"}, "<html>gateway</html>"), "protocol"),
         ((200, {"Content-Type": "application/json"}, "{broken"), "protocol"),
     ],
 )
@@ -110,6 +110,83 @@ def test_a_slow_judge_ends_at_the_timeout() -> None:
     assert isinstance(reply, JudgeError)
     assert reply.reason == "timeout"
     assert time.monotonic() - started < 5
+
+
+def _dripping(answer: Answer, pause: float) -> Answer:
+    """A body that comes a few bytes at a time, each in time."""
+
+    def pieces() -> Iterator[str]:
+        for start in range(0, len(text), 8):
+            time.sleep(pause)
+            yield text[start : start + 8]
+
+    status, headers, text = answer
+    assert isinstance(text, str)
+    return status, headers, pieces()
+
+
+def test_a_body_that_trickles_in_ends_at_the_timeout() -> None:
+    started = time.monotonic()
+    reply, _, _ = _ask(lambda n, body: _dripping(GOOD, 0.1), retries=1, timeout=0.5)
+    assert isinstance(reply, JudgeError)
+    assert reply.reason == "timeout"
+    assert time.monotonic() - started < 5
+    assert _ask(lambda n, body: _dripping(GOOD, 0.001))[0] == 7
+
+
+def test_a_reset_connection_is_tried_again() -> None:
+    def resets(n: int, body: dict[str, Any]) -> Answer:
+        if n < 2:
+            raise ConnectionResetError
+        return GOOD
+
+    assert _ask(resets)[0] == 7
+    reply, _, _ = _ask(resets, retries=1)
+    assert isinstance(reply, JudgeError)
+    assert reply.reason == "connection"
+
+
+def test_an_endpoint_that_echoes_the_key_does_not_spread_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "planted-secret-key")
+    for answer in (failure(401, "wrong key planted-secret-key"), failure(400, "planted-secret-key"), completion("planted-secret-key")):
+        reply, _, _ = _ask(lambda n, body, answer=answer: answer, retries=0)
+        assert isinstance(reply, JudgeError)
+        assert "planted-secret-key" not in f"{reply!r}"
+    nobody = _client("http://user:planted-password@127.0.0.1:9/v1", retries=0).ask_all([JudgeRequest("s", "u", SCHEMA)])[0]
+    assert "cannot reach http://127.0.0.1:9/v1" in str(nobody)
+
+
+def test_free_text_with_an_image_and_several_draws(tmp_path: Path) -> None:
+    with Server(lambda n, body: completion(f"text {body['seed']}")).running() as server:
+        requests = [JudgeRequest("s", "What is it?", None, image="data:image/png;base64,AAAA", draw=draw) for draw in range(3)]
+        client = _client(server.url, ReplyCache(tmp_path / "replies.sqlite"), seed=5)
+        assert _values(client.ask_all(requests)) == ["text 5", "text 6", "text 7"]
+        assert _values(client.ask_all(requests)) == ["text 5", "text 6", "text 7"]
+    assert len(server.requests) == 3
+    assert server.requests[0]["messages"][1]["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "text", "text": "What is it?"},
+    ]
+    assert "response_format" not in server.requests[0]
+
+
+def test_no_more_is_spent_than_allowed_and_what_was_paid_for_is_kept(tmp_path: Path) -> None:
+    each = (100 * 1 + 10 * 10) / 1e6
+    requests = [JudgeRequest("s", str(n), SCHEMA, _check) for n in range(20)]
+    with Server(lambda n, body: GOOD).running() as server:
+        settings = {"price_in": 1.0, "price_out": 10.0, "concurrency": 2}
+        cache = ReplyCache(tmp_path / "replies.sqlite")
+        client = replace(_client(server.url, cache, **settings), max_cost=5 * each)
+        with pytest.raises(BudgetSpent, match="--max-cost"):
+            client.ask_all(requests)
+        assert 5 <= len(server.requests) <= 6
+        (spent,) = cache.spending()
+        assert (spent["model"], spent["requests"], spent["prompt_tokens"]) == ("judge", len(server.requests), 100 * len(server.requests))
+        assert spent["dollars"] == pytest.approx(each * len(server.requests))
+        with pytest.raises(BudgetSpent):  # the limit is for all runs together
+            replace(_client(server.url, ReplyCache(tmp_path / "replies.sqlite"), **settings), max_cost=5 * each).ask_all(requests)
+        assert _values(replace(client, max_cost=1.0).ask_all(requests)) == [7] * 20
+        assert len(server.requests) == 20  # nothing is paid twice
 
 
 def test_the_ladder_of_formats() -> None:

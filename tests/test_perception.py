@@ -203,7 +203,7 @@ FAILURES: dict[str, tuple[Answer, str]] = {
     "empty": (completion(""), "empty"),
     "no content": (completion(None), "empty"),
     "no choices": (body_with(choices=[]), "empty"),
-    "a page": ((200, {"Content-Type": "text/html"}, "<html>gateway</html>"), "empty"),
+    "a page": ((200, {"Content-Type": "text/html"}, "<html>gateway</html>"), "protocol"),
     "a broken body": ((200, {"Content-Type": "application/json"}, '{"choices": ['), "protocol"),
     "null for a choice": (body_with(choices=[None]), "protocol"),
     "text for choices": (body_with(choices="none"), "protocol"),
