@@ -28,16 +28,18 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from flows.summary import funnel_rows, print_summary
+from flows.summary import funnel_rows, print_estimate, print_summary
 from pipelines import store
 from pipelines.build import STAGES, about, build, build_shard
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
 from pipelines.console import console, failing_clearly, quiet_libraries
+from pipelines.estimate import estimate
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
 from pipelines.models import ModelError, load_models
 from pipelines.sources import Source, SourceError, open_source
+from rewardlib.judge import BudgetSpent
 
 
 @functools.lru_cache(maxsize=2)
@@ -70,7 +72,7 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
     log.info("%d rows in %d shards", len(source_rows), len(shards))
     with store.exclusive(config.out):
         records = _label_all(shards, config)
-        manifest = store.finish(config.out, records, about(config, load_models(config)))
+        manifest = store.finish(config.out, records, about(config, load_models(config), records))
     write_gallery(config.out)
     write_card(config.out)
     create_table_artifact([dict(zip(("stage", "rows"), row, strict=True)) for row in funnel_rows(manifest)], key="build-dataset-rows")
@@ -106,12 +108,23 @@ def build_here(config: BuildConfig) -> dict[str, Any]:
     return manifest
 
 
+class Command(BuildConfig):
+    """A build as the command line has it."""
+
+    dry_run: bool = False
+    """Say what the language models would be asked and what that would cost, and stop."""
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """The command line; returns the manifest."""
+    """The command line; returns the manifest, of a dry run an empty one."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
-    with failing_clearly(SourceError, ModelError, store.StoreError, ValidationError, OSError):
-        config = parse(arguments)
+    with failing_clearly(SourceError, ModelError, store.StoreError, BudgetSpent, ValidationError, OSError):
+        command = parse(arguments)
+        config = BuildConfig(**command.model_dump(exclude={"dry_run"}))
+        if command.dry_run:
+            print_estimate(estimate(config))
+            return {}
         started = time.monotonic()
         if os.environ.get("PREFECT_API_URL"):
             console.print(f"tracked by the Prefect server at {os.environ['PREFECT_API_URL']}")
@@ -119,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             manifest = store.read_manifest(config.out)
         else:
             manifest = build_here(config)
-    print_summary(manifest, config.out, time.monotonic() - started, config.annotator)
+    print_summary(manifest, config.out, time.monotonic() - started)
     return manifest
 
 
@@ -127,7 +140,7 @@ def _options(config: BuildConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"source", "out"})
 
 
-def parse(arguments: Sequence[str]) -> BuildConfig:
+def parse(arguments: Sequence[str]) -> Command:
     """Flags over the YAML file of ``--config`` over the defaults."""
     arguments = list(arguments)
     given: dict[str, Any] = {}
@@ -140,8 +153,8 @@ def parse(arguments: Sequence[str]) -> BuildConfig:
             raise SourceError(f"{file} holds a {type(given).__name__}, expected settings such as `shard_size: 128`")
     options = BuildOptions.model_validate({k: v for k, v in given.items() if k not in ("source", "out")})
     places = {"source": given.get("source", tyro.MISSING), "out": Path(given["out"]) if "out" in given else tyro.MISSING}
-    default = BuildConfig.model_construct(**dict(options), **places)
-    return tyro.cli(BuildConfig, args=arguments, default=default, prog="python -m flows.build_dataset", description=__doc__)
+    default = Command.model_construct(**dict(options), **places)
+    return tyro.cli(Command, args=arguments, default=default, prog="python -m flows.build_dataset", description=__doc__)
 
 
 if __name__ == "__main__":

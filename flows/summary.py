@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.build import STAGES
-from pipelines.config import AnnotatorConfig
 from pipelines.console import console, say, table
+from pipelines.cost import cost_rows
+from pipelines.estimate import Estimate
+from pipelines.steps import FAILURES
+
+LANGUAGE_MODELS = ["model", "requests", "prompt tokens", "completion tokens", "cost"]  # the columns of cost_rows
 
 
 def funnel_rows(manifest: dict[str, Any]) -> list[list[str]]:
@@ -16,15 +20,7 @@ def funnel_rows(manifest: dict[str, Any]) -> list[list[str]]:
     return [["read", str(counts["rows_in"])], *([f"after {stage}", str(counts.get(f"after_{stage}", 0))] for stage in STAGES)]
 
 
-def judge_cost(manifest: dict[str, Any], annotator: AnnotatorConfig) -> float | None:
-    """Dollars that the annotations took, whenever they were paid; None where prices are unknown."""
-    if annotator.price_in is None or annotator.price_out is None:
-        return None
-    counts = manifest["counts"]
-    return (counts["judge_prompt_tokens"] * annotator.price_in + counts["judge_completion_tokens"] * annotator.price_out) / 1e6
-
-
-def print_summary(manifest: dict[str, Any], out: Path, seconds: float, annotator: AnnotatorConfig = AnnotatorConfig()) -> None:
+def print_summary(manifest: dict[str, Any], out: Path, seconds: float) -> None:
     counts = manifest["counts"]
     console.print()
     console.print(table("Rows", ["stage", "rows"], funnel_rows(manifest)))
@@ -33,12 +29,27 @@ def print_summary(manifest: dict[str, Any], out: Path, seconds: float, annotator
         console.print(table("\nDropped", ["stage", "reason", "rows"], rejects))
     labels = [[_sentence(name), str(counts[name])] for name in counts if not name.startswith(("rows_in", "after_"))]
     console.print(table("\nLabels", ["", "count"], labels))
+    if manifest["cost"]["models"]:
+        console.print(table("\nLanguage models", LANGUAGE_MODELS, cost_rows(manifest["cost"])))
     models = manifest["models"]
     say(f"\njudge {models['annotator']['judge']}, detector {models['detector']['detector']}, segmenter {models['segmenter']['segmenter']}")
-    if (cost := judge_cost(manifest, annotator)) is not None:
-        say(f"the judge's tokens cost ${cost:.4f}")
+    if any(name.startswith(FAILURES) for name in counts):
+        say("an endpoint failed on some rows, see the counts above; the same command asks again for those that may have better luck")
     say(f"{manifest['rows']} rows in {out}/data, {manifest['rejected']} in {out}/rejects.parquet, {seconds:.0f} s")
     say(f"look at it: {out}/gallery.html")
+
+
+def print_estimate(found: Estimate) -> None:
+    say(f"{found.rows:,} rows; the first {found.sampled:,} were read")
+    for reason, rows in sorted(found.rejects.items()):
+        say(f"  {rows:,} of them would be dropped: {reason}")
+    if not found.account["models"]:
+        say("no language model would be asked: --annotator.model and --collector.model name some")
+        return
+    console.print(table("\nLanguage models, an estimate", LANGUAGE_MODELS, cost_rows(found.account)))
+    if found.paid:
+        say(f"{found.paid:,} of the sample's requests have been answered and paid for already")
+    say("nothing was asked or written; without --dry-run the build begins, and --max-cost sets it a limit in dollars")
 
 
 def _sentence(name: str) -> str:

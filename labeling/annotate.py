@@ -100,17 +100,17 @@ class LLMAnnotator:
         self.name = client.endpoint.model
 
     def annotate(self, traces: Sequence[tuple[str, str]]) -> list[Annotated | JudgeError]:
-        # Inside a JSON string a trace cannot close its own fence, whatever it contains.
-        requests = [
-            JudgeRequest(SYSTEM, json.dumps({"question": question, "trace": trace}, ensure_ascii=False), SCHEMA, check_reply)
-            for question, trace in traces
-        ]
-        replies = self.client.ask_all(requests)
+        replies = self.client.ask_all([annotation_request(question, trace) for question, trace in traces])
         return [_annotated(reply, trace) for reply, (_, trace) in zip(replies, traces, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         e = self.client.endpoint
         return {"judge": e.model, "temperature": e.temperature, "seed": e.seed, "prompt": PROMPT_VERSION}
+
+
+def annotation_request(question: str, trace: str) -> JudgeRequest:
+    """What the judge is asked about a trace. Inside a JSON string a trace cannot close its own fence, whatever it contains."""
+    return JudgeRequest(SYSTEM, json.dumps({"question": question, "trace": trace}, ensure_ascii=False), SCHEMA, check_reply)
 
 
 def _annotated(reply: JudgeReply | JudgeError, trace: str) -> Annotated | JudgeError:

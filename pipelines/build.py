@@ -16,12 +16,14 @@ from typing import Any
 
 from pipelines import steps, store
 from pipelines.config import BuildConfig
+from pipelines.cost import cost
 from pipelines.ingest import Shard, ingest, plan, record_digest
 from pipelines.models import Models, code_version, load_models
 from pipelines.schema import SCHEMA_VERSION, Ledger
 from pipelines.sources import Source, open_source
+from rewardlib.judge import FINAL, BudgetSpent
 
-STAGES = ("ingest", "check", "annotate", "ground", "segment", "intervene")
+STAGES = ("ingest", "collect", "check", "annotate", "ground", "segment", "intervene")
 Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
 
 
@@ -35,6 +37,8 @@ def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) ->
         def attempt(shard: Shard) -> store.ShardRecord | Exception:
             try:
                 return build_shard(shard, source, config, models, progress)
+            except BudgetSpent:
+                raise
             except Exception as error:  # the other shards are still made; then this one's error is raised
                 return error
 
@@ -44,7 +48,7 @@ def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) ->
             with ThreadPoolExecutor(config.workers) as pool:
                 outcomes = list(pool.map(attempt, shards))
         records = store.or_raise(outcomes)
-        return store.finish(config.out, records, about(config, models))
+        return store.finish(config.out, records, about(config, models, records))
 
 
 def build_shard(
@@ -52,13 +56,19 @@ def build_shard(
 ) -> store.ShardRecord:
     """Label one shard, or return its record if it is done already."""
     key = shard_key(shard, source, config, models)
-    if (record := store.finished(config.out, shard.name, key)) is not None:
+    if (record := store.finished(config.out, shard.name, key)) is not None and not _is_unanswered(record):
         for stage in STAGES:
             progress(stage, len(shard.indices))
         return record
     ledger = Ledger()
     rows = label(shard, source, config, models, ledger, progress)
     return store.write_shard(config.out, shard.name, key, rows, ledger)
+
+
+def _is_unanswered(record: store.ShardRecord) -> bool:
+    """Whether a shard lacks labels because an endpoint was down: asked again, it may answer; the replies that came are remembered."""
+    failures = [name.split(": ")[1] for name in record.counts if name.startswith(steps.FAILURES)]
+    return any(reason not in FINAL for reason in failures)
 
 
 def label(
@@ -72,6 +82,8 @@ def label(
 
     items = ingest(shard, source, config, ledger)
     passed("ingest")
+    items = steps.collect(items, models.collector, ledger)
+    passed("collect")
     items = steps.check(items, ledger)
     passed("check")
     items = steps.annotate(items, models.annotator, ledger)
@@ -96,7 +108,7 @@ def shard_key(shard: Shard, source: Source, config: BuildConfig, models: Models)
     return digest.hexdigest()
 
 
-def about(config: BuildConfig, models: Models) -> dict[str, Any]:
+def about(config: BuildConfig, models: Models, records: list[store.ShardRecord]) -> dict[str, Any]:
     """The manifest's fixed part: how to make this dataset again."""
     packages = ("torch", "transformers", "datasets", "polars", "pyarrow", "pillow", "opencv-python-headless", "pycocotools", "math-verify")
     return {
@@ -108,6 +120,8 @@ def about(config: BuildConfig, models: Models) -> dict[str, Any]:
             "annotator": models.annotator.describe(),
             "detector": models.detector.describe(),
             "segmenter": models.segmenter.describe(),
+            "collector": models.collector.describe() if models.collector else None,
         },
+        "cost": cost(config, store.sum_counts(records)),
         "packages": {name: version(name) for name in packages},
     }

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from labeling.counterfactual import Fill, Shape
 
@@ -23,11 +23,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class AnnotatorConfig(_Strict):
-    """Who reads the traces."""
+class EndpointConfig(_Strict):
+    """A language model behind an OpenAI-compatible endpoint."""
 
-    model: str = "rules"
-    """A judge LLM's name at the endpoint, or "rules": the built-in reader of plain descriptive English."""
+    model: str | None
+    """The model's name at the endpoint."""
     base_url: str | None = None
     """An OpenAI-compatible endpoint, e.g. http://localhost:8000/v1; OpenAI's own if left out."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -48,6 +48,24 @@ class AnnotatorConfig(_Strict):
     """Dollars per million prompt tokens, for the cost report."""
     price_out: float | None = None
     """Dollars per million completion tokens."""
+
+
+class AnnotatorConfig(EndpointConfig):
+    """Who reads the traces."""
+
+    model: str = "rules"
+    """A judge LLM's name at the endpoint, or "rules": the built-in reader of plain descriptive English."""
+
+
+class CollectorConfig(EndpointConfig):
+    """Who writes traces for the rows that have none."""
+
+    model: str | None = None
+    """A vision model's name at the endpoint; without one, rows without traces are dropped."""
+    draws: int = Field(4, ge=1)
+    """Traces to ask for, per row."""
+    temperature: float = Field(0.8, ge=0)
+    """Sampling temperature; at 0 all draws would be the same."""
 
 
 class DetectorConfig(_Strict):
@@ -112,6 +130,9 @@ class BuildOptions(_Strict):
     """Shards in work at a time."""
     device: str = "cpu"
     """Where detector and segmenter run: cpu, cuda, cuda:1, mps."""
+    max_cost: float | None = Field(None, gt=0)
+    """Dollars that judge and collector may cost together, over all runs of this dataset; the build stops there and can be gone on with."""
+    collector: CollectorConfig = CollectorConfig()
     annotator: AnnotatorConfig = AnnotatorConfig()
     detector: DetectorConfig = DetectorConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
@@ -125,6 +146,17 @@ class BuildOptions(_Strict):
             raise ValueError(f"columns {unknown} are not Sightline's; expected some of {sorted(known)}")
         return columns
 
+    @model_validator(mode="after")
+    def _priced(self) -> BuildOptions:
+        asked = {"annotator": self.annotator.model != "rules", "collector": self.collector.model is not None}
+        for name in [name for name, is_asked in asked.items() if is_asked and self.max_cost is not None]:
+            endpoint: EndpointConfig = getattr(self, name)
+            if endpoint.price_in is None or endpoint.price_out is None:
+                raise ValueError(
+                    f"max_cost needs the prices of {endpoint.model} in dollars per million tokens: --{name}.price-in, --{name}.price-out"
+                )
+        return self
+
 
 class BuildConfig(BuildOptions):
     """A build: rows in, a labelled dataset out."""
@@ -136,10 +168,10 @@ class BuildConfig(BuildOptions):
 
     def decisive(self) -> dict[str, Any]:
         """The settings that a row's labels depend on; where things lie and how many hands work does not."""
-        elsewhere = {"source", "out", "workers", "limit", "image_root", "device"}
+        elsewhere = {"source", "out", "workers", "limit", "image_root", "device", "max_cost"}
         settings = self.model_dump(mode="json", exclude=elsewhere)
         for name in ("base_url", "api_key_env", "timeout", "retries", "concurrency", "price_in", "price_out"):
-            del settings["annotator"][name]
+            del settings["annotator"][name], settings["collector"][name]
         for model in ("detector", "segmenter"):  # a dataset does not tell where on some machine its models lay
             settings[model]["name"] = public_name(settings[model]["name"])
         return settings

@@ -16,10 +16,8 @@ from typing import Any
 from labeling import masks
 from pipelines.config import SPLIT_NAME, BuildConfig
 from pipelines.images import normalize
-from pipelines.schema import Item, Ledger, Rejected
+from pipelines.schema import MAX_TRACE, Item, Ledger, Rejected
 from pipelines.sources import Record, Source, SourceError
-
-MAX_TRACE = 64_000  # characters; longer ones are runaway generations
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ def _item(record: Record, shard: Shard, source: Source, config: BuildConfig, led
     image, data = normalize(image_bytes(record["image"], source.root))
     traces = list(_traces(record.get("traces"), ledger))
     regions = [_region(i, r, image.width, image.height) for i, r in enumerate(_list(record, "regions"))]
-    if not traces and not regions:
-        raise Rejected("no usable trace", "every trace is empty, too long or broken, and no regions are given")
+    if not traces and not regions and config.collector.model is None:
+        raise Rejected("no usable trace", "every trace is empty, too long or broken, or there is none; --collector.model asks for some")
     row = {
         "id": record["id"],
         "source": _text(record.get("source") or source.name, "source"),

@@ -8,16 +8,26 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from labeling.annotate import SYSTEM, Annotator, LLMAnnotator
 from labeling.boxes import Detector
+from labeling.collect import TraceCollector
 from labeling.detect import GroundingDinoDetector
 from labeling.rules import RuleAnnotator
 from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter
-from pipelines.config import AnnotatorConfig, BuildConfig, DetectorConfig, SegmenterConfig, find_checkpoint, public_name
+from pipelines.config import (
+    AnnotatorConfig,
+    BuildConfig,
+    CollectorConfig,
+    DetectorConfig,
+    EndpointConfig,
+    SegmenterConfig,
+    find_checkpoint,
+    public_name,
+)
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint
 
@@ -33,6 +43,7 @@ class Models:
     annotator: Annotator
     detector: Detector
     segmenter: Segmenter
+    collector: TraceCollector | None = None
 
     def provenance(self, config: BuildConfig) -> dict[str, Any]:
         """What a row records about the models that labelled it."""
@@ -54,18 +65,31 @@ class Models:
 def load_models(config: BuildConfig) -> Models:
     """The models that a configuration names; the same ones for the same names within a process."""
     with _LOADING:
+        replies = config.out / ".work" / "replies.sqlite"
         return Models(
-            load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"),
+            load_annotator(config.annotator, replies, config.max_cost),
             _load_detector(config.detector, config.device),
             _load_segmenter(config.segmenter, config.device),
+            load_collector(config.collector, replies, config.max_cost),
         )
 
 
 @functools.lru_cache(maxsize=4)
-def load_annotator(config: AnnotatorConfig, cache: Path) -> Annotator:
+def load_annotator(config: AnnotatorConfig, cache: Path, max_cost: float | None = None) -> Annotator:
     if config.model == "rules":
         return RuleAnnotator()
-    return LLMAnnotator(JudgeClient(JudgeEndpoint(**config.model_dump()), ReplyCache(cache)))
+    return LLMAnnotator(JudgeClient(endpoint_of(config), ReplyCache(cache), max_cost))
+
+
+@functools.lru_cache(maxsize=4)
+def load_collector(config: CollectorConfig, cache: Path, max_cost: float | None = None) -> TraceCollector | None:
+    if config.model is None:
+        return None
+    return TraceCollector(JudgeClient(endpoint_of(config), ReplyCache(cache), max_cost), config.draws)
+
+
+def endpoint_of(config: EndpointConfig) -> JudgeEndpoint:
+    return JudgeEndpoint(**config.model_dump(include={field.name for field in fields(JudgeEndpoint)}))
 
 
 @functools.lru_cache(maxsize=2)

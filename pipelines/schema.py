@@ -14,6 +14,7 @@ from datasets import Features, Image, List, Value
 from PIL import Image as PILImage
 
 SCHEMA_VERSION = 1
+MAX_TRACE = 64_000  # characters; longer ones are runaway generations
 
 _MASK = {"size": List(Value("int32"), length=2), "counts": Value("string")}
 

@@ -1,6 +1,6 @@
 """The labelling steps, one function each: items in, the surviving items out, everything else in the ledger.
 
-    check -> annotate -> ground -> segment -> intervene
+    collect -> check -> annotate -> ground -> segment -> intervene
 
 Each step fills its own columns of the row and leaves the others alone, so any of them can be called by itself on rows made elsewhere.
 """
@@ -15,16 +15,53 @@ from typing import Any
 from labeling import masks
 from labeling.annotate import Annotated, Annotator
 from labeling.boxes import Detection, Detector, iou_matrix
+from labeling.collect import Question, Trace, TraceCollector
 from labeling.counterfactual import Intervention, Removal, intervene, verify_removal
 from labeling.prompts import normalize_phrase
 from labeling.segment import Segment, Segmenter
 from pipelines.config import CounterfactualConfig
 from pipelines.images import png
-from pipelines.schema import Item, Ledger
+from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.answers import check_answer, final_answer
 from rewardlib.judge import JudgeError
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
+FAILURES = ("collector_failed: ", "judge_failed: ")  # counts of questions to an endpoint that had no usable reply, by reason
+
+
+def collect(items: Sequence[Item], collector: TraceCollector | None, ledger: Ledger) -> list[Item]:
+    """Ask for traces where a row has none."""
+    bare = [item for item in items if collector is not None and not item.row["traces"]]
+    if collector is None or not bare:
+        return list(items)
+    questions = [Question(item.row["question"], tuple(item.row["choices"]), item.row["image"]["bytes"]) for item in bare]
+    failures: dict[str, JudgeError] = {}
+    for item, replies in zip(bare, collector.collect(questions), strict=True):
+        for reply in replies:
+            if isinstance(reply, JudgeError):
+                failures[item.row["id"]] = reply
+                ledger.counts[f"{FAILURES[0]}{reply.reason}"] += 1
+            else:
+                _add_trace(item, collector.name, reply, ledger)
+    kept = []
+    for item in items:
+        if item.row["traces"] or item.row["regions"]:
+            kept.append(item)
+        else:
+            ledger.reject(item.row, "collect", "no trace could be collected", str(failures.get(item.row["id"], "every trace was too long")))
+    return kept
+
+
+def _add_trace(item: Item, model: str, reply: Trace, ledger: Ledger) -> None:
+    ledger.counts["collector_requests"] += 1
+    ledger.counts["collector_prompt_tokens"] += reply.prompt_tokens
+    ledger.counts["collector_completion_tokens"] += reply.completion_tokens
+    if len(reply.text) > MAX_TRACE:
+        ledger.counts["traces_dropped: too long"] += 1
+        return
+    ledger.counts["traces_collected"] += 1
+    trace = {"trace_id": f"t{len(item.row['traces'])}", "model": model, "text": reply.text, "answer": None, "correct": None}
+    item.row["traces"].append(trace)
 
 
 def check(items: Sequence[Item], ledger: Ledger) -> list[Item]:
@@ -54,7 +91,7 @@ def annotate(items: Sequence[Item], annotator: Annotator, ledger: Ledger) -> lis
     for (item, trace), reply in zip(jobs, replies, strict=True):
         if isinstance(reply, JudgeError):
             failures.setdefault(item.row["id"], []).append(f"{trace['trace_id']}: {reply}")
-            ledger.counts[f"judge_failed: {reply.reason}"] += 1
+            ledger.counts[f"{FAILURES[1]}{reply.reason}"] += 1
         else:
             _add_annotations(item, trace["trace_id"], reply, ledger)
     kept = []
@@ -71,6 +108,7 @@ def annotate(items: Sequence[Item], annotator: Annotator, ledger: Ledger) -> lis
 
 def _add_annotations(item: Item, trace_id: str, reply: Annotated, ledger: Ledger) -> None:
     ledger.counts["annotations_dropped: quote not in trace"] += reply.dropped
+    ledger.counts["judge_requests"] += reply.prompt_tokens > 0
     ledger.counts["judge_prompt_tokens"] += reply.prompt_tokens
     ledger.counts["judge_completion_tokens"] += reply.completion_tokens
     for fact in reply.facts:

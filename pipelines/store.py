@@ -93,7 +93,7 @@ def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict
     rejects = [reject for record in records for reject in record.rejects]
     table = pl.DataFrame(rejects, schema=_REJECT_COLUMNS)
     _write_aside(out / "rejects.parquet", lambda temporary: table.write_parquet(temporary))
-    counts = _sum_counts(records)
+    counts = sum_counts(records)
     manifest = {
         **about,
         "rows": sum(r.rows for r in records),
@@ -108,7 +108,7 @@ def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict
     return manifest
 
 
-def _sum_counts(records: list[ShardRecord]) -> dict[str, int]:
+def sum_counts(records: list[ShardRecord]) -> dict[str, int]:
     total: dict[str, int] = {}
     for record in records:
         for name, value in record.counts.items():

@@ -128,6 +128,10 @@ class JudgeClient:
         if self.cache is not None and spent.prompt_tokens + spent.completion_tokens:
             self.cache.spend(self.endpoint.model, spent.prompt_tokens, spent.completion_tokens, self.endpoint.dollars(spent))
 
+    def knows(self, request: JudgeRequest) -> bool:
+        """Whether the reply to a request is in the cache."""
+        return self.cache is not None and self.cache.get(request_key(self._identity(request))) is not None
+
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[_Session]:
         """The session of all calls that overlap in this event loop: some hosts ask about one response at a time."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from flows.summary import judge_cost
 from pipelines import build, store
 from pipelines.config import BuildConfig
 from pipelines.models import Models, load_annotator
@@ -35,11 +34,11 @@ def _build(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, **annotato
 
 def test_a_judge_labels_and_is_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(lambda n, body: _facts(body)).running() as server:
-        config, manifest = _build(tmp_path, server.url, monkeypatch)
+        _, manifest = _build(tmp_path, server.url, monkeypatch)
     counts = manifest["counts"]
     assert (manifest["rows"], counts["annotations"], counts["annotations_dropped: quote not in trace"]) == (3, 3, 3)
     assert (counts["judge_prompt_tokens"], counts["judge_completion_tokens"]) == (300, 30)
-    assert judge_cost(manifest, config.annotator) == pytest.approx((300 * 2 + 30 * 8) / 1e6)
+    assert manifest["cost"]["dollars"] == pytest.approx((300 * 2 + 30 * 8) / 1e6)
     assert manifest["models"]["annotator"]["judge"] == "judge"
 
 

@@ -1,0 +1,57 @@
+"""What the language models of a dataset take: tokens by model, and dollars where prices are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.config import BuildConfig, EndpointConfig
+
+
+def cost(config: BuildConfig, counts: Mapping[str, int]) -> dict[str, Any]:
+    """The manifest's account, from the tokens that the labels took, whenever they were paid. Models that were not asked are left out."""
+    models = [line(endpoint, counts, stage) for stage, endpoint in endpoints(config).items()]
+    known = [model["dollars"] for model in models if model["dollars"] is not None]
+    return {"dollars": sum(known) if models and len(known) == len(models) else None, "models": models}
+
+
+def endpoints(config: BuildConfig) -> dict[str, EndpointConfig]:
+    """The language models that a build asks, by the prefix of their counts."""
+    asked: dict[str, EndpointConfig] = {}
+    if config.collector.model:
+        asked["collector"] = config.collector
+    if config.annotator.model != "rules":
+        asked["judge"] = config.annotator
+    return asked
+
+
+def line(endpoint: EndpointConfig, counts: Mapping[str, int], stage: str) -> dict[str, Any]:
+    """What one model takes."""
+    prompt, completion = (counts.get(f"{stage}_{kind}_tokens", 0) for kind in ("prompt", "completion"))
+    dollars = None
+    if endpoint.price_in is not None and endpoint.price_out is not None:
+        dollars = (prompt * endpoint.price_in + completion * endpoint.price_out) / 1e6
+    requests = counts.get(f"{stage}_requests", 0)
+    return {
+        "stage": stage,
+        "model": endpoint.model,
+        "requests": requests,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "dollars": dollars,
+    }
+
+
+def cost_rows(account: Mapping[str, Any]) -> list[list[str]]:
+    """The account as a table's rows: model, requests, prompt and completion tokens, dollars."""
+    lines = [*account["models"]]
+    if len(lines) > 1:
+        total = {name: sum(m[name] for m in lines) for name in ("requests", "prompt_tokens", "completion_tokens")}
+        lines.append({"model": "together", **total, "dollars": account["dollars"]})
+    return [
+        [m["model"], *(f"{m[name]:,}" for name in ("requests", "prompt_tokens", "completion_tokens")), _money(m["dollars"])] for m in lines
+    ]
+
+
+def _money(dollars: float | None) -> str:
+    return "price unknown" if dollars is None else f"${dollars:,.4f}" if dollars < 100 else f"${dollars:,.0f}"

@@ -1,0 +1,113 @@
+"""What a build would ask of its language models, before any of them is asked: requests, tokens and dollars.
+
+Reads a sample of the rows, checks their traces' answers as the build does, and writes down the very requests that it would send. Nothing is
+loaded, asked or written. Tokens are counted as characters / 4 and an image as one token for each 28 x 28 pixels, as Qwen-VL has it: the
+figure is for deciding, not for accounting.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from labeling.annotate import annotation_request
+from labeling.collect import Question, trace_requests
+from pipelines import steps
+from pipelines.config import BuildConfig, EndpointConfig
+from pipelines.cost import cost, endpoints
+from pipelines.ingest import Shard, ingest, plan
+from pipelines.models import endpoint_of
+from pipelines.schema import Item, Ledger
+from pipelines.sources import open_source
+from rewardlib.cache import ReplyCache
+from rewardlib.judge import JudgeClient, JudgeRequest
+
+SAMPLE = 200  # rows that are read; the rest is taken to be like them
+_CHARACTERS = 4  # in a token
+_PIXELS = 28 * 28  # in an image's token
+_COMPLETION = {"collector": 400, "judge": 250}  # tokens of a reply, where none has been seen yet
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known before a build. ``account`` is for all rows, in the manifest's form; ``rejects`` are of the sample."""
+
+    rows: int
+    sampled: int
+    rejects: dict[str, int]
+    account: dict[str, Any]
+    paid: int  # requests of the sample whose replies are in the cache
+
+
+def estimate(config: BuildConfig) -> Estimate:
+    """Look at a source; ``SourceError`` as for a build."""
+    source = open_source(config)
+    shards = plan(source, config)
+    rows = sum(len(shard.indices) for shard in shards)
+    ledger = Ledger()
+    items = [item for shard in _first(shards, SAMPLE) for item in ingest(shard, source, config, ledger)]
+    sampled = ledger.counts["rows_in"]
+    requests = _requests(config, items, ledger)
+    replies = config.out / ".work" / "replies.sqlite"
+    cache = ReplyCache(replies) if replies.exists() else None
+    counts: Counter[str] = Counter()
+    for stage, asked in requests.items():
+        counts[f"{stage}_requests"] = len(asked)
+        counts[f"{stage}_prompt_tokens"] = sum(map(_prompt_tokens, asked))
+        counts[f"{stage}_completion_tokens"] = len(asked) * _completion_tokens(endpoints(config)[stage], stage, cache)
+    scaled = {name: round(count * rows / sampled) for name, count in counts.items()}
+    rejects = Counter(reject.reason for reject in ledger.rejects)
+    clients = {stage: JudgeClient(endpoint_of(endpoint), cache) for stage, endpoint in endpoints(config).items()}
+    paid = sum(clients[stage].knows(request) for stage, asked in requests.items() for request in asked)
+    return Estimate(rows, sampled, dict(rejects), cost(config, scaled), paid)
+
+
+def _first(shards: Sequence[Shard], rows: int) -> list[Shard]:
+    """The shards, or parts of them, that hold the first rows."""
+    taken, left = [], rows
+    for shard in shards:
+        if left > 0:
+            taken.append(Shard(shard.name, shard.split, shard.indices[:left], shard.duplicates))
+            left -= len(shard.indices)
+    return taken
+
+
+def _requests(config: BuildConfig, items: Sequence[Item], ledger: Ledger) -> dict[str, list[JudgeRequest]]:
+    """The requests of a build, by the prefix of their counts. Traces that are yet to be collected are taken to be right."""
+    asked = endpoints(config)
+    bare = [item for item in items if not item.row["traces"]]
+    told = steps.check([item for item in items if item.row["traces"]], ledger)
+    read = [(item.row["question"], trace["text"]) for item in told for trace in item.row["traces"] if trace["correct"]]
+    found: dict[str, list[JudgeRequest]] = {}
+    if "collector" in asked:
+        draws, usual = config.collector.draws, "x" * _CHARACTERS * _COMPLETION["collector"]
+        questions = [Question(item.row["question"], tuple(item.row["choices"]), item.row["image"]["bytes"]) for item in bare]
+        found["collector"] = [request for question in questions for request in trace_requests(question, draws)]
+        read += [(question.text, usual) for question in questions for _ in range(draws)]
+    if "judge" in asked:
+        found["judge"] = [annotation_request(question, trace) for question, trace in read]
+    return found
+
+
+def _prompt_tokens(request: JudgeRequest) -> int:
+    schema = json.dumps(request.schema) if request.schema else ""
+    tokens = (len(request.system) + len(request.user) + len(schema)) // _CHARACTERS
+    return tokens + (_image_tokens(request.image) if request.image else 0)
+
+
+def _image_tokens(url: str) -> int:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+        return max(1, image.width * image.height // _PIXELS)
+
+
+def _completion_tokens(endpoint: EndpointConfig, stage: str, cache: ReplyCache | None) -> int:
+    """The mean length of the replies that this model has given, or the usual one."""
+    seen = [line for line in cache.spending() if line["model"] == endpoint.model] if cache else []
+    return round(seen[0]["completion_tokens"] / seen[0]["requests"]) if seen else _COMPLETION[stage]
