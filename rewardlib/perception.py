@@ -63,7 +63,7 @@ class Perception:
         return {name: value for name, value in vars(self).items() if name != "client"}
 
     def _requests(self, samples: Sequence[Sample], asked: Sequence[int]) -> list[JudgeRequest]:
-        return [_request(samples[i].response[: self.max_characters], samples[i].annotations) for i in asked]
+        return [verdict_request(samples[i].response[: self.max_characters], samples[i].annotations) for i in asked]
 
     def _scores(self, samples: Sequence[Sample], asked: Sequence[int], replies: Sequence[JudgeReply | JudgeError]) -> list[Score]:
         # A response without words states nothing; no judge is needed to see that.
@@ -81,7 +81,8 @@ def _is_judged(sample: Sample) -> bool:
     return bool(sample.annotations) and bool(sample.response.strip())
 
 
-def _request(response: str, annotations: Sequence[str]) -> JudgeRequest:
+def verdict_request(response: str, annotations: Sequence[str]) -> JudgeRequest:
+    """Which of the annotations does the response state? The reply's value has a verdict for each id: f1 for the first, and so on."""
     ids = [f"f{n}" for n in range(1, len(annotations) + 1)]
     facts = [{"id": id, "fact": fact} for id, fact in zip(ids, annotations, strict=True)]
     # Inside a JSON string a response cannot close its own fence, whatever it contains.

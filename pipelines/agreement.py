@@ -1,0 +1,191 @@
+"""How far can the judge be trusted? Its verdicts against another judge's, against its own with other seeds, and against a person's.
+
+    python -m pipelines.agreement DIR --judge.model A --judge.base-url URL --seeds 0 1            # itself, twice
+    python -m pipelines.agreement DIR --judge.model A ... --other.model B --other.base-url URL    # another model
+    python -m pipelines.agreement DIR --sheet sheet.jsonl                                         # verdicts for a person to fill in
+    python -m pipelines.agreement DIR --judge.model A ... --gold sheet.jsonl                      # against them
+
+The judge is asked what the perception reward asks: which facts does this trace state? For every trace they are the annotations that were
+mined from it, and as many of another row, so that both verdicts occur. Reports Cohen's kappa with a bootstrap interval over rows, and how
+often the judge finds a trace's own facts in it and rejects foreign ones. Writes ``agreement.json`` into the dataset; the card shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from pipelines import store
+from pipelines.config import EndpointConfig
+from pipelines.console import console, failing_clearly, say, table
+from pipelines.kappa import agreement
+from pipelines.models import endpoint_of
+from rewardlib.cache import ReplyCache
+from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError
+from rewardlib.perception import verdict_request
+
+Unit = tuple[str, str, str]  # row, trace, fact
+
+
+class AgreementError(ValueError):
+    """Nothing can be compared; the message says why and what to do."""
+
+
+class JudgeConfig(EndpointConfig):
+    """A judge whose verdicts are compared."""
+
+    model: str | None = None
+    """The model's name at the endpoint."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trace, and the facts that it is asked about: its own ones first."""
+
+    row: str
+    trace: str
+    text: str
+    own: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+    def units(self) -> list[Unit]:
+        return [(self.row, self.trace, fact) for fact in (*self.own, *self.foreign)]
+
+
+def questions(rows: Sequence[dict[str, Any]]) -> list[Asked]:
+    """What the judges are asked: every trace that was read, its own facts, and as many of the next row that it shares no statement with."""
+    stated = [list(dict.fromkeys(a["statement"] for a in row["annotations"])) for row in rows]
+    found = []
+    for n, row in enumerate(rows):
+        others = [fact for fact in stated[(n + 1) % len(rows)] if fact not in stated[n]]
+        for trace in row["traces"]:
+            own = dict.fromkeys(a["statement"] for a in row["annotations"] if a["trace_id"] == trace["trace_id"])
+            if own:
+                found.append(Asked(row["id"], trace["trace_id"], trace["text"], tuple(own), tuple(others[: len(own)])))
+    return found
+
+
+def verdicts(endpoint: JudgeEndpoint, asked: Sequence[Asked], cache: ReplyCache) -> tuple[dict[Unit, bool], int]:
+    """A judge's verdicts, and how many traces it failed on."""
+    replies = JudgeClient(endpoint, cache).ask_all([verdict_request(a.text, (*a.own, *a.foreign)) for a in asked])
+    found: dict[Unit, bool] = {}
+    for a, reply in zip(asked, replies, strict=True):
+        if not isinstance(reply, JudgeError):
+            found.update({unit: reply.value[f"f{n}"] for n, unit in enumerate(a.units(), start=1)})
+    return found, sum(isinstance(reply, JudgeError) for reply in replies)
+
+
+def read_gold(path: Path) -> dict[Unit, bool]:
+    """A person's verdicts from a filled-in sheet; lines without one are left out."""
+    found: dict[Unit, bool] = {}
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            if line["present"] is not None:
+                found[line["id"], line["trace_id"], line["fact"]] = bool(line["present"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AgreementError(f"{path}, line {number}: {error!r}; expected an object with id, trace_id, fact and present") from error
+    return found
+
+
+def write_sheet(path: Path, asked: Sequence[Asked]) -> int:
+    """The questions as JSONL for a person: set ``present`` to true or false. Returns their number."""
+    lines = [
+        {"id": row, "trace_id": trace, "fact": fact, "present": None, "trace": a.text}
+        for a in asked
+        for row, trace, fact in sorted(a.units())
+    ]
+    with path.open("x", encoding="utf-8") as file:  # never over somebody's work
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return len(lines)
+
+
+def compare(raters: dict[str, dict[Unit, bool]], asked: Sequence[Asked], judge: str) -> dict[str, Any]:
+    """Every pair of raters, and how ``judge`` did on the facts whose verdict is known from where they were mined."""
+    row_of = {unit: unit[0] for rater in raters.values() for unit in rater}
+    pairs = [{"a": a, "b": b, **agreement(raters[a], raters[b], row_of)} for a, b in combinations(raters, 2)]
+    judged = [(unit[2] in a.own, raters[judge][unit]) for a in asked for unit in a.units() if unit in raters[judge]]
+    own, foreign = ([present for is_own, present in judged if is_own is wanted] for wanted in (True, False))
+    return {
+        "rows": len({a.row for a in asked}),
+        "units": sum(len(a.units()) for a in asked),
+        "own_found": round(sum(own) / len(own), 4) if own else None,
+        "foreign_rejected": round(1 - sum(foreign) / len(foreign), 4) if foreign else None,
+        "pairs": pairs,
+    }
+
+
+def rate(judges: Sequence[JudgeConfig], seeds: Sequence[int], asked: Sequence[Asked], cache: ReplyCache) -> dict[str, dict[Unit, bool]]:
+    """The verdicts of every judge with every seed."""
+    raters: dict[str, dict[Unit, bool]] = {}
+    for config in judges:
+        for seed in seeds:
+            endpoint = endpoint_of(config.model_copy(update={"seed": seed}))
+            name = f"{config.model}, seed {seed}" if len(seeds) > 1 else str(config.model)
+            name += " (other)" if name in raters else ""  # the same model at another endpoint
+            raters[name], failed = verdicts(endpoint, asked, cache)
+            if failed:
+                say(f"{name} failed on {failed} of {len(asked)} traces; they are left out of its comparisons")
+    return raters
+
+
+def main(
+    dir: Annotated[Path, tyro.conf.Positional],
+    judge: JudgeConfig = JudgeConfig(),
+    other: JudgeConfig = JudgeConfig(),
+    seeds: tuple[int, ...] = (0,),
+    gold: Path | None = None,
+    sheet: Path | None = None,
+    rows: int = 200,
+) -> None:
+    """Compare a judge's verdicts with another's, with its own under other seeds, or with a person's.
+
+    Args:
+        dir: A folder written by flows.build_dataset.
+        judge: The judge in question.
+        other: A second judge; of another family it shares fewer blind spots.
+        seeds: Sampling seeds; with several, and a temperature above 0, a judge is compared with itself.
+        gold: A sheet that a person has filled in.
+        sheet: Write the questions there for a person, and stop.
+        rows: The dataset's first rows to use.
+    """
+    with failing_clearly(store.StoreError, AgreementError, OSError):
+        asked = questions(list(islice(store.read_rows(dir, columns=["id", "traces", "annotations"]), rows)))
+        if not asked:
+            raise AgreementError(f"no trace of the first {rows} rows of {dir} has an annotation, so there is nothing to ask a judge about")
+        if sheet is not None:
+            say(f"wrote {write_sheet(sheet, asked)} questions to {sheet}: set present to true or false, then give it as --gold")
+            return
+        if judge.model is None:
+            raise AgreementError("no judge is named; give --judge.model, or --sheet FILE to ask a person")
+        judges = [config for config in (judge, other) if config.model is not None]
+        raters = rate(judges, seeds, asked, ReplyCache(dir / ".work" / "replies.sqlite"))
+        first = next(iter(raters))
+        result = compare(raters | ({"a person": read_gold(gold)} if gold else {}), asked, first)
+        (dir / "agreement.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    report(result, first)
+
+
+def report(result: dict[str, Any], judge: str) -> None:
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    lines = [
+        [p["a"], p["b"], str(p["units"]), shown(p["agreement"]), f"{shown(p['kappa'])} ({shown(p['low'])} to {shown(p['high'])})"]
+        for p in result["pairs"]
+    ]
+    if lines:
+        console.print(table("Agreement", ["rater", "other", "verdicts", "agree", "kappa (95 %)"], lines))
+    say(f"{judge} finds {shown(result['own_found'])} of the facts in the trace that they were mined from,")
+    say(f"and rejects {shown(result['foreign_rejected'])} of another row's")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
