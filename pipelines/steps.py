@@ -56,8 +56,9 @@ def _add_trace(item: Item, model: str, reply: Trace, ledger: Ledger) -> None:
     ledger.counts["collector_requests"] += 1
     ledger.counts["collector_prompt_tokens"] += reply.prompt_tokens
     ledger.counts["collector_completion_tokens"] += reply.completion_tokens
-    if len(reply.text) > MAX_TRACE:
-        ledger.counts["traces_dropped: too long"] += 1
+    repeated = any(trace["text"] == reply.text for trace in item.row["traces"])  # a server that does not sample says the same each time
+    if repeated or len(reply.text) > MAX_TRACE:
+        ledger.counts[f"traces_dropped: {'repeated' if repeated else 'too long'}"] += 1
         return
     ledger.counts["traces_collected"] += 1
     trace = {"trace_id": f"t{len(item.row['traces'])}", "model": model, "text": reply.text, "answer": None, "correct": None}

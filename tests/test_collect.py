@@ -34,7 +34,7 @@ def look(n: int, body: dict[str, Any]) -> Answer:
 
 def configure(tmp_path: Path, url: str, rows: list[dict[str, Any]], **changes: Any) -> BuildConfig:
     pictures = {f"{row['id']}.png": scene(row["answer"]) for row in rows}
-    settings = {"collector": {**LOOKING, "base_url": url, "draws": 2, "concurrency": 2}, "shard_size": 2} | changes
+    settings = {"collector": {**LOOKING, "base_url": url, "draws": 2, "concurrency": 1}, "shard_size": 2} | changes
     source = write_rows(tmp_path, rows, {name: encode(image) for name, image in pictures.items()})
     return BuildConfig(source=str(source), out=tmp_path / "out", **settings)
 
@@ -91,7 +91,7 @@ def test_a_build_stops_at_its_limit_and_goes_on_under_a_higher_one(tmp_path: Pat
         server.requests.clear()
         with pytest.raises(BudgetSpent, match="--max-cost"):
             build.build(config)
-        assert 3 <= len(server.requests) <= 4
+        assert len(server.requests) == 3
         assert build.build(config.model_copy(update={"max_cost": 1.0})) == whole
         assert len(server.requests) == 6
 
