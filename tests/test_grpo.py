@@ -470,3 +470,21 @@ def test_mistakes_are_explained(settings, tmp_path):
     datasets.Dataset.from_list([{"problem": "x"}]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="has no answer column, only problem; answers are read from answer, solution"):
         load_rows(str(tmp_path), "boxed")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_said(policy_folder):
+    with pytest.raises(ValueError, match="sees no GPU.*--device cpu"):
+        load_model(str(policy_folder), "cuda")
+
+
+def test_a_group_that_is_learnt_from_in_parts_keeps_no_graph_from_sampling(policy_folder, dataset_folder, tmp_path):
+    whole = Settings(data=str(dataset_folder), model=str(policy_folder), out=tmp_path, group=4, prompts=1, max_tokens=4, device="cpu")
+    policy, rows = load_model(str(policy_folder), "cpu", trained=True), load_rows(str(dataset_folder), "think-answer")
+
+    def needs_graph(settings):
+        (group,) = sample_groups(policy, [rows[0]], settings, [0], [0])
+        return any(part.requires_grad for part in group.prompt.features.values() if torch.is_tensor(part))
+
+    assert needs_graph(whole)
+    assert not needs_graph(replace(whole, micro_batch=2))

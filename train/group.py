@@ -87,7 +87,9 @@ def sample_groups(policy: Policy, rows: Sequence[Row], settings: Settings, numbe
         return []
     # Images are encoded once for sampling and learning, where that keeps no more than one prompt's activations meanwhile.
     if policy.tower_is_frozen or len(chosen) == 1:
-        chosen = [policy.look(prompt) for prompt in chosen]
+        learnt_from = settings.micro_batch is None or settings.micro_batch >= settings.group  # else every part encodes them again
+        with torch.set_grad_enabled(learnt_from):
+            chosen = [policy.look(prompt) for prompt in chosen]
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
     generators = [torch.Generator(policy.device).manual_seed(seeds[i]) for i in kept]
     found = rollout(policy, chosen, settings.group, sampling, generators)

@@ -19,6 +19,7 @@ from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import gather_object
 from torch.distributed.tensor import DTensor
 
+from train.policy import pick_device
 from train.settings import Settings
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class World:
 
     def __init__(self, settings: Settings) -> None:
         trackers = [TensorBoardTracker("tensorboard", settings.out) if name == "tensorboard" else name for name in settings.trackers]
-        self.accelerator = Accelerator(cpu=settings.device == "cpu", log_with=trackers or None, project_dir=settings.out)
+        self.accelerator = Accelerator(cpu=pick_device(settings.device).type == "cpu", log_with=trackers or None, project_dir=settings.out)
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         if settings.trackers:
             self.accelerator.init_trackers("sightline", config={name: _plain(value) for name, value in asdict(settings).items()})

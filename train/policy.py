@@ -163,7 +163,9 @@ def load_policy(settings: Settings, device: torch.device | None = None) -> Polic
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto``: the GPU, if there is one."""
+    """``auto``: the GPU, if there is one. ``ValueError`` where a GPU is wanted and there is none."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}, but torch {torch.__version__} sees no GPU: check nvidia-smi, or take --device cpu")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
