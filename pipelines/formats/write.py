@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from datasets import Features, Image, List, Value
 
-from labeling import masks
 from pipelines.formats.coco import xywh
 from pipelines.formats.columns import PLACEHOLDER, key_info, with_choices
 from pipelines.schema import FEATURES
+from rewardlib import rle
 
 Row = dict[str, Any]
 
@@ -174,7 +174,7 @@ def coco_annotations(row: Row, image: int) -> list[Row]:
             "image_id": image,
             "category": region["phrase"],
             "bbox": xywh(region["bbox"]),
-            "area": int(masks.decode(region["mask"]).sum()),
+            "area": int(rle.decode(region["mask"]).sum()),
             "segmentation": region["mask"],
             "iscrowd": 0,
         }
