@@ -44,7 +44,10 @@ def adopt(columns: Columns) -> dict[str, Any]:
 
 def _adopted(columns: Columns) -> dict[str, Any]:
     found = labels(columns)
-    choices = list(found["choices"] or ())
+    choices = found["choices"] or []
+    if not isinstance(choices, list | tuple):
+        raise ValueError(f"choices is {choices!r:.80}, expected a list")
+    traces = given if isinstance(given := columns.get("traces") or [], list) else [given]
     trace = reasoning(columns)
     extra = extra if isinstance(extra := columns.get("extra_info"), Mapping) else {}
     return {
@@ -54,9 +57,9 @@ def _adopted(columns: Columns) -> dict[str, Any]:
         "license": columns.get("license"),
         "image": _image(columns),
         "question": _question(columns).removesuffix(with_choices("", choices)),
-        "choices": choices,
+        "choices": list(choices),
         "answer": found["answer"],
-        "traces": [*(columns.get("traces") or ()), *([trace] if trace else ())],
+        "traces": [*traces, *([trace] if trace else ())],
         "regions": [dict(region) for region in found["regions"]],
     }
 
