@@ -60,7 +60,7 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
     """Label every row of a source and write a dataset folder; finished shards are reused.
 
     Args:
-        source: A JSONL or Parquet file, a folder saved by `datasets`, or a Hub dataset id.
+        source: A JSONL, Parquet or COCO file, a folder saved by `datasets`, or a Hub dataset id.
         out: The dataset's folder.
         options: Models, thresholds and everything else; defaults are the embedded models.
     """

@@ -162,7 +162,7 @@ class BuildConfig(BuildOptions):
     """A build: rows in, a labelled dataset out."""
 
     source: str
-    """A JSONL or Parquet file, a folder saved by `datasets`, or a Hub dataset id."""
+    """A JSONL, Parquet or COCO file, a folder saved by `datasets`, or a Hub dataset id; docs/formats.md has the formats of its rows."""
     out: Path
     """The dataset's folder; an interrupted build in it is resumed."""
 

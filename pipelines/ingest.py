@@ -15,6 +15,8 @@ from typing import Any
 
 from labeling import masks
 from pipelines.config import SPLIT_NAME, BuildConfig
+from pipelines.formats.adopt import adopt, format_of
+from pipelines.formats.columns import in_pixels
 from pipelines.images import normalize
 from pipelines.schema import MAX_TRACE, Item, Ledger, Rejected
 from pipelines.sources import Record, Source, SourceError
@@ -40,7 +42,7 @@ def plan(source: Source, config: BuildConfig) -> list[Shard]:
     for index in range(min(len(source), config.limit or len(source))):
         split = config.split
         try:
-            record = rename(source.peek(index), config)
+            record = read_columns(source.peek(index), config)
             split = str(record.get("split") or config.split)
             if not re.match(SPLIT_NAME, split):
                 split = config.split  # rejected when the shard is built
@@ -63,18 +65,27 @@ def _slices(indices: list[int], size: int) -> Iterator[tuple[int, ...]]:
 
 def _require_columns(source: Source, config: BuildConfig) -> None:
     """Columns that no row has are a mistake of the command, not of the rows."""
-    named = {config.columns.get(c, c) for c in ("image", "question", "answer")} | set(config.columns.values())
     present = source.columns()
+    named = set(config.columns.values())
+    if format_of(rename(dict.fromkeys(present), config)) is None:
+        named |= {config.columns.get(c, c) for c in ("image", "question", "answer")}
     if missing := sorted(named - present):
         raise SourceError(
             f"{config.source!r} has no column {', '.join(missing)}; it has {', '.join(sorted(present)) or 'none'}. "
-            "If they are named otherwise, say so: --columns question problem (in YAML, columns: {question: problem})"
+            "If they are named otherwise, say so: --columns question problem (in YAML, columns: {question: problem}); "
+            "docs/formats.md lists the formats that need no names"
         )
     if config.license is None and config.columns.get("license", "license") not in present:
         raise SourceError(
             f"{config.source!r} has no column license, and a dataset without a licence cannot be published; "
             "state the source's licence, e.g. --license cc-by-4.0"
         )
+
+
+def read_columns(record: Record, config: BuildConfig) -> Record:
+    """A record as the pipeline reads it: other people's formats under Sightline's names, and what ``--columns`` names above all."""
+    renamed = rename(record, config)
+    return adopt(renamed) | {ours: renamed[ours] for ours in config.columns if ours in renamed}
 
 
 def rename(record: Record, config: BuildConfig) -> Record:
@@ -93,7 +104,7 @@ def record_digest(source: Source, index: int, config: BuildConfig) -> bytes:
     """Changes whenever a record does, or the image file that it names."""
     digest = hashlib.sha256(source.raw(index))
     try:
-        image = rename(source.peek(index), config).get("image")
+        image = read_columns(source.peek(index), config).get("image")
         path = image[0] if isinstance(image, list) and image else image.get("path") if isinstance(image, dict) else image
         if isinstance(path, str) and source.root is not None:
             stat = (source.root / path).stat()
@@ -109,7 +120,7 @@ def ingest(shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) ->
     for index in shard.indices:
         record: Record = {"id": f"row {index + 1}", "raw": source.raw(index)[:10_000].decode("utf-8", "backslashreplace")}
         try:
-            given = rename(source.read(index), config)
+            given = read_columns(source.read(index), config)
             record = {**given, "id": row_id(given, source, index)}
             if index in shard.duplicates:
                 raise Rejected("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
@@ -218,9 +229,11 @@ def _region(n: int, given: Any, width: int, height: int) -> dict[str, Any]:
     if not isinstance(given, dict) or not isinstance(given.get("bbox"), (list, tuple)):
         raise Rejected("bad region", f"regions[{n}] is {given!r:.80}, expected an object with a bbox")
     try:
-        x0, y0, x1, y1 = (float(v) for v in given["bbox"])
+        x0, y0, x1, y1 = (float(v) for v in in_pixels(given, (width, height))["bbox"])
     except (TypeError, ValueError, OverflowError) as error:
-        raise Rejected("bad region", f"regions[{n}].bbox is {given['bbox']!r:.80}, expected four numbers x0, y0, x1, y1") from error
+        raise Rejected("bad region", f"regions[{n}].bbox is {given['bbox']!r:.80}, expected x0, y0, x1, y1: {error}") from error
+    if max(x0, y0, x1, y1) <= 1 and "bbox_type" not in given:
+        raise Rejected("bad region", f"regions[{n}].bbox {given['bbox']} lies on one pixel; shares of the image need a bbox_type of norm1")
     clipped = tuple(round(v, 2) for v in (max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)))
     if not all(map(math.isfinite, (x0, y0, x1, y1))) or clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         raise Rejected("bad region", f"regions[{n}].bbox {given['bbox']} covers nothing of the {width}x{height} image (xyxy expected)")

@@ -1,4 +1,4 @@
-"""Where rows come from: JSONL with image files, Parquet, a folder saved by ``datasets``, or a Hub dataset.
+"""Where rows come from: JSONL or COCO with image files, Parquet, a folder saved by ``datasets``, or a Hub dataset.
 
 A source gives random access to raw records without holding them: JSONL by byte offsets, the others memory-mapped. A line that cannot be
 read is a ``Rejected`` in its place, never a crash and never a shift of the lines after it.
@@ -14,6 +14,7 @@ import datasets
 import pyarrow.parquet as pq
 
 from pipelines.config import BuildConfig
+from pipelines.formats import coco
 from pipelines.schema import Rejected
 
 Record = dict[str, Any]
@@ -49,7 +50,7 @@ class JsonlSource:
 
     def __init__(self, path: Path, image_root: Path | None = None) -> None:
         self.path = path.resolve()
-        self.name = self.path.parent.name if path.stem in ("rows", "data", "train") else path.stem
+        self.name = _name(self.path)
         self.root: Path | None = (image_root or self.path.parent).resolve()
         self._offsets = self._index()
         if self._offsets and self.raw(0).startswith(b"["):
@@ -94,6 +95,37 @@ class JsonlSource:
         return record
 
     peek = read
+
+
+class CocoSource:
+    """A COCO file whose images carry questions; images are paths."""
+
+    def __init__(self, path: Path, rows: coco.Coco, image_root: Path | None = None) -> None:
+        self.name = _name(path.resolve())
+        self.root: Path | None = (image_root or path.parent).resolve()
+        self._rows = rows
+        if "question" not in rows.names():
+            raise SourceError(
+                f"{path} is COCO without questions: give the entries of its images a question and an answer, which COCO allows, or write "
+                "JSONL rows whose regions are its boxes (as x0, y0, x1, y1)"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def columns(self) -> set[str]:
+        return self._rows.names()
+
+    def read(self, index: int) -> Record:
+        try:
+            return dict(self._rows[index])
+        except ValueError as error:
+            raise Rejected("bad COCO entry", f"{error}; correct it, or drop it") from error
+
+    peek = read
+
+    def raw(self, index: int) -> bytes:
+        return json.dumps(self._rows.raw(index)).encode()
 
 
 class TableSource:
@@ -160,6 +192,8 @@ def _open(config: BuildConfig, path: Path) -> Source:
     if path.suffix in (".jsonl", ".json", ".ndjson") or path.suffix == ".parquet":
         if not path.exists():
             raise SourceError(f"the file {path} does not exist")
+        if path.suffix == ".json" and (found := coco.load(path)) is not None:
+            return CocoSource(path, found, config.image_root)
         if path.suffix != ".parquet":
             return JsonlSource(path, config.image_root)
         if pq.read_metadata(path).num_rows == 0:
@@ -168,6 +202,11 @@ def _open(config: BuildConfig, path: Path) -> Source:
     if path.exists() or path.suffix or path.is_absolute() or config.source.startswith("."):
         raise SourceError(f"{config.source!r} is no JSONL or Parquet file, no folder saved by `datasets`, and no Hub id")
     return TableSource(_one_split(datasets.load_dataset(config.source), config), config.source, config.image_root)
+
+
+def _name(path: Path) -> str:
+    """A file's name, or its folder's where the file's says nothing."""
+    return path.parent.name if path.stem in ("rows", "data", "train") else path.stem
 
 
 def _one_split(loaded: datasets.Dataset | datasets.DatasetDict, config: BuildConfig) -> datasets.Dataset:

@@ -1,59 +1,44 @@
-"""Other people's columns to ours: Sightline's own rows, EasyR1's and PAPO's, verl's, VLM-R1's. What counts is which columns a row has:
+"""Other people's columns to what a policy is asked and rewarded for: chat messages with places for images, and images opened.
 
-    question     a chat in prompt, messages or conversations, else the text in question (with choices), problem or prompt
-    images       images, image or image_path: stored in the row, or paths; one or several
-    answer       reward_model.ground_truth, answer, solution, ground_truth or gt, else the chat's last reply; without <answer> tags
-    regions      regions of {"bbox", "mask"}, or bboxes, bboxs or bbox: x0, y0, x1, y1 in pixels of the image as it is stored
-    annotations  annotations, or Perception-R1's visual_key_info
-    choices, counterfactuals, traces
-
-An ``<image>`` in a text is the place of an image; images without a place come before the question. These are functions of one row. They
-raise ``ValueError`` with the value and the remedy; ``train.data`` adds which row it was.
+What counts is which columns a row has; ``pipelines.formats.columns`` says what each of them means. An ``<image>`` in a text is the place of
+an image; images without a place come before the question. These are functions of one row. They raise ``ValueError`` with the value and the
+remedy; ``train.data`` adds which row it was.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardlib.adapters.rows import to_sample
+from pipelines.formats.columns import ANSWERS as ANSWERS
+from pipelines.formats.columns import CHATS as CHATS
+from pipelines.formats.columns import LABELS as LABELS
+from pipelines.formats.columns import PICTURES as PICTURES
+from pipelines.formats.columns import PLACEHOLDER as PLACEHOLDER
+from pipelines.formats.columns import QUESTIONS as QUESTIONS
+from pipelines.formats.columns import Columns, turns
+from pipelines.formats.columns import in_pixels as in_pixels
+from pipelines.formats.columns import labels as labels
+from pipelines.formats.columns import pictures as pictures
 
-Columns = Mapping[str, Any]
-
-CHATS = ("prompt", "messages", "conversations")
-QUESTIONS = ("question", "problem", "prompt")
-PICTURES = ("images", "image", "image_path")
-ANSWERS = ("answer", "solution", "ground_truth", "gt")
-REGIONS = ("regions", "bboxes", "bboxs", "bbox")
-LABELS = ("id", "choices", "annotations", "visual_key_info", "counterfactuals", "traces", "reward_model", *ANSWERS, *REGIONS, *CHATS)
-
-PLACEHOLDER = "<image>"
-_ROLES = {"human": "user", "gpt": "assistant"}
-_ANSWER = re.compile(r"(?is)<answer>(.*?)</answer>")
 _FILE = re.compile(r"(?i).*\.(png|jpe?g|webp|gif|bmp|tiff?)")
-_KEY_INFO = re.compile(r"(?s)<info\d+>\s*(.*?)\s*</info\d+>")
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------------
-# What a row asks
 
 
 def chat(columns: Columns, pictures: int, instruction: str) -> list[dict[str, Any]]:
     """Chat messages with an image part for every picture, and the instruction behind the last question."""
-    turns = _without_reply(_turns(columns))
-    asked = [text for role, text in turns if role == "user"]
+    told = turns(columns)
+    asked = [text for role, text in told if role == "user"]
     if not asked:
-        raise ValueError(f"the chat has no message of a user, only of {', '.join(role for role, _ in turns) or 'nobody'}; add the question")
-    unplaced = pictures - sum(text.count(PLACEHOLDER) for _, text in turns)
+        raise ValueError(f"the chat has no message of a user, only of {', '.join(role for role, _ in told) or 'nobody'}; add the question")
+    unplaced = pictures - sum(text.count(PLACEHOLDER) for _, text in told)
     if unplaced < 0:
         raise ValueError(
             f"the text has {pictures - unplaced} {PLACEHOLDER} placeholders for {pictures} images: {asked[-1]!r:.80}; "
             f"add images (read from {', '.join(PICTURES)}), or take placeholders out"
         )
-    messages: list[dict[str, Any]] = [{"role": role, "content": _parts(text)} for role, text in turns]
+    messages: list[dict[str, Any]] = [{"role": role, "content": _parts(text)} for role, text in told]
     users = [message["content"] for message in messages if message["role"] == "user"]
     users[0][:0] = [{"type": "image"} for _ in range(unplaced)]
     if users[-1] and users[-1][-1]["type"] == "text":
@@ -61,41 +46,6 @@ def chat(columns: Columns, pictures: int, instruction: str) -> list[dict[str, An
     else:
         users[-1].append({"type": "text", "text": instruction})
     return messages
-
-
-def _turns(columns: Columns) -> list[tuple[str, str]]:
-    """(role, text) of every message; a chat says more than a bare question, so it comes first."""
-    name, messages = _chat(columns)
-    if messages:
-        return [_turn(message, name) for message in messages]
-    for name in QUESTIONS:
-        if isinstance(text := columns.get(name), str) and text.strip():
-            choices = columns.get("choices") or () if name == "question" else ()
-            return [("user", text + "".join(f"\n({chr(65 + i)}) {choice}" for i, choice in enumerate(choices)))]
-    present = {name: columns[name] for name in dict.fromkeys((*QUESTIONS, *CHATS)) if name in columns}
-    raise ValueError(f"there is no question in {present!r:.80}; fill one of these columns, or drop the row")
-
-
-def _chat(columns: Columns) -> tuple[str, list[Any]]:
-    """The row's chat and its column; an empty one where the row has none."""
-    return next(((name, value) for name in CHATS if isinstance(value := columns.get(name), list) and value), ("", []))
-
-
-def _turn(message: Any, column: str) -> tuple[str, str]:
-    found = message if isinstance(message, Mapping) else {}
-    role, content = _first(found, ("role", "from")), _first(found, ("content", "value"))
-    if isinstance(content, list):  # parts, as processors take them
-        content = "".join(PLACEHOLDER if part["type"] == "image" else part.get("text") or "" for part in content)
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise ValueError(f"{column} holds the message {message!r:.80}; expected role and content, or from and value")
-    return _ROLES.get(role, role), content
-
-
-def _without_reply(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A chat up to its last question: the reply behind it is the gold answer, not part of the prompt."""
-    while turns and turns[-1][0] == "assistant":
-        turns = turns[:-1]
-    return turns
 
 
 def _parts(text: str) -> list[dict[str, Any]]:
@@ -109,52 +59,6 @@ def _parts(text: str) -> list[dict[str, Any]]:
         if piece:
             parts.append({"type": "text", "text": piece})
     return parts
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------------
-# What a row is labelled with
-
-
-def labels(columns: Columns) -> dict[str, Any]:
-    """The answer, choices, annotations, regions, counterfactuals and correct traces of a row, under Sightline's names."""
-    told = to_sample("", _gold(columns))  # an answer may be the JSON text of several columns
-    info = columns.get("visual_key_info")
-    annotations = columns.get("annotations") or (_KEY_INFO.findall(info) if isinstance(info, str) else ())
-    return {
-        "answer": told.answer,
-        "choices": told.choices or columns.get("choices"),
-        "annotations": told.annotations or annotations,
-        "regions": told.regions or _regions(columns),
-        "counterfactuals": columns.get("counterfactuals"),
-        "traces": [t["text"] for t in columns.get("traces") or () if isinstance(t, Mapping) and t.get("correct")],
-    }
-
-
-def _gold(columns: Columns) -> str:
-    """The gold answer as text without its tags; empty where there is none."""
-    model = columns.get("reward_model")
-    told = model.get("ground_truth") if isinstance(model, Mapping) else None
-    for value in (told, *(columns.get(name) for name in ANSWERS), _reply(columns)):
-        text = json.dumps(value) if isinstance(value, list | dict) else "" if value is None else str(value)
-        if text.strip():
-            return (_ANSWER.findall(text) or [text])[-1].strip()
-    return ""
-
-
-def _reply(columns: Columns) -> str | None:
-    """The reply that ends a chat, if one does."""
-    name, messages = _chat(columns)
-    role, text = _turn(messages[-1], name) if messages else ("", "")
-    return text if role == "assistant" else None
-
-
-def _regions(columns: Columns) -> list[Any]:
-    found: Any = next((value for name in REGIONS if (value := columns.get(name))), [])
-    if isinstance(found, str):
-        found = json.loads(found)
-    if found and isinstance(found[0], int | float):  # a single box
-        found = [found]
-    return [region if isinstance(region, Mapping) else {"bbox": region} for region in found]
 
 
 def check_boxes(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> None:
@@ -171,19 +75,6 @@ def check_boxes(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> 
                 f"the box {list(box)} does not lie on the image of {width}x{height}: boxes are x0, y0, x1, y1 in pixels of the image as it "
                 "is stored; convert yours"
             )
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------------
-# What a row shows
-
-
-def pictures(columns: Columns) -> list[Any]:
-    """The row's images as they are stored: an empty list for a question without one."""
-    present = [name for name in PICTURES if name in columns]
-    value = _first(columns, present)
-    if value is None and present:
-        raise ValueError(f"the column {present[0]} is empty: give an image, drop the row, or write [] for a question without image")
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def holds_picture(value: Any) -> bool:
@@ -224,8 +115,3 @@ def locate(path: str, folders: Sequence[Path]) -> str:
         return str(found)
     looked = "" if Path(path).is_absolute() else f" in {', '.join(str(folder.resolve()) for folder in folders)}"
     raise ValueError(f"the image {path!r} does not exist{looked}; put it there, or write its absolute path")
-
-
-def _first(columns: Columns, names: Sequence[str]) -> Any:
-    """The first of the columns that has a value."""
-    return next((columns[name] for name in names if columns.get(name) is not None), None)

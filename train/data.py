@@ -4,8 +4,8 @@
     load_rows("dataset/data/test-*.parquet", ...)  # Parquet files; also .json and .jsonl with images beside them
     load_rows("hiyouga/geometry3k", ...)           # the split train of a dataset on the Hub
 
-Rows may have Sightline's columns, or EasyR1's, verl's or VLM-R1's (``train.columns``). They are read, and their images opened, when asked
-for. Where files of several splits lie in a folder, its rows are those of the split train.
+Rows may have Sightline's columns, or those of other people's formats (``pipelines.formats.columns``). They are read, and their images
+opened, when asked for. Where files of several splits lie in a folder, its rows are those of the split train.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def to_row(columns: Mapping[str, Any], template: Template, folders: Sequence[Pat
     labels = layouts.labels(columns)
     images = [layouts.open_picture(value, folders) for value in layouts.pictures(columns)]
     messages = layouts.chat(columns, len(images), INSTRUCTIONS[template])
+    if images:
+        labels["regions"] = [layouts.in_pixels(region, images[0].size) for region in labels["regions"]]
     name = str(columns.get("id", ""))
     sample = to_sample("", labels | {"images": images}, prompt=messages, group=name)
     changed = {role: image for role in ("evidence_image", "control_image") if (image := getattr(sample, role)) is not None}

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.formats import coco
+
 Columns = Mapping[str, Any]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -124,6 +126,8 @@ def _parquet(files: Sequence[Path]) -> Records:
 
 
 def _json(path: Path) -> Records:
+    if path.suffix == ".json" and (found := coco.load(path)) is not None:
+        return JsonRecords(found)
     text = path.read_text("utf-8-sig")
     if text.lstrip().startswith("["):
         rows = json.loads(text)

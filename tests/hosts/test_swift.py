@@ -20,9 +20,13 @@ from swift.rl_core.advantage import compute_advantages
 from swift.rl_core.data import GRPOSample
 from swift.rl_core.grpo_algorithm import compute_rewards_per_func
 from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
+from swift.template.template_inputs import TemplateInputs
+from swift.template.vision_utils import load_image
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from pipelines.formats import write
+from tests.hosts.labelled import SIZE, labelled
 from tests.judge_server import Server, completion
 
 PLUGIN = """
@@ -122,6 +126,23 @@ def test_a_gold_answer_survives_the_loading_of_a_dataset_beside_messages_or_as_s
     assert "answer" not in load(question)
     assert load(question, columns={"answer": "solution"})["solution"] == "4"
     assert load(question)["annotations"] == [{"statement": "four squares"}]
+
+
+def test_an_exported_row_is_read(tmp_path, monkeypatch):
+    """By its preprocessor, which drops rows that it cannot read, and by what opens images for a template."""
+    row = labelled()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(row["image"]["bytes"])
+    told = [write.ms_swift(row, 0, "images/a.png"), write.ms_swift(labelled(regions=[], choices=[]), 1, "images/a.png")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in told))
+    monkeypatch.setenv("ROOT_IMAGE_DIR", str(tmp_path))
+    table, _ = load_dataset([str(tmp_path / "train.jsonl")], remove_unused_columns=False, strict=True)
+    first, second = table
+    assert first["objects"] == {"ref": ["square"], "bbox": [[8, 8, 20, 20]], "bbox_type": "real"}
+    assert (first["solution"], first["choices"], second["choices"]) == ("red", ["red", "blue"], [])
+    assert load_image(first["images"][0]["path"]).size == SIZE
+    asked, reply = TemplateInputs.from_dict(dict(first)).chosen.messages
+    assert (asked["content"], reply["content"]) == ("<image>Which colour?\n(A) red\n(B) blue", row["traces"][0]["text"])
 
 
 @pytest.fixture

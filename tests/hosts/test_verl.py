@@ -14,6 +14,8 @@ pytest.importorskip("verl", exc_type=ImportError)
 os.environ |= {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 import torch
 from hydra import compose, initialize_config_module
@@ -22,8 +24,11 @@ from transformers import PreTrainedTokenizerFast
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopManager, migrate_legacy_reward_impl
 from verl.trainer.ppo.reward import get_custom_reward_fn, load_reward_manager
+from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 from verl.workers.reward_manager import get_reward_manager_cls
 
+from pipelines.formats import write
+from tests.hosts.labelled import SIZE, labelled
 from tests.judge_server import Server, completion
 
 PLAIN = """
@@ -220,3 +225,19 @@ def test_ray_workers_load_the_file_and_pass_errors_on(configure, batch, manager)
             workers.compute_rm_score(batch([RIGHT, WRONG], ["4", None]))
     finally:
         ray.shutdown()
+
+
+def test_exported_rows_are_read(tmp_path, configure):
+    told = [write.verl(labelled(), 0, ""), write.verl(labelled(regions=[], choices=[], annotations=[]), 1, "")]
+    pq.write_table(pa.Table.from_pylist(told, schema=write.VERL.arrow_schema), tmp_path / "train.parquet")
+    config = configure(PLAIN, "data.filter_overlong_prompts=false", f"+data.cache_dir={tmp_path}").data
+    processor = SimpleNamespace(image_processor=None)
+    rows = RLHFDataset(str(tmp_path / "train.parquet"), tokenizer=None, config=config, processor=processor)
+    found = collate_fn([rows[0], rows[1]])
+    shown, asked = found["raw_prompt"][0][0]["content"]
+    assert (shown["type"], shown["image"].size) == ("image", SIZE)
+    assert asked == {"type": "text", "text": "Which colour?\n(A) red\n(B) blue"}
+    assert found["index"].tolist() == [0, 1]
+    told = (found["data_source"][0], r"\boxed{A}", found["reward_model"][0]["ground_truth"], found["extra_info"][0])
+    score = get_custom_reward_fn(configure(PLAIN))
+    assert score(*told)["accuracy"] == 1

@@ -1,0 +1,105 @@
+"""COCO's JSON: one object with images, annotations and categories; boxes x, y, width, height in pixels, masks as run lengths or polygons.
+
+COCO knows no questions. An entry of its images may have fields of one's own, though, and there they are read from (and written to by
+``pipelines.export``): ``question``, ``answer``, ``choices``, ``row_id``, ``split``, ``source``. A category's name is the region's phrase.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as rle
+
+_OWN = ("question", "choices", "answer", "split", "source")
+
+
+def load(path: Path) -> Coco | None:
+    """The file as COCO, or None where it is something else; reads all of it, as COCO's own tools do. ``ValueError`` if ids are missing."""
+    text = path.read_text("utf-8-sig", errors="replace")
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # several objects, one a line
+        return None
+    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
+        return None
+    try:
+        return Coco(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"an annotation has no image_id, a category no id and name, or a licence no id: {error!r}; correct it") from error
+
+
+class Coco(Sequence[dict[str, Any]]):
+    """A row for every image, made when it is asked for; ``ValueError`` then for an annotation that cannot be read."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.images = [dict(image) for image in content["images"]]
+        self._phrases = {category["id"]: category["name"] for category in content.get("categories") or ()}
+        self._licenses = {license["id"]: license.get("name") for license in content.get("licenses") or ()}
+        self._annotations: defaultdict[Any, list[Any]] = defaultdict(list)
+        for annotation in content["annotations"]:
+            self._annotations[annotation["image_id"]].append(annotation)
+
+    def raw(self, index: int) -> list[Any]:
+        """Everything in the file that a row depends on."""
+        image, annotations = self.images[index], self._of(self.images[index])
+        return [image, self._licenses, annotations, [self._phrases.get(found.get("category_id")) for found in annotations]]
+
+    def names(self) -> set[str]:
+        """Of the columns that any row has."""
+        named = {name for name in _OWN for image in self.images if name in image}
+        return {"id", "image", "regions", *named, *(["license"] if any("license" in image for image in self.images) else [])}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        image = self.images[index]
+        if missing := [name for name in ("id", "file_name") if name not in image]:
+            raise ValueError(f"entry {index} of images has no {' and no '.join(missing)}")
+        row = {
+            "id": image.get("row_id", image["id"]),
+            "image": image["file_name"],
+            "license": self._licenses.get(image.get("license")),
+            "regions": [self._region(annotation, image) for annotation in self._of(image)],
+        }
+        own = {name: image[name] for name in _OWN if name in image}
+        return {name: value for name, value in (row | own).items() if value is not None}
+
+    def _of(self, image: Any) -> list[Any]:
+        return self._annotations.get(image.get("id"), [])
+
+    def _region(self, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+        what = f"annotation {annotation.get('id')!r}"
+        try:
+            x, y, width, height = annotation["bbox"]
+            box = [x, y, x + width, y + height]
+            phrase = self._phrases[annotation["category_id"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{what} has no bbox of four numbers, or a category that the file does not define: {error!r}") from error
+        try:
+            return {"phrase": phrase, "bbox": box, "mask": _mask(annotation.get("segmentation"), image)}
+        except Exception as error:  # pycocotools raises bare Exceptions
+            raise ValueError(f"{what} has a segmentation that is neither run lengths nor polygons: {error}") from error
+
+
+def _mask(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Polygons and plain run lengths as compressed ones."""
+    if not segmentation:
+        return None
+    if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str):
+        return dict(segmentation)
+    encoded = rle.frPyObjects(segmentation, image["height"], image["width"])
+    merged = rle.merge(encoded) if isinstance(encoded, list) else encoded
+    return {"size": list(merged["size"]), "counts": merged["counts"].decode("ascii")}
+
+
+def xywh(box: Sequence[float]) -> list[float]:
+    """COCO's box of an xyxy one."""
+    x0, y0, x1, y1 = box
+    return [x0, y0, x1 - x0, y1 - y0]

@@ -1,0 +1,216 @@
+"""Rows of a dataset as records of other people's formats, as their loaders read them; ``pipelines.formats.adopt`` is the way back.
+
+    easyr1      hiyouga/EasyR1, verl/utils/dataset.py; PAPO's images_aug and Perception-R1's visual_key_info
+    verl        volcengine/verl, verl/utils/dataset/rl_dataset.py
+    vlm-r1      om-ai-lab/VLM-R1, src/open-r1-multimodal/src/open_r1/grpo_jsonl.py
+    ms-swift    modelscope/ms-swift, swift/dataset/preprocessor/core.py, and its grounding format
+    visual-cot  deepcs233/Visual-CoT, tools/convert_data_to_llava_format.py
+    coco        cocodataset/cocoapi, PythonAPI/pycocotools/coco.py
+
+Each is a function of a row, its number in its split, and the name under which its image is stored where the format wants paths.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Features, Image, List, Value
+
+from pipelines.formats.coco import xywh
+from pipelines.formats.columns import PLACEHOLDER, key_info, with_choices
+from pipelines.schema import FEATURES
+from rewardlib import rle
+
+Row = dict[str, Any]
+
+_TEXT, _NUMBER = Value("string"), Value("int64")
+_REGION = {name: FEATURES["regions"].feature[name] for name in ("phrase", "bbox", "mask")}
+
+EASYR1 = Features(
+    {
+        **dict.fromkeys(("id", "source", "split", "license"), _TEXT),
+        "images": List(Image()),
+        "problem": _TEXT,
+        "answer": _TEXT,
+        "images_aug": List(Image()),
+        "visual_key_info": _TEXT,
+        # As JSON: EasyR1 stacks columns into arrays, and lists that are as long as each other in one batch but not in the next do not fit.
+        "choices": _TEXT,
+        "regions": _TEXT,
+    }
+)
+VERL = Features(
+    {
+        "id": _TEXT,
+        "license": _TEXT,
+        "data_source": _TEXT,
+        "prompt": List({"role": _TEXT, "content": _TEXT}),
+        "images": List(Image()),
+        "ability": _TEXT,
+        "reward_model": {"style": _TEXT, "ground_truth": _TEXT},
+        "extra_info": {
+            "split": _TEXT,
+            "index": _NUMBER,
+            "choices": List(_TEXT),
+            "annotations": List(_TEXT),
+            "regions": List(_REGION),
+        },
+    }
+)
+
+
+_MEDIA = (PLACEHOLDER, "<video>", "<audio>")
+_GROUNDING = ("<bbox>", "<ref-object>")
+
+
+class Inexpressible(ValueError):
+    """The format has no way to say what the row says; the message says what."""
+
+
+def easyr1(row: Row, number: int, image: str) -> Row:
+    """An evidence image takes the place of the image in ``images_aug``."""
+    statements = _statements(row)
+    if any(re.search(r"</?info\d+>", statement) for statement in statements):
+        raise Inexpressible("an annotation holds an <info> tag, which visual_key_info puts around annotations")
+    return {
+        **_identity(row, "source", "split"),
+        "images": [row["image"]],
+        "problem": PLACEHOLDER + _asked(row),
+        "answer": _answer(row),
+        "images_aug": [c["image"] for c in row["counterfactuals"] if c["role"] == "evidence"][:1],
+        "visual_key_info": key_info(statements),
+        "choices": json.dumps(row["choices"], ensure_ascii=False),
+        "regions": json.dumps(_regions(row), ensure_ascii=False),
+    }
+
+
+def verl(row: Row, number: int, image: str) -> Row:
+    """What rewards may read is in ``extra_info``, where ``rewardlib.adapters.verl`` looks for it."""
+    return {
+        **_identity(row),
+        "data_source": row["source"],
+        "prompt": [{"role": "user", "content": PLACEHOLDER + _asked(row)}],
+        "images": [row["image"]],
+        "ability": "vqa",
+        "reward_model": {"style": "rule", "ground_truth": _answer(row)},
+        "extra_info": {
+            "split": row["split"],
+            "index": number,
+            "choices": row["choices"],
+            "annotations": _statements(row),
+            "regions": _regions(row),
+        },
+    }
+
+
+def vlm_r1(row: Row, number: int, image: str) -> Row:
+    """The reply is the bare gold answer: VLM-R1 compares with all of it."""
+    talk = [{"from": "human", "value": PLACEHOLDER + _asked(row)}, {"from": "gpt", "value": _answer(row)}]
+    return {
+        **_identity(row, "source", "split"),
+        "image": image,
+        "conversations": talk,
+        "choices": row["choices"],
+        "regions": _regions(row),
+    }
+
+
+def ms_swift(row: Row, number: int, image: str) -> Row:
+    """The reply, for supervised training, is a correct trace where there is one; GRPO takes it away and rewards read ``solution``."""
+    gold = _answer(row)
+    traces = (trace["text"] for trace in row["traces"] if trace["correct"])
+    reply = next((text for text in traces if not any(tag in text for tag in (*_MEDIA, *_GROUNDING))), gold)
+    question = PLACEHOLDER + _asked(row, *_GROUNDING)
+    regions = _regions(row)
+    return {
+        **_identity(row, "source", "split"),
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
+        "images": [image],
+        "objects": {"ref": [r["phrase"] for r in regions], "bbox": [r["bbox"] for r in regions], "bbox_type": "real"},
+        "solution": gold,
+        "choices": row["choices"],
+        "annotations": _statements(row),
+    }
+
+
+def visual_cot(row: Row, number: int, image: str) -> Row:
+    """Choices are part of the question's text, for nothing else of Visual-CoT's shows them."""
+    if not row["regions"]:
+        raise Inexpressible("it has no regions, and Visual-CoT's converter needs a box")
+    return {
+        **_identity(row),
+        "question": _asked(row),
+        "answer": _answer(row),
+        "image": image,
+        "width": row["width"],
+        "height": row["height"],
+        "bboxs": [region["bbox"] for region in _regions(row)],
+        "dataset": row["source"],
+        "split": row["split"],
+    }
+
+
+def coco_image(row: Row, number: int, image: str) -> Row:
+    """An entry of COCO's images; the question is in fields of its own. The licence is still a name."""
+    return {
+        "id": number + 1,
+        "file_name": image,
+        "width": row["width"],
+        "height": row["height"],
+        "license": row["license"],
+        "row_id": row["id"],
+        **{name: row[name] for name in ("source", "split", "question", "choices", "answer")},
+    }
+
+
+def coco_annotations(row: Row, image: int) -> list[Row]:
+    """Entries of COCO's annotations, still without an id, and the category a phrase."""
+    return [
+        {
+            "image_id": image,
+            "category": region["phrase"],
+            "bbox": xywh(region["bbox"]),
+            "area": int(rle.decode(region["mask"]).sum()),
+            "segmentation": region["mask"],
+            "iscrowd": 0,
+        }
+        for region in _regions(row)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+def _identity(row: Row, *more: str) -> Row:
+    """Who a row is and under which licence it may be used: columns that no loader minds."""
+    return {name: row[name] for name in ("id", *more, "license")}
+
+
+def _asked(row: Row, *tags: str) -> str:
+    text = with_choices(row["question"], row["choices"])
+    if tag := next((tag for tag in (*_MEDIA, *tags) if tag in text), None):
+        raise Inexpressible(f"its question holds {tag}, which the format takes for the place of something")
+    return text
+
+
+def _answer(row: Row) -> str:
+    if re.search(r"(?i)</?answer>", row["answer"]):
+        raise Inexpressible("its answer holds an <answer> tag, which loaders take away")
+    return str(row["answer"])
+
+
+def _statements(row: Row) -> list[str]:
+    return list(dict.fromkeys(annotation["statement"] for annotation in row["annotations"]))
+
+
+def _regions(row: Row) -> list[Row]:
+    """Phrase, box and mask; the box's numbers as short as float32 allows."""
+    return [{**{name: region[name] for name in _REGION}, "bbox": _short(region["bbox"])} for region in row["regions"]]
+
+
+def _short(box: Sequence[float]) -> list[float]:
+    return [float(str(np.float32(value))) for value in box]
