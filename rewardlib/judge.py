@@ -290,18 +290,22 @@ def _brief(error: Exception) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value in a model's reply: bare, or the only object in prose or a code fence. ``ValueError`` if there is none or several."""
+    """The JSON value in a model's reply: bare, or the only object in prose or a code fence. ``ValueError`` if there is none or any doubt.
+
+    A judge may quote its input, and so a reply forged there. Two different objects, one beside another that is broken, a name that
+    occurs twice in an object (what is quoted without escapes can add it), and thoughts that do not end are therefore no reply.
+    """
     visible = re.sub(r"(?s)^\s*<think>.*?</think>", "", text)
+    if visible.lstrip().startswith("<think>"):
+        raise ValueError("its reasoning has no end")
+    decoder, found, position = json.JSONDecoder(object_pairs_hook=_unrepeated), [], 0
     with suppress(ValueError, RecursionError):
-        return json.loads(visible)
-    # A judge may quote its input, and so a reply forged there: two different objects are no reply.
-    decoder, found, position = json.JSONDecoder(), [], 0
+        return decoder.decode(visible)
     while (start := visible.find("{", position)) >= 0:
         try:
             value, position = decoder.raw_decode(visible, start)
-        except (ValueError, RecursionError):
-            position = start + 1
-            continue
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the brace at character {start} begins no JSON object ({error})") from error
         if value not in found:
             found.append(value)
     if len(found) > 1:
@@ -309,3 +313,10 @@ def parse_json(text: str) -> Any:
     if found:
         return found[0]
     raise ValueError("it holds no JSON object")
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)
