@@ -3,7 +3,8 @@
     python -m bench.real_sizes
 
 The architectures are built from their published configurations, without weights where they allow it (torch's meta device), and run once
-under torch's operation counter. The figures stand in docs/real-checkpoints.md; time is operations over what a device sustains, so nothing is timed here.
+under torch's operation counter. The figures stand in docs/real-checkpoints.md; time is operations over what a
+device sustains, so nothing is timed here.
 Writes bench/results/real_sizes.json, and ends with it as one line of JSON.
 """
 
@@ -121,9 +122,8 @@ def main() -> None:
         print(f"{name}: {weights / 1e6:,.0f} M parameters, {weights * 4 / 2**30:.1f} GiB in float32, {weights * 2 / 2**30:.1f} in bfloat16")
         for key, value in sizes.items():
             if "parameters" not in key:
-                print(
-                    f"  {key.replace('_', ' ')}: {f'{value / 1e12:,.2f} T operations' if 'bytes' not in key else f'{value / 2**20:,.2f} MiB'}"
-                )
+                shown = f"{value / 2**20:,.2f} MiB" if "bytes" in key else f"{value / 1e12:,.2f} T operations"
+                print(f"  {key.replace('_', ' ')}: {shown}")
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 

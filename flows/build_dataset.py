@@ -33,13 +33,14 @@ from pipelines import store
 from pipelines.build import STAGES, about, build, build_shard
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
-from pipelines.console import console, failing_clearly, quiet_libraries
+from pipelines.console import console, failing_clearly, quiet_libraries, say
 from pipelines.estimate import estimate
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
 from pipelines.models import ModelError, load_models
 from pipelines.sources import Source, SourceError, open_source
 from rewardlib.judge import BudgetSpent
+from rewardlib.redact import redact
 
 
 @functools.lru_cache(maxsize=2)
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             return {}
         started = time.monotonic()
         if os.environ.get("PREFECT_API_URL"):
-            console.print(f"tracked by the Prefect server at {os.environ['PREFECT_API_URL']}")
+            say(f"tracked by the Prefect server at {redact(os.environ['PREFECT_API_URL'])}")
             build_dataset(source=config.source, out=str(config.out), options=BuildOptions(**_options(config)))
             manifest = store.read_manifest(config.out)
         else:

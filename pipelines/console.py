@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.table import Table
 
+from rewardlib.redact import redact
+
 console = Console(highlight=False)
 
 
@@ -44,5 +46,5 @@ def failing_clearly(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, style="red")
+        Console(stderr=True, highlight=False).print(f"error: {redact(str(error))}", markup=False, style="red")
         sys.exit(2)

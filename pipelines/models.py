@@ -30,6 +30,7 @@ from pipelines.config import (
 )
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint
+from rewardlib.redact import redact
 
 _LOADING = threading.Lock()  # transformers patches torch globally while it loads, so two threads may not load at once
 
@@ -119,7 +120,7 @@ def _explained(role: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = " ".join(str(error).split())[:300]
+        message = " ".join(redact(str(error)).split())[:300]
         raise ModelError(
             f"cannot load the {role} {name!r}: {message}. Give a Hub id that this machine can reach or has in its cache, "
             f"or a local folder with --{role}.name"

@@ -13,6 +13,8 @@ from typing import Any
 from datasets import Features, Image, List, Value
 from PIL import Image as PILImage
 
+from rewardlib.redact import redact
+
 SCHEMA_VERSION = 1
 MAX_TRACE = 64_000  # characters; longer ones are runaway generations
 
@@ -132,4 +134,5 @@ class Ledger:
     def reject(self, row: dict[str, Any], stage: str, reason: str, detail: str) -> None:
         kept = {name: row[name] for name in ("raw", "question", "choices", "answer", "traces", "annotations") if name in row}
         text = json.dumps(kept, ensure_ascii=True, default=str)
-        self.rejects.append(Reject(str(row.get("id", "")), stage, reason, detail, text))
+        # A detail may quote what an endpoint said, and that the key it refused.
+        self.rejects.append(Reject(str(row.get("id", "")), stage, reason, redact(detail), text))

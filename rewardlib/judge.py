@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewardlib.cache import ReplyCache, request_key
 from rewardlib.endpoint import FINAL, FormatRefused, JudgeEndpoint, JudgeError, Runaway, Usage, complete, connect
+from rewardlib.redact import redact
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -113,14 +114,9 @@ class JudgeClient:
                 return await self._ask(session.client, request, spent)
             except JudgeError as error:
                 spent.failed = 1
-                return JudgeError(error.reason, self._without_key(str(error)))
+                return JudgeError(error.reason, redact(str(error), self.endpoint.key))
             finally:
                 self._account(spent)
-
-    def _without_key(self, message: str) -> str:
-        """Endpoints have been seen to echo the key in their errors, which end up in rejects and logs."""
-        key = self.endpoint.key
-        return message.replace(key, "[key]") if len(key) >= 4 else message
 
     def _account(self, spent: Usage) -> None:
         with self._lock:
@@ -168,12 +164,12 @@ class JudgeClient:
         except ValueError as problem:
             messages += [{"role": "assistant", "content": text}, {"role": "user", "content": _repair(problem)}]
             text = await self._complete(client, messages, request, spent)
-            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {text[:200]!r}"):
+            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}"):
                 value, result = _read(text, request)
         reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
             tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-            self.cache.put(key, {"value": value, "raw": text, **tokens})
+            self.cache.put(key, {"value": value, **tokens})
         return reply
 
     def _check_budget(self) -> None:
@@ -212,7 +208,7 @@ class JudgeClient:
 
 def _read(text: str, request: JudgeRequest) -> tuple[Any, Any]:
     """A reply's value, to keep, and what the caller makes of it."""
-    value = text if request.schema is None else parse_json(text)
+    value = text if request.schema is None else parse_json(text, request.user)
     return value, request.check(value)
 
 
@@ -236,23 +232,45 @@ def _repair(problem: Exception) -> str:
     return f"Your reply cannot be used: {problem}. Answer again with the JSON object only, nothing before or after it."
 
 
-def parse_json(text: str) -> Any:
-    """The JSON value in a model's reply: bare, or the only object in prose or a code fence. ``ValueError`` if there is none or several."""
+def parse_json(text: str, given: str = "") -> Any:
+    """The JSON value in a model's reply: bare, or the only object in prose or a code fence. ``ValueError`` if there is none or any doubt.
+
+    A judge may quote its input, and so a reply forged there: in prose, an object that stands in ``given``, the JSON that the judge was
+    asked, is not the judge's. Two different objects, one beside another that is broken, a name that occurs twice in an object (what is
+    quoted without escapes can add it), and thoughts that do not end are therefore no reply.
+    """
     visible = re.sub(r"(?s)^\s*<think>.*?</think>", "", text)
-    with suppress(ValueError, RecursionError):
-        return json.loads(visible)
-    # A judge may quote its input, and so a reply forged there: two different objects are no reply.
-    decoder, found, position = json.JSONDecoder(), [], 0
+    if visible.lstrip().startswith("<think>"):
+        raise ValueError("its reasoning has no end")
+    decoder, found, position = json.JSONDecoder(object_pairs_hook=_unrepeated), [], 0
+    if visible == text:  # what follows thoughts may be of them: quoted words can end them early
+        with suppress(ValueError, RecursionError):
+            return decoder.decode(text)
     while (start := visible.find("{", position)) >= 0:
         try:
             value, position = decoder.raw_decode(visible, start)
-        except (ValueError, RecursionError):
-            position = start + 1
-            continue
-        if value not in found:
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the brace at character {start} begins no JSON object ({error})") from error
+        if value not in found and _escaped(visible[start:position]) not in _squeezed(given):
             found.append(value)
     if len(found) > 1:
         raise ValueError("it holds several JSON objects")
     if found:
         return found[0]
     raise ValueError("it holds no JSON object")
+
+
+def _escaped(text: str) -> str:
+    """A piece of text as it stands inside JSON."""
+    return _squeezed(json.dumps(text, ensure_ascii=False)[1:-1])
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"\\[nrt]|\s", "", text)
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)

@@ -474,7 +474,7 @@ def test_mistakes_are_explained(settings, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_said(policy_folder):
-    with pytest.raises(ValueError, match="sees no GPU.*--device cpu"):
+    with pytest.raises(ValueError, match=r"sees no GPU.*--device cpu"):
         load_model(str(policy_folder), "cuda")
 
 

@@ -153,7 +153,7 @@ def test_an_endpoint_that_echoes_the_key_does_not_spread_it(monkeypatch: pytest.
         assert isinstance(reply, JudgeError)
         assert "planted-secret-key" not in f"{reply!r}"
     nobody = _client("http://user:planted-password@127.0.0.1:9/v1", retries=0).ask_all([JudgeRequest("s", "u", SCHEMA)])[0]
-    assert "cannot reach http://127.0.0.1:9/v1" in str(nobody)
+    assert "cannot reach http://[credentials]@127.0.0.1:9/v1" in str(nobody)
 
 
 def test_free_text_with_an_image_and_several_draws(tmp_path: Path) -> None:
