@@ -30,13 +30,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.summary import funnel_rows, print_summary
 from pipelines import store
-from pipelines.build import STAGES, about, build, build_shard
+from pipelines.build import about, build, build_shard
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
 from pipelines.console import console, failing_clearly, quiet_libraries
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
 from pipelines.models import ModelError, load_models
+from pipelines.schema import STAGES
 from pipelines.sources import Source, SourceError, open_source
 
 

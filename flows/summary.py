@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.build import STAGES
 from pipelines.config import AnnotatorConfig
 from pipelines.console import console, say, table
+from pipelines.schema import STAGES
 
 
 def funnel_rows(manifest: dict[str, Any]) -> list[list[str]]:

@@ -14,6 +14,7 @@ from datasets import Features, Image, List, Value
 from PIL import Image as PILImage
 
 SCHEMA_VERSION = 1
+STAGES = ("ingest", "check", "annotate", "ground", "segment", "intervene")  # in the order in which a row passes them
 
 _MASK = {"size": List(Value("int32"), length=2), "counts": Value("string")}
 
