@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.summary import funnel_rows, print_estimate, print_summary
 from pipelines import store
-from pipelines.build import STAGES, about, build, build_shard
+from pipelines.build import about, build, build_shard
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
 from pipelines.console import console, failing_clearly, quiet_libraries, say
@@ -38,6 +38,7 @@ from pipelines.estimate import estimate
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
 from pipelines.models import ModelError, load_models
+from pipelines.schema import STAGES
 from pipelines.sources import Source, SourceError, open_source
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact

@@ -6,6 +6,7 @@ Then, in another terminal:
 
     export PREFECT_API_URL=http://127.0.0.1:4200/api
     prefect deployment run build-dataset/local --watch -p source=rows.jsonl -p out=dataset -p options='{"license": "cc-by-4.0"}'
+    prefect deployment run publish-dataset/local --watch -p out=dataset -p repo=me/shapes
 
 Ctrl-C stops the worker and the server. A server that already answers on the port is used and left running.
 """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.build import STAGES
 from pipelines.console import console, say, table
 from pipelines.cost import cost_rows
 from pipelines.estimate import Estimate
+from pipelines.schema import STAGES
 from pipelines.steps import FAILURES
 
 LANGUAGE_MODELS = ["model", "requests", "prompt tokens", "completion tokens", "cost"]  # the columns of cost_rows

@@ -19,11 +19,10 @@ from pipelines.config import BuildConfig
 from pipelines.cost import cost
 from pipelines.ingest import Shard, ingest, plan, record_digest
 from pipelines.models import Models, code_version, load_models
-from pipelines.schema import SCHEMA_VERSION, Ledger
+from pipelines.schema import SCHEMA_VERSION, STAGES, Ledger
 from pipelines.sources import Source, open_source
 from rewardlib.judge import FINAL, BudgetSpent
 
-STAGES = ("ingest", "collect", "check", "annotate", "ground", "segment", "intervene")
 Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
 
 

@@ -8,8 +8,9 @@ the card is written again. Everything else is regenerated.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,10 @@ from huggingface_hub import DatasetCardData
 from jinja2 import Environment, PackageLoader
 
 from pipelines import store
-from pipelines.build import STAGES
 from pipelines.console import failing_clearly, say
+from pipelines.failures import known_failures
+from pipelines.licenses import license_metadata
+from pipelines.schema import STAGES
 
 _KEPT = re.compile(r"<!-- keep: (\w+) -->\n(.*?)\n<!-- /keep -->", re.S)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -28,33 +31,91 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 def write_card(out: Path, repo: str | None = None) -> Path:
     """Write ``README.md`` into a dataset folder, with its Hub metadata."""
-    manifest = store.read_manifest(out)
     path = out / "README.md"
-    edited = dict(_KEPT.findall(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    licenses = sorted({row["license"] for row in store.read_rows(out, columns=["license"])})
+    store.write_text(path, render_card(out, repo, kept_sections(path.read_text(encoding="utf-8")) if path.exists() else {}))
+    return path
+
+
+def render_card(out: Path, repo: str | None, edited: Mapping[str, str]) -> str:
+    """The card's text, with ``edited`` in place of the kept sections' defaults; those that the template does not have come last."""
+    manifest = store.read_manifest(out)
+    rows = store.read_rows(out, columns=["license", "provenance"])
+    told = {(row["license"], row["provenance"]["prompt_sha256"]) for row in rows}
+    licenses = sorted({license for license, _ in told})
     splits = list(dict.fromkeys(Path(s["file"]).stem.rsplit("-", 1)[0] for s in manifest["shards"])) or ["train"]
-    environment = Environment(loader=PackageLoader("data_cards", "."), keep_trailing_newline=True)
-    body = environment.get_template("dataset_card.md").render(
+    body = _template().render(
         title=repo.split("/")[-1] if repo else out.resolve().name,
         repo=repo,
         manifest=manifest,
         counts=manifest["counts"],
         models=manifest["models"],
+        prompts=sorted({prompt for _, prompt in told if prompt}),
+        cost=manifest.get("cost"),
+        agreement=_read_agreement(out / "agreement.json"),
+        failures=known_failures(manifest["counts"], manifest["rejected"]),
         funnel=[("read", manifest["counts"]["rows_in"]), *((s, manifest["counts"].get(f"after_{s}", 0)) for s in STAGES)],
         splits=splits,
         licenses=licenses,
         config_yaml=yaml.safe_dump(manifest["config"], sort_keys=False),
-        keep=lambda name, default: f"<!-- keep: {name} -->\n{edited.get(name, default)}\n<!-- /keep -->",
+        keep=lambda name, default: _section(name, edited.get(name, default)),
     )
-    path.write_text(f"---\n{metadata(manifest, licenses, splits).to_yaml()}\n---\n\n{body}", encoding="utf-8")
-    return path
+    own = [_section(name, text) for name, text in edited.items() if name not in kept_sections(body)]
+    return "\n".join([f"---\n{metadata(manifest, licenses, splits).to_yaml()}\n---\n\n{body}", *(f"{text}\n" for text in own)])
+
+
+def _template() -> Any:
+    environment = Environment(loader=PackageLoader("data_cards", "."), keep_trailing_newline=True)
+    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    environment.filters["figure"] = lambda number, digits=2: "unknown" if number is None else f"{number:.{digits}f}"
+    return environment.get_template("dataset_card.md")
+
+
+def _section(name: str, text: str) -> str:
+    return f"<!-- keep: {name} -->\n{text}\n<!-- /keep -->"
+
+
+def kept_sections(card: str) -> dict[str, str]:
+    """The sections of a card that belong to its readers, by name."""
+    return dict(_KEPT.findall(card.replace("\r\n", "\n")))
+
+
+def merge_kept(ours: Mapping[str, str], theirs: Mapping[str, str], *untouched: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The kept sections of two copies of a card, and the names of those that both have edited.
+
+    A section that equals its text in one of the ``untouched`` cards (the template's, the one last published) was edited by nobody and
+    gives way; where both copies were edited and differ, ours stays.
+    """
+    merged, conflicts = dict(ours), []
+    for name, text in theirs.items():
+        fresh = [card[name] for card in untouched if name in card]
+        if name not in ours or ours[name] in fresh:
+            merged[name] = text
+        elif text != ours[name] and text not in fresh:
+            conflicts.append(name)
+    return merged, conflicts
+
+
+def _read_agreement(path: Path) -> dict[str, Any] | None:
+    """What judges agree on, where somebody has measured it."""
+    if not path.exists():
+        return None
+    try:
+        agreement: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not {"units", "rows", "pairs", "foreign_rejected", "own_found"} <= set(agreement):
+            raise ValueError("it lacks units, rows, pairs, foreign_rejected or own_found")
+    except (ValueError, TypeError) as error:
+        raise store.StoreError(f"{path} cannot be read ({error}); measure the agreement again, or remove the file") from error
+    return agreement
 
 
 def metadata(manifest: dict[str, Any], licenses: Sequence[str], splits: Sequence[str]) -> DatasetCardData:
-    """The card's YAML: what the Hub needs to find, license and open the dataset."""
+    """The card's YAML: what the Hub needs to find, license and open the dataset.
+
+    It never has ``dataset_info``: the Hub believes that before the files themselves, and a stale one keeps a dataset from loading.
+    """
     size = next((name for limit, name in _SIZES if manifest["rows"] < limit), "n>1M")
     return DatasetCardData(
-        license=licenses[0] if len(licenses) == 1 else "other",
+        **license_metadata(licenses),
         annotations_creators=["machine-generated"],
         task_categories=["visual-question-answering", "image-text-to-text"],
         size_categories=[size],

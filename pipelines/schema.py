@@ -17,6 +17,7 @@ from rewardlib.redact import redact
 
 SCHEMA_VERSION = 1
 MAX_TRACE = 64_000  # characters; longer ones are runaway generations
+STAGES = ("ingest", "collect", "check", "annotate", "ground", "segment", "intervene")  # in the order in which a row passes them
 
 _MASK = {"size": List(Value("int32"), length=2), "counts": Value("string")}
 

@@ -72,7 +72,7 @@ def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], led
     _write_aside(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd"))
     rejects = [asdict(r) for r in ledger.rejects]
     record = ShardRecord(shard, key, _file_sha256(path), len(rows), dict(sorted(ledger.counts.items())), rejects)
-    _write_text(_record_path(out, shard), json.dumps(asdict(record)))
+    write_text(_record_path(out, shard), json.dumps(asdict(record)))
     return record
 
 
@@ -104,7 +104,7 @@ def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict
     }
     if counts["rows_in"] != manifest["rows"] + manifest["rejected"]:
         raise StoreError(f"{counts['rows_in']} rows went in, {manifest['rows']} came out and {manifest['rejected']} were rejected")
-    _write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return manifest
 
 
@@ -153,10 +153,25 @@ def exclusive(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"another build is writing {out}; wait for it, or choose another folder") from None
+            raise StoreError(f"another build is writing {out}, or it is being published; wait for it, or choose another folder") from None
         ours = ("data/*.parquet.tmp", ".work/*.json.tmp", "rejects.parquet.tmp", "manifest.json.tmp")
         for leftover in [path for pattern in ours for path in out.glob(pattern)]:
             leftover.unlink()
+        yield
+
+
+@contextmanager
+def at_rest(out: Path) -> Iterator[None]:
+    """No build writes the folder meanwhile: for readers of a finished dataset as a whole, of which there may be several."""
+    lock = out / ".work" / "lock"
+    if not lock.exists():  # copied without its work folder: nobody builds here
+        yield
+        return
+    with lock.open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"a build is writing {out}; wait until it has ended") from None
         yield
 
 
@@ -169,7 +184,8 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
     temporary.replace(path)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     _write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

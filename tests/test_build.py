@@ -21,10 +21,10 @@ import pipelines.build
 from labeling import masks
 from labeling.annotate import Annotated
 from pipelines import store
-from pipelines.build import STAGES, build
+from pipelines.build import build
 from pipelines.config import BuildConfig, CounterfactualConfig, DetectorConfig
 from pipelines.models import Models
-from pipelines.schema import FEATURES
+from pipelines.schema import FEATURES, STAGES
 from pipelines.sources import SourceError
 from rewardlib.judge import JudgeError
 from tests.conftest import BOX, SIZE, FakeAnnotator, FakeDetector, encode, fake_models, folder_bytes, record, scene, write_rows

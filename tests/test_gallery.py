@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 import yaml
 
 from pipelines import build, store
-from pipelines.card import write_card
+from pipelines.card import kept_sections, merge_kept, write_card
 from pipelines.config import BuildConfig
+from pipelines.failures import known_failures
 from pipelines.gallery import mark_quotes, outline_path, write_gallery
+from pipelines.licenses import license_metadata
 from tests.conftest import fake_models, record, write_rows
 
 ATTACK = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">{{ 7*7 }}'
@@ -115,3 +118,80 @@ def test_edited_paragraphs_survive(dataset: Path) -> None:
     )
     path.write_text(edited)
     assert write_card(dataset).read_text() == edited
+
+
+def test_the_card_names_what_failed_and_what_judges_agree_on(dataset: Path) -> None:
+    manifest = store.read_manifest(dataset)
+    manifest["counts"] |= {"phrases": 8, "phrases_not_found": 2, "masks": 4, "masks_from_box": 1, "judge_failed: timeout": 3}
+    manifest["cost"] = {
+        "dollars": 0.0123,
+        "models": [{"model": "big", "requests": 7, "prompt_tokens": 100, "completion_tokens": 10, "dollars": None}],
+    }
+    store.write_text(dataset / "manifest.json", json.dumps(manifest))
+    pair = {"a": "big", "b": "small", "kappa": 0.71, "low": 0.6, "high": None, "agreement": 0.9, "units": 40}
+    figures = {"units": 40, "rows": 12, "pairs": [pair], "foreign_rejected": 0.97, "own_found": 0.88}
+    (dataset / "agreement.json").write_text(json.dumps(figures))
+    card = write_card(dataset).read_text()
+    assert "- 2 of 8 (25.0 %) phrases were not found in their image" in card
+    assert "- 1 of 4 (25.0 %) masks are the whole box" in card
+    assert "no usable reply for 3 traces (timeout 3)" in card
+    assert "- 2 of 5 (40.0 %) rows were dropped" in card
+    assert "| big | 7 | 100 | 10 | unknown |" in card
+    assert "The labels cost $0.0123 in all." in card
+    assert "| big | small | 0.71 | 0.60 to unknown | 90 % | 40 |" in card
+    assert "the judge finds 88 % in it" in card
+    assert "\n\n\n" not in card
+
+
+def test_nothing_is_said_to_fail_that_did_not() -> None:
+    worked = {
+        "rows_in": 4,
+        "phrases": 4,
+        "phrases_not_found": 0,
+        "masks": 4,
+        "traces_correct": 4,
+        "evidence_images": 2,
+        "evidence_verified": 2,
+    }
+    assert known_failures(worked) == []
+
+
+def test_a_damaged_agreement_is_an_error(dataset: Path) -> None:
+    (dataset / "agreement.json").write_text('{"units": 3}')
+    with pytest.raises(store.StoreError, match=r"agreement\.json cannot be read .*remove the file"):
+        write_card(dataset)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["CC-BY-4.0"], {"license": "cc-by-4.0"}),
+        (["mit", "cc0-1.0"], {"license": "other", "license_name": "cc0-1.0-and-mit"}),
+        (["VQA terms (2017)"], {"license": "other", "license_name": "vqa-terms-2017"}),
+    ],
+)
+def test_licences_as_the_hub_wants_them(names: list[str], expected: dict[str, str]) -> None:
+    assert license_metadata(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected", "conflicts"),
+    [
+        ("default", "edited", "edited", []),
+        ("published", "edited", "edited", []),
+        ("edited", "default", "edited", []),
+        ("edited", "published", "edited", []),
+        ("edited", "edited", "edited", []),
+        ("edited", "otherwise", "edited", ["s"]),
+    ],
+)
+def test_who_has_edited_a_section_wins(ours: str, theirs: str, expected: str, conflicts: list[str]) -> None:
+    assert merge_kept({"s": ours}, {"s": theirs}, {"s": "default"}, {"s": "published"}) == ({"s": expected}, conflicts)
+
+
+def test_a_section_of_ones_own_survives(dataset: Path) -> None:
+    path = write_card(dataset)
+    path.write_text(path.read_text() + "<!-- keep: citation -->\n@misc{me}\n<!-- /keep -->\n")
+    once = write_card(dataset).read_text()
+    assert kept_sections(once)["citation"] == "@misc{me}"
+    assert write_card(dataset).read_text() == once
