@@ -27,10 +27,11 @@ lint: .venv/ready
 serve: .venv/ready  ## a local Prefect server with this project's deployments and a worker
 	$(BIN)/python -m flows.serve
 
-bench: .venv/ready
+bench: .venv/ready .venv-peer/ready
 	$(BIN)/python -m bench.text_rewards
 	$(BIN)/python -m bench.attention_probe
 	$(BIN)/python -m bench.labeling
+	$(BIN)/python -m bench.judge
 	$(BIN)/python -m bench.grpo_vs_trl
 
 efficacy: .venv/ready  ## every recipe, five seeds: an hour on two cores; goes on where it was stopped
@@ -44,7 +45,7 @@ checkpoints: .venv/ready  ## teach the embedded models again, two hours on two c
 	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 4 --resume --lr 5e-4 --seed 4 --careless 0.2
 
 clean:
-	rm -rf .venv .venv-hosts demo_out runs
+	rm -rf .venv .venv-hosts .venv-peer demo_out runs
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -56,4 +57,9 @@ clean:
 .venv-hosts/%/ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest $(host)
+	touch $@
+
+.venv-peer/ready: Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check bespokelabs-curator==0.1.31
 	touch $@
