@@ -26,7 +26,9 @@ Progress = Callable[[str, int], None]  # called with a stage and the number of r
 
 
 def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) -> dict[str, Any]:
-    """Build, or resume building, a dataset. Returns its manifest."""
+    """Build, or resume building, a dataset in threads of this process. Returns its manifest."""
+    if config.runner != "threads":
+        raise ValueError(f"runner {config.runner!r} needs Prefect: call flows.build_dataset.build_dataset, or leave runner at 'threads'")
     source = open_source(config)
     shards = plan(source, config)
     with store.exclusive(config.out):

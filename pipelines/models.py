@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,10 +56,15 @@ def load_models(config: BuildConfig) -> Models:
     """The models that a configuration names; the same ones for the same names within a process."""
     with _LOADING:
         return Models(
-            load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"),
+            load_annotator(config.annotator, config.out / ".work" / _replies(config)),
             _load_detector(config.detector, config.device),
             _load_segmenter(config.segmenter, config.device),
         )
+
+
+def _replies(config: BuildConfig) -> str:
+    """The judge's replies; each machine of a cluster has its own, since SQLite's write-ahead log cannot be shared over a network."""
+    return f"replies-{platform.node()}.sqlite" if config.ray_address else "replies.sqlite"
 
 
 @functools.lru_cache(maxsize=4)
