@@ -3,8 +3,9 @@
     python -m flows.build_dataset --source rows.jsonl --out dataset --license cc-by-4.0          # here and now, no server
     prefect deployment run build-dataset/local --watch -p source=/data/rows.jsonl -p out=/data/dataset  # on a worker
     build_dataset(source="rows.jsonl", out="dataset")                                            # as a Prefect flow from Python
+    python -m flows.build_dataset --source rows.jsonl --out dataset --runner ray --workers 8     # by Ray: docs/clusters.md
 
-All three take the same settings (``pipelines.config``); ``--config FILE.yaml`` reads them from a file, flags come on top. A build that was
+All take the same settings (``pipelines.config``); ``--config FILE.yaml`` reads them from a file, flags come on top. A build that was
 interrupted, however rudely, goes on where it stopped when the same command is given again.
 """
 
