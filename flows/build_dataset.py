@@ -3,14 +3,14 @@
     python -m flows.build_dataset --source rows.jsonl --out dataset --license cc-by-4.0          # here and now, no server
     prefect deployment run build-dataset/local --watch -p source=/data/rows.jsonl -p out=/data/dataset  # on a worker
     build_dataset(source="rows.jsonl", out="dataset")                                            # as a Prefect flow from Python
+    python -m flows.build_dataset --source rows.jsonl --out dataset --runner ray --workers 8     # by Ray: docs/clusters.md
 
-All three take the same settings (``pipelines.config``); ``--config FILE.yaml`` reads them from a file, flags come on top. A build that was
+All take the same settings (``pipelines.config``); ``--config FILE.yaml`` reads them from a file, flags come on top. A build that was
 interrupted, however rudely, goes on where it stopped when the same command is given again.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
@@ -21,43 +21,31 @@ from uuid import UUID
 
 import tyro
 import yaml
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.settings import temporary_settings
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from flows import runners
+from flows.shards import Home, describe_models, label_all, opened
 from flows.summary import funnel_rows, print_estimate, print_summary
 from pipelines import store
-from pipelines.build import about, build, build_shard
+from pipelines.build import build, finish
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
 from pipelines.console import console, failing_clearly, quiet_libraries, say
 from pipelines.estimate import estimate
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan
-from pipelines.models import ModelError, load_models
+from pipelines.models import ModelError
 from pipelines.schema import STAGES
-from pipelines.sources import Source, SourceError, open_source
+from pipelines.sources import SourceError, open_source
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact
 
 
-@functools.lru_cache(maxsize=2)
-def _opened(settings: str) -> Source:
-    """The source, indexed once per process rather than once per shard."""
-    return open_source(BuildConfig.model_validate_json(settings))
-
-
-# Finished shards are found on disk, whoever made them; Prefect's own cache would only repeat that.
-@task(name="label-shard", task_run_name="label-{shard.name}", retries=1, retry_delay_seconds=5, cache_policy=NO_CACHE)
-def label_shard(shard: Shard, config: BuildConfig) -> store.ShardRecord:
-    """Label one shard on whatever worker this runs; models are loaded once per process."""
-    return build_shard(shard, _opened(config.model_dump_json()), config, load_models(config))
-
-
-@flow(name="build-dataset", task_runner=ThreadPoolTaskRunner(), validate_parameters=True)  # type: ignore[arg-type]
+@flow(name="build-dataset", validate_parameters=True)
 def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions()) -> str:
     """Label every row of a source and write a dataset folder; finished shards are reused.
 
@@ -68,13 +56,15 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
     """
     config = BuildConfig(**{**options.model_dump(), "source": source, "out": Path(out)})
     log = get_run_logger()
-    _opened.cache_clear()  # the file may have changed since an earlier run in this process
-    source_rows = _opened(config.model_dump_json())
+    opened.cache_clear()  # the file may have changed since an earlier run in this process
+    source_rows = opened(config.model_dump_json())
     shards = plan(source_rows, config)
     log.info("%d rows in %d shards", len(source_rows), len(shards))
     with store.exclusive(config.out):
-        records = _label_all(shards, config)
-        manifest = store.finish(config.out, records, about(config, load_models(config), records))
+        with runners.running(config) as workers:
+            records = _label_all(workers, shards, config)
+            fixed = workers.submit(describe_models, {"config": config, "home": Home.here()}).result()
+        manifest = finish(config, records, fixed)
     write_gallery(config.out)
     write_card(config.out)
     create_table_artifact([dict(zip(("stage", "rows"), row, strict=True)) for row in funnel_rows(manifest)], key="build-dataset-rows")
@@ -82,15 +72,14 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
     return str(config.out)
 
 
-def _label_all(shards: Sequence[Shard], config: BuildConfig) -> list[store.ShardRecord]:
-    """The records of all shards, ``config.workers`` at a time. If one fails the others are still made, then its error is raised."""
+def _label_all(workers: runners.Workers, shards: Sequence[Shard], config: BuildConfig) -> list[store.ShardRecord]:
+    """The records of all shards, in their order. If one fails the others are still made, then its error is raised."""
     progress = cast(UUID, create_progress_artifact(0.0, key="build-dataset-progress", description="Shards done"))
-    outcomes: list[Any] = []
-    for start in range(0, len(shards), config.workers):
-        running = [label_shard.submit(shard, config) for shard in shards[start : start + config.workers]]
-        outcomes += [future.result(raise_on_failure=False) for future in running]
+    outcomes: dict[str, store.ShardRecord | BaseException] = {}
+    for shard, outcome in label_all(workers, shards, config):
+        outcomes[shard.name] = outcome
         update_progress_artifact(progress, 100 * len(outcomes) / len(shards))
-    return store.or_raise(outcomes)
+    return store.or_raise([outcomes[shard.name] for shard in shards])
 
 
 def _rejects_markdown(manifest: dict[str, Any]) -> str:
@@ -110,6 +99,9 @@ def build_here(config: BuildConfig) -> dict[str, Any]:
     return manifest
 
 
+EXPECTED = (SourceError, ModelError, store.StoreError, runners.RunnerError, runners.ShardLost, BudgetSpent, ValidationError, OSError)
+
+
 class Command(BuildConfig):
     """A build as the command line has it."""
 
@@ -121,16 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line; returns the manifest, of a dry run an empty one."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
-    with failing_clearly(SourceError, ModelError, store.StoreError, BudgetSpent, ValidationError, OSError):
+    with failing_clearly(*EXPECTED):
         command = parse(arguments)
         config = BuildConfig(**command.model_dump(exclude={"dry_run"}))
         if command.dry_run:
             print_estimate(estimate(config))
             return {}
+        runners.check(config)
         started = time.monotonic()
-        if os.environ.get("PREFECT_API_URL"):
-            say(f"tracked by the Prefect server at {redact(os.environ['PREFECT_API_URL'])}")
-            build_dataset(source=config.source, out=str(config.out), options=BuildOptions(**_options(config)))
+        if (api := os.environ.get("PREFECT_API_URL")) or config.runner == "ray":
+            say(f"tracked by the Prefect server at {redact(api)}" if api else "tracked by a Prefect server of its own, as Ray needs one")
+            with temporary_settings(runners.OWN_SERVER):
+                build_dataset(source=config.source, out=str(config.out), options=BuildOptions(**_options(config)))
             manifest = store.read_manifest(config.out)
         else:
             manifest = build_here(config)

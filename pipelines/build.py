@@ -27,7 +27,9 @@ Progress = Callable[[str, int], None]  # called with a stage and the number of r
 
 
 def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) -> dict[str, Any]:
-    """Build, or resume building, a dataset. Returns its manifest."""
+    """Build, or resume building, a dataset in threads of this process. Returns its manifest."""
+    if config.runner != "threads":
+        raise ValueError(f"runner {config.runner!r} needs Prefect: call flows.build_dataset.build_dataset, or leave runner at 'threads'")
     source = open_source(config)
     shards = plan(source, config)
     with store.exclusive(config.out):
@@ -47,7 +49,7 @@ def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) ->
             with ThreadPoolExecutor(config.workers) as pool:
                 outcomes = list(pool.map(attempt, shards))
         records = store.or_raise(outcomes)
-        return store.finish(config.out, records, about(config, models, records))
+        return finish(config, records, about(config, models))
 
 
 def build_shard(
@@ -107,7 +109,7 @@ def shard_key(shard: Shard, source: Source, config: BuildConfig, models: Models)
     return digest.hexdigest()
 
 
-def about(config: BuildConfig, models: Models, records: list[store.ShardRecord]) -> dict[str, Any]:
+def about(config: BuildConfig, models: Models) -> dict[str, Any]:
     """The manifest's fixed part: how to make this dataset again."""
     packages = ("torch", "transformers", "datasets", "polars", "pyarrow", "pillow", "opencv-python-headless", "pycocotools", "math-verify")
     return {
@@ -121,6 +123,10 @@ def about(config: BuildConfig, models: Models, records: list[store.ShardRecord])
             "segmenter": models.segmenter.describe(),
             "collector": models.collector.describe() if models.collector else None,
         },
-        "cost": cost(config, store.sum_counts(records)),
         "packages": {name: version(name) for name in packages},
     }
+
+
+def finish(config: BuildConfig, records: list[store.ShardRecord], about: dict[str, Any]) -> dict[str, Any]:
+    """Write what a dataset has besides its shards; returns the manifest."""
+    return store.finish(config.out, records, about | {"cost": cost(config, store.sum_counts(records))})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -130,6 +130,10 @@ class BuildOptions(_Strict):
     """Shards in work at a time."""
     device: str = "cpu"
     """Where detector and segmenter run: cpu, cuda, cuda:1, mps."""
+    runner: Literal["threads", "ray"] = "threads"
+    """Who works on shards: threads of this process, or Ray's workers, on this machine or many."""
+    ray_address: str | None = None
+    """A running Ray cluster, e.g. 10.0.0.1:6379 or auto; if left out, Ray is started on this machine for the build."""
     max_cost: float | None = Field(None, gt=0)
     """Dollars that judge and collector may cost together, over all runs of this dataset; the build stops there and can be gone on with."""
     collector: CollectorConfig = CollectorConfig()
@@ -157,6 +161,16 @@ class BuildOptions(_Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _ray_has_what_it_needs(self) -> Self:
+        if self.ray_address and self.runner != "ray":
+            raise ValueError(f"ray_address {self.ray_address!r} is for runner 'ray', and runner is {self.runner!r}")
+        if self.ray_address and self.max_cost is not None:
+            raise ValueError("max_cost cannot be held on a cluster, where every machine has its own account; set a limit at the endpoint")
+        if self.runner == "ray" and self.device.startswith("cuda:"):
+            raise ValueError(f"device {self.device!r} cannot be chosen with runner 'ray', which deals out the GPUs itself; say cuda")
+        return self
+
 
 class BuildConfig(BuildOptions):
     """A build: rows in, a labelled dataset out."""
@@ -168,7 +182,7 @@ class BuildConfig(BuildOptions):
 
     def decisive(self) -> dict[str, Any]:
         """The settings that a row's labels depend on; where things lie and how many hands work does not."""
-        elsewhere = {"source", "out", "workers", "limit", "image_root", "device", "max_cost"}
+        elsewhere = {"source", "out", "workers", "limit", "image_root", "device", "max_cost", "runner", "ray_address"}
         settings = self.model_dump(mode="json", exclude=elsewhere)
         for name in ("base_url", "api_key_env", "timeout", "retries", "concurrency", "price_in", "price_out"):
             del settings["annotator"][name], settings["collector"][name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,13 +67,18 @@ class Models:
 def load_models(config: BuildConfig) -> Models:
     """The models that a configuration names; the same ones for the same names within a process."""
     with _LOADING:
-        replies = config.out / ".work" / "replies.sqlite"
+        replies = config.out / ".work" / _replies(config)
         return Models(
             load_annotator(config.annotator, replies, config.max_cost),
             _load_detector(config.detector, config.device),
             _load_segmenter(config.segmenter, config.device),
             load_collector(config.collector, replies, config.max_cost),
         )
+
+
+def _replies(config: BuildConfig) -> str:
+    """The judge's replies; each machine of a cluster has its own, since SQLite's write-ahead log cannot be shared over a network."""
+    return f"replies-{platform.node()}.sqlite" if config.ray_address else "replies.sqlite"
 
 
 @functools.lru_cache(maxsize=4)

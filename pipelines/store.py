@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -154,10 +155,16 @@ def exclusive(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"another build is writing {out}, or it is being published; wait for it, or choose another folder") from None
-        ours = ("data/*.parquet.tmp", ".work/*.json.tmp", "rejects.parquet.tmp", "manifest.json.tmp")
-        for leftover in [path for pattern in ours for path in out.glob(pattern)]:
-            leftover.unlink()
+        _sweep(out)
         yield
+        _sweep(out)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed workers left half written."""
+    ours = ("data/*.parquet.*tmp", ".work/*.json.*tmp", "rejects.parquet.*tmp", "manifest.json.*tmp")
+    for leftover in [path for pattern in ours for path in out.glob(pattern)]:
+        leftover.unlink()
 
 
 @contextmanager
@@ -177,7 +184,7 @@ def at_rest(out: Path) -> Iterator[None]:
 
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # a worker given up for lost may still be writing the same
     write(temporary)
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
