@@ -46,6 +46,7 @@ def test_without_the_peer_it_says_how_to_get_it(
     assert json.loads(judge.RESULTS.read_text()) == result
 
 
+@pytest.mark.slow
 def test_a_peer_is_measured_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_the_command_with_a_judge_that_quotes_its_key(tmp_path: Path) -> None:
     rows = write_scenes(tmp_path / "scenes", 2, seed=3)
     with Server(lambda n, body: failure(401, f"Incorrect API key provided: {KEY}")).running() as server:
