@@ -30,6 +30,8 @@ COMMANDS = {
     "pipelines.validate": "does a dataset keep its promises?",
     "pipelines.score": "precision, recall and mask IoU, where the truth is known",
     "pipelines.gallery": "every row of a dataset as a page to look at",
+    "pipelines.agreement": "can the judge be trusted? kappa against other judges, seeds and people",
+    "pipelines.export": "a dataset in other tools' formats: EasyR1, verl, VLM-R1, ms-swift, Visual-CoT, COCO",
     "pipelines.card": "write a dataset's card again",
     "train.anchor": "Faithful-MR1's first stage: a <Focus> token drawn to the evidence",
     "train.grpo": "reinforcement learning with rewards that see where the model looks",

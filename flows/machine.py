@@ -50,7 +50,7 @@ def _torch() -> dict[str, Any]:
     try:
         done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired:
-        return {"error": f"it does not load within {_PROBE_SECONDS} s"}
+        return {"error": f"not within {_PROBE_SECONDS} s", "late": True}
     except OSError as error:
         return {"error": f"{sys.executable} cannot be started: {error.strerror}"}
     if done.returncode:
@@ -65,6 +65,8 @@ def torch_pair() -> Check:
     if importlib.util.find_spec("torch") is None:
         return Check("torch", "missing", "not installed; text rewards do without", "pip install 'sightline[label]'")
     about = _torch()
+    if "late" in about:  # a slow disk or a busy machine, more likely than a broken installation
+        return Check("torch", "missing", f"did not load within {_PROBE_SECONDS} s", "try again when the machine is less busy")
     if "error" in about:
         return Check("torch", "failed", f"torch does not load: {about['error']}", "pip install --force-reinstall torch torchvision")
     pair = f"torch {about['torch']}, torchvision {about.get('torchvision', 'missing')}"

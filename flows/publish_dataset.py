@@ -27,6 +27,7 @@ from pipelines.console import console, failing_clearly, say, table
 from pipelines.hub import HubError
 from pipelines.publish import Published, PublishError, publish
 from pipelines.store import StoreError
+from rewardlib.redact import redact
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Arguments:
     repo: str
     """The dataset repository, USER/NAME or ORGANISATION/NAME; it is made if it does not exist."""
     public: bool = False
-    """Make a new repository public. One that exists keeps the visibility it has."""
+    """Make a new repository public, or write to one that is. One that exists keeps the visibility it has."""
     dry_run: bool = False
     """Check everything and list what would go up; write nothing, neither on the Hub nor here."""
 
@@ -50,7 +51,7 @@ def publish_dataset(out: str, repo: str, public: bool = False) -> Published:
     Args:
         out: The dataset's folder.
         repo: The dataset repository, USER/NAME.
-        public: Make a new repository public; an existing one keeps its visibility.
+        public: Make a new repository public, or write to one that is; an existing one keeps its visibility.
     """
     published = publish(Path(out), repo, public=public, say=get_run_logger().info)
     create_table_artifact(
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> Published:
     )
     with failing_clearly(PublishError, HubError, StoreError, OSError):
         if os.environ.get("PREFECT_API_URL") and not asked.dry_run:
-            console.print(f"tracked by the Prefect server at {os.environ['PREFECT_API_URL']}")
+            say(f"tracked by the Prefect server at {redact(os.environ['PREFECT_API_URL'])}")
             published = publish_dataset(out=str(asked.dir), repo=asked.repo, public=asked.public)
         else:
             published = publish(asked.dir, asked.repo, public=asked.public, dry_run=asked.dry_run, say=say)

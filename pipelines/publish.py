@@ -31,8 +31,9 @@ from pipelines import hub, store
 from pipelines.card import kept_sections, merge_kept, render_card
 from pipelines.gallery import write_gallery
 from pipelines.licenses import is_stated
-from pipelines.secrets import find_secrets, known_secrets, scrub
+from pipelines.secrets import find_secrets, known_secrets
 from pipelines.validate import validate
+from rewardlib.redact import redact
 
 SHARDS = "data/*.parquet"
 OTHERS = ("rejects.parquet", "manifest.json", "gallery.html", "README.md")
@@ -73,7 +74,7 @@ def publish(out: Path, repo: str, *, public: bool = False, dry_run: bool = False
     Args:
         out: A finished dataset folder.
         repo: The repository's full name.
-        public: Make a new repository public. An existing one keeps the visibility it has.
+        public: Make a new repository public, or write to one that is; an existing one keeps the visibility it has.
         dry_run: Check everything and compare with the Hub, but write nothing, neither there nor here.
         say: Called with a line for every step, and for every wait.
 
@@ -102,7 +103,7 @@ def _keeping_secrets() -> Iterator[None]:
     try:
         yield
     except (PublishError, hub.HubError, store.StoreError) as error:
-        raise type(error)(scrub(str(error), known_secrets())) from None
+        raise type(error)(redact(str(error), *known_secrets())) from None
 
 
 def check_dataset(out: Path) -> None:
@@ -186,8 +187,12 @@ def _find_or_make(api: HfApi, repo: str, public: bool, dry_run: bool, say: Say) 
         api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
         say(f"made {repo}, {'public' if public else 'private'}")
         return api.dataset_info(repo)
+    if not info.private and not public:
+        raise PublishError(
+            f"{repo} exists and is public: everybody could read what goes up. Give --public if that is meant, or another --repo"
+        )
     note = "; publishing does not change that, its settings on the Hub do" if public and info.private else ""
-    say(f"{repo} exists and is {'private' if info.private else 'public: everybody can read what goes up'}{note}")
+    say(f"{repo} exists and is {'private' if info.private else 'public'}{note}")
     return info
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,15 @@ from typing import Any
 import pyarrow.parquet as pq
 from huggingface_hub import get_token
 
-SHORTEST = 8  # characters; a shorter value would be found everywhere
-_NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|KEY|(^|_)PAT)(_?\d+)?$|SECRET", re.I)
+from rewardlib.redact import SHORTEST, named_secrets
 
 Secrets = dict[str, str]  # value -> the name of what holds it
 
 
 def known_secrets() -> Secrets:
     """Every secret that this process could have leaked, by value."""
-    found = {value.strip(): name for name, value in os.environ.items() if _NAMES.search(name)}
-    if (token := get_token()) and token not in found:
-        found[token] = "the Hub token in use"
-    return {value: name for value, name in found.items() if len(value) >= SHORTEST}
+    token = get_token() or ""
+    return ({token: "the Hub token in use"} if len(token) >= SHORTEST else {}) | named_secrets()
 
 
 def find_secrets(path: Path, secrets: Secrets) -> Iterator[tuple[str, str]]:
@@ -37,13 +32,6 @@ def find_secrets(path: Path, secrets: Secrets) -> Iterator[tuple[str, str]]:
     for place, values in _places(path):
         held = {name for value in values for form, name in forms.items() if form in value}
         yield from ((place, name) for name in sorted(held))
-
-
-def scrub(text: str, secrets: Secrets) -> str:
-    """A message without the values of any secret."""
-    for value in sorted(secrets, key=len, reverse=True):
-        text = text.replace(value, "[hidden]")
-    return text
 
 
 def _places(path: Path) -> Iterator[tuple[str, Iterable[bytes]]]:

@@ -10,16 +10,21 @@ from __future__ import annotations
 import os
 import re
 
-_NAMED = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.I)
-_SHORTEST = 8  # characters; shorter values are words such as "true", and would tear holes into sentences
+_NAMED = re.compile(r"(KEY|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|(^|_)PAT)(_|\d|$)|SECRET", re.I)
+SHORTEST = 8  # characters; shorter values are words such as "true", and would tear holes into sentences
 _IN_URL = re.compile(r"(?<=://)[^/\s\"'<>]*@")
 _IN_HEADER = re.compile(r"(authorization\W{1,4}(?:basic|bearer)\s+)[^\s\"'<>]+", re.I)
 
 
+def named_secrets() -> dict[str, str]:
+    """The values of the environment variables that are named like a secret, each with its variable's name."""
+    found = {value.strip(): name for name, value in os.environ.items() if _NAMED.search(name)}
+    return {value: name for value, name in found.items() if len(value) >= SHORTEST}
+
+
 def redact(text: str, *secrets: str) -> str:
     """The text with every secret replaced; ``secrets`` are further ones that no environment variable holds."""
-    named = {value: f"[{name}]" for name, value in os.environ.items() if _NAMED.search(name)}
-    known = {value.strip(): mark for value, mark in (dict.fromkeys(secrets, "[secret]") | named).items()}
-    for value in sorted((v for v in known if len(v) >= _SHORTEST), key=len, reverse=True):  # one may hold another
-        text = text.replace(value, known[value])
+    known = {value: "secret" for value in secrets if len(value) >= SHORTEST} | named_secrets()
+    for value in sorted(known, key=len, reverse=True):  # one may hold another
+        text = text.replace(value, f"[{known[value]}]")
     return _IN_HEADER.sub(r"\1[credentials]", _IN_URL.sub("[credentials]@", text))

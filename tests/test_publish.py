@@ -209,13 +209,19 @@ def test_row_groups_are_small_enough_for_the_viewer(hub: Hub, dataset: Path) -> 
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [100, 50]
 
 
-@pytest.mark.parametrize("public", [False, True])
-def test_visibility_is_chosen_once_and_always_said(hub: Hub, dataset: Path, public: bool) -> None:
+def test_a_private_repository_stays_private_and_that_is_said(hub: Hub, dataset: Path) -> None:
     said: list[str] = []
-    assert publish(dataset, REPO, public=public).private is not public
-    assert publish(dataset, REPO, public=not public, say=said.append).private is not public
-    assert hub.repos[REPO].private is not public
-    assert any(f"exists and is {'public' if public else 'private'}" in line for line in said)
+    assert publish(dataset, REPO).private
+    assert publish(dataset, REPO, public=True, say=said.append).private
+    assert hub.repos[REPO].private
+    assert any("exists and is private; publishing does not change that" in line for line in said)
+
+
+def test_a_public_repository_is_written_to_only_if_that_is_meant(hub: Hub, dataset: Path) -> None:
+    assert not publish(dataset, REPO, public=True).private
+    with pytest.raises(PublishError, match=r"is public: everybody could read.*--public"):
+        publish(dataset, REPO)
+    assert not publish(dataset, REPO, public=True).private
 
 
 @pytest.mark.parametrize("license", ["unknown", " Unknown ", "none"])
@@ -359,7 +365,7 @@ LASTING = [
     (Fault("PUT", failure(503), 99), "answered 503 to every attempt.*same command"),
     (Fault("PUT", None, 99), "cannot reach http://127.0.0.1.*same command"),
     (Fault("GET /api/datasets", None, 99), "cannot reach http://127.0.0.1.*check the network"),
-    (Fault("commit", failure(400, f"what is {TOKEN}?"), 99), r"refused the request for me/shapes \(400\).*\[hidden\]"),
+    (Fault("commit", failure(400, f"what is {TOKEN}?"), 99), r"refused the request for me/shapes \(400\).*\[HF_TOKEN\]"),
 ]
 
 
@@ -430,9 +436,9 @@ def in_a_broken_row(folder: Path) -> Path:
     [
         (in_a_trace, r"data/train-00000\.parquet, row 0 \(id 'r0'\)"),
         (in_a_rejected_row, r"rejects\.parquet, row \d \(id 'r0'\)"),
-        (in_an_id, r"data/train-00000\.parquet, row 0 \(id '\[hidden\]'\)"),
+        (in_an_id, r"data/train-00000\.parquet, row 0 \(id '\[SOME_SERVICE_API_KEY\]'\)"),
         (in_the_card, r"README\.md, line \d+"),
-        (in_a_broken_row, r"does not keep its promises: text: row \[hidden\]"),
+        (in_a_broken_row, r"does not keep its promises: text: row \[SOME_SERVICE_API_KEY\]"),
     ],
 )
 def test_a_secret_is_refused_and_never_shown(
