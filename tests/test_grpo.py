@@ -119,6 +119,19 @@ def test_every_recipe_runs(name, settings):
     assert ("kl" in first) == bool(recipe.kl)
 
 
+@pytest.mark.parametrize("name", ["sayo", "faithful-mr1", "vgpo"])
+def test_qwen3_vl_learns_by_the_same_recipes(name, settings, tmp_path):
+    folder = tmp_path / "qwen3"
+    model(FAMILIES["qwen3_vl"]()).save_pretrained(folder)
+    PROCESSORS["qwen3_vl"]().save_pretrained(folder)
+    small = {field: getattr(settings, field) for field in ("data", "out", "steps", "prompts", "group", "max_tokens")}
+    train(Settings(**asdict(RECIPES[name]) | small, model=str(folder), recipe=name))
+    first, second = metrics(settings.out)
+    assert all(first[key] == 0 for key in first if key.endswith("/missing"))
+    assert second["grad_norm"] > 0 or name != "sayo"  # a random policy answers nothing right, but it looks somewhere
+    assert load_model(str(settings.out / "checkpoint-2"), "cpu").model.config.model_type == "qwen3_vl"
+
+
 def test_the_command(settings):
     flags = {
         "data": settings.data,
