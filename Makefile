@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow test-hosts lint serve bench efficacy checkpoints clean
+.PHONY: peers demo test test-slow test-hosts lint serve bench efficacy checkpoints clean
 
 demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it, train on it
 	$(BIN)/python -m demo.run
@@ -27,7 +27,7 @@ lint: .venv/ready
 serve: .venv/ready  ## a local Prefect server with this project's deployments and a worker
 	$(BIN)/python -m flows.serve
 
-bench: .venv/ready .venv-peer/ready
+bench: .venv/ready peers
 	$(BIN)/python -m bench.text_rewards
 	$(BIN)/python -m bench.attention_probe
 	$(BIN)/python -m bench.labeling
@@ -59,7 +59,11 @@ clean:
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest $(host)
 	touch $@
 
-.venv-peer/ready: Makefile
+peers: .venv-peer/distilabel/ready .venv-peer/curator/ready  ## what bench.judge compares with
+
+.venv-peer/distilabel/ready: peer := 'distilabel[openai]==1.5.3' requests
+.venv-peer/curator/ready: peer := bespokelabs-curator==0.1.31
+.venv-peer/%/ready: Makefile
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check bespokelabs-curator==0.1.31
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(peer)
 	touch $@

@@ -69,10 +69,10 @@ NEW_PAGE = """# What the rewards do on the shapes world
 python -m bench.efficacy
 ```
 
-Every recipe trains the demo's tiny Qwen2.5-VL (2.6 million parameters, taught with careless traces among the right ones) on 400
-questions that the pipeline has labelled, with the same budget of steps of 4 prompts x 8 completions, and is evaluated on 200 questions
-that it has not seen. Means and 95 % intervals over seeds; the columns are explained in [training.md](training.md). *Gain* is what a run
-has added to its own reward, on completions sampled for unseen questions.
+Every recipe trains the demo's tiny Qwen2.5-VL (2.6 million parameters, taught with careless traces among the right ones) on the rows
+that the pipeline kept of 400 questions, with the same budget of steps of 4 prompts x 8 completions. It is evaluated on the rows kept of
+200 questions that it has not seen. Means and 95 % intervals over seeds; the columns are explained in [training.md](training.md). *Gain*
+is what a run has added to its own reward, on completions sampled for unseen questions.
 
 <!-- table -->
 <!-- end -->

@@ -1,20 +1,22 @@
-"""How much of the bare ``openai`` client's throughput does the judge client keep, and how does it stand to a peer?
+"""How much of the bare ``openai`` client's throughput does the judge client keep, and how does it stand to its peers?
 
 Three clients ask the same questions of a server on the loopback that answers after 200 ms, with the same settings and as many requests in
 flight. Every trace is another one, of 1,500 characters, behind the annotator's prompt and schema; no reply is asked for twice.
 
     bare       ``openai.AsyncOpenAI`` and a semaphore: nothing is parsed, checked, counted or kept
     sightline  ``rewardlib.judge.JudgeClient`` with a new cache file, opened and closed within the time
-    peer       Bespoke Curator, with its cache in a new folder (see ``bench/judge_peer.py``)
+    distilabel, distilabel-task, curator   two labelling libraries at their fastest (see ``bench/judge_peer.py``)
 
     python -m bench.judge [--requests 2000] [--concurrency 64] [--latency 0.2] [--repetitions 3]
 
-``make .venv-peer/ready`` installs the peer; without it ``peer_ratio`` is null. Of the peers that were tried, Curator 0.1.31 is the fastest:
-distilabel 1.5.3 sends a batch of requests and waits for all of it before the next, and has less than half the rate.
+``make peers`` installs them, each in an environment of its own; a ratio over one that is not there is null. distilabel sends a batch of as
+many requests as may be in flight and waits for all of it before the next. Curator, in its fastest settings, comes so near to what the
+latency allows (64 in flight, 200 ms: 320 a second) that no client can be twice as fast as it here.
 
 A time is from handing over the requests to having all replies. In each repetition every client has its turn, in changing order, and the
-ratios are medians over the repetitions: ``efficiency`` is Sightline's rate over the bare client's, ``peer_ratio`` over the peer's. Prints a
-table, writes bench/results/judge.json, and ends with one line of JSON.
+ratios are medians over the repetitions: ``efficiency`` is Sightline's rate over the bare client's, ``peer_ratio`` over that of
+distilabel's pipeline, which keeps its replies as Sightline does; ``ratios`` has all of them. Prints a table, writes
+bench/results/judge.json, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,7 @@ from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeReply, JudgeRequest
 
 RESULTS = Path(__file__).parent / "results" / "judge.json"
-PEER = Path(__file__).parents[1] / ".venv-peer" / "bin" / "python"
+PEERS = Path(__file__).parents[1] / ".venv-peer"  # an environment for each
 PEER_SCRIPT = Path(__file__).with_name("judge_peer.py")
 CHARACTERS = 1500  # of a trace
 QUESTION = "How many of the towers are as wide as the scale?"
@@ -109,17 +112,26 @@ def sightline(endpoint: JudgeEndpoint, requests: Sequence[JudgeRequest]) -> floa
     return seconds
 
 
-def peer(endpoint: JudgeEndpoint, requests: Sequence[JudgeRequest]) -> float:
-    return ask_peer(endpoint, requests)["seconds"]
+def peers() -> list[str]:
+    """The peers that are installed."""
+    return [name for name in ("distilabel", "distilabel-task", "curator") if (_environment(name) / "ready").exists()]
 
 
-def ask_peer(endpoint: JudgeEndpoint, requests: Sequence[JudgeRequest]) -> dict[str, Any]:
-    """What the peer's script prints: ``seconds``, and the peer's name and version."""
+def _environment(name: str) -> Path:
+    return PEERS / name.partition("-")[0]
+
+
+def peer(name: str, endpoint: JudgeEndpoint, requests: Sequence[JudgeRequest]) -> float:
+    return ask_peer(name, endpoint, requests)["seconds"]
+
+
+def ask_peer(name: str, endpoint: JudgeEndpoint, requests: Sequence[JudgeRequest]) -> dict[str, Any]:
+    """What the peer's script prints: ``seconds``, and the peer's ``version``."""
     job = json.dumps({"settings": settings_of(endpoint), "messages": [messages_of(r) for r in requests]})
-    command = [str(PEER), str(PEER_SCRIPT), str(endpoint.base_url), str(endpoint.concurrency)]
+    command = [str(_environment(name) / "bin" / "python"), str(PEER_SCRIPT), name, str(endpoint.base_url), str(endpoint.concurrency)]
     done = subprocess.run(command, input=job, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"the peer failed, `make .venv-peer/ready` installs the one that was measured:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{name} failed, `make peers` installs the version that was measured:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -168,20 +180,21 @@ def paired(times: Sequence[float], ours: Sequence[float]) -> float:
 
 def run(count: int, concurrency: int, latency: float, repetitions: int) -> dict[str, Any]:
     """The ratios, and what they are made of: rates in requests a second, and the seconds of every repetition."""
-    clients: dict[str, Client] = {"bare": bare, "sightline": sightline, **({"peer": peer} if PEER.exists() else {})}
+    clients: dict[str, Client] = {"bare": bare, "sightline": sightline, **{name: partial(peer, name) for name in peers()}}
     ceiling = server_ceiling(4 * count, concurrency)
     with serving(latency) as url:
         endpoint = JudgeEndpoint("judge", url, concurrency=concurrency)
         warm = make_requests(2 * concurrency, seed=0)
         bare(endpoint, warm)
         sightline(endpoint, warm)
-        about = ask_peer(endpoint, warm) if "peer" in clients else {}
+        versions = {name: ask_peer(name, endpoint, warm)["version"] for name in peers()}
         seconds = measure(endpoint, clients, count, repetitions)
+    ratios = {name: paired(times, seconds["sightline"]) for name, times in seconds.items() if name != "sightline"}
     return {
-        "efficiency": paired(seconds["bare"], seconds["sightline"]),
-        "peer_ratio": paired(seconds["peer"], seconds["sightline"]) if "peer" in clients else None,
-        "peer": about.get("peer"),
-        "peer_version": about.get("peer_version"),
+        "efficiency": ratios["bare"],
+        "peer_ratio": ratios.get("distilabel"),
+        "ratios": ratios,
+        "versions": versions,
         **{f"{name}_per_second": count / statistics.median(times) for name, times in seconds.items()},
         "latency_bound_per_second": concurrency / latency,
         "server_ceiling_per_second": ceiling,
@@ -196,10 +209,12 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2, help="of the server, in seconds")
     parser.add_argument("--repetitions", type=int, default=3)
     a = parser.parse_args()
-    if not PEER.exists():
-        say("The peer is not installed: `make .venv-peer/ready` installs it.")
+    if len(peers()) < 3:
+        say(f"installed of the peers: {', '.join(peers()) or 'none'}; `make peers` installs distilabel and Curator")
     result = run(a.requests, a.concurrency, a.latency, a.repetitions)
-    figures = {name: value for name, value in result.items() if isinstance(value, float)}
+    figures = {name: value for name, value in result.items() if isinstance(value, float)} | {
+        f"over {name}": ratio for name, ratio in result["ratios"].items()
+    }
     rows = [[name.replace("_", " "), f"{value:,.3f}" if value < 10 else f"{value:,.0f}"] for name, value in figures.items()]
     console.print(table("Asking a judge", ["", ""], rows))
     result |= {**vars(a), "openai": version("openai"), "python": platform.python_version(), "machine": platform.machine()}

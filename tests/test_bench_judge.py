@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from tests.judge_server import Server, completion
 
 FACTS = json.loads(reply().partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"]
 ARGUMENTS = ["judge", "--requests", "20", "--concurrency", "8", "--latency", "0.01", "--repetitions", "2"]
-STAND_IN = 'import json; print(json.dumps({"peer": "stand-in", "peer_version": "1", "seconds": 1.0}))'
+STAND_IN = 'import json; print(json.dumps({"version": "1", "seconds": 1.0}))'
+
+
+SHARED = ("model", "messages", "temperature", "seed", "response_format")
 
 
 def _line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -35,11 +39,11 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_peer_it_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(judge, "PEER", tmp_path / "gone")
+    monkeypatch.setattr(judge, "PEERS", tmp_path / "gone")
     judge.main()
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
-    assert "make .venv-peer/ready" in out
+    assert "make peers" in out
     assert result["peer_ratio"] is None
     assert result["efficiency"] > 0
     assert {name: len(times) for name, times in result["seconds"].items()} == {"bare": 2, "sightline": 2}
@@ -50,20 +54,28 @@ def test_without_the_peer_it_says_how_to_get_it(
 def test_a_peer_is_measured_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "peer.py").write_text(STAND_IN)
-    monkeypatch.setattr(judge, "PEER", Path(sys.executable))
-    monkeypatch.setattr(judge, "PEER_SCRIPT", tmp_path / "peer.py")
+    _stand_in(tmp_path, monkeypatch, STAND_IN)
     result = _line(capsys)
-    assert (result["peer"], result["peer_per_second"], result["seconds"]["peer"]) == ("stand-in", 20, [1.0, 1.0])
-    assert result["peer_ratio"] > 0
+    assert (result["distilabel_per_second"], result["seconds"]["distilabel"]) == (20, [1.0, 1.0])
+    assert result["versions"] == {"distilabel": "1", "distilabel-task": "1"}
+    assert result["peer_ratio"] == result["ratios"]["distilabel"] > 0
+    assert "curator" not in result["ratios"]
+
+
+def _stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A distilabel that does what ``script`` says."""
+    (tmp_path / "peer.py").write_text(script)
+    (tmp_path / "distilabel" / "bin").mkdir(parents=True)
+    (tmp_path / "distilabel" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "distilabel" / "ready").touch()
+    monkeypatch.setattr(judge, "PEERS", tmp_path)
+    monkeypatch.setattr(judge, "PEER_SCRIPT", tmp_path / "peer.py")
 
 
 def test_a_peer_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "peer.py").write_text("raise SystemExit('no such model')")
-    monkeypatch.setattr(judge, "PEER", Path(sys.executable))
-    monkeypatch.setattr(judge, "PEER_SCRIPT", tmp_path / "peer.py")
+    _stand_in(tmp_path, monkeypatch, "raise SystemExit('no such model')")
     with pytest.raises(RuntimeError, match="no such model"):
-        judge.ask_peer(JudgeEndpoint("judge", "http://127.0.0.1:1/v1"), judge.make_requests(1, seed=1))
+        judge.ask_peer("distilabel", JudgeEndpoint("judge", "http://127.0.0.1:1/v1"), judge.make_requests(1, seed=1))
 
 
 def test_the_server_gives_what_the_annotator_accepts() -> None:
@@ -89,7 +101,11 @@ def test_both_clients_send_the_same() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not judge.PEER.exists(), reason="`make .venv-peer/ready` installs the peer")
-def test_the_peer_sends_the_same() -> None:
+@pytest.mark.skipif(not judge.peers(), reason="`make peers` installs what is compared")
+def test_the_peers_send_the_same() -> None:
     bodies = _bodies(judge.bare)
-    assert _bodies(judge.peer) == sorted([*bodies, *bodies[:4]], key=bodies.index)  # its warm-up asks the first ones
+    expected = sorted([*bodies, *bodies[:4]], key=bodies.index)  # their warm-up asks the first ones
+    for name in judge.peers():
+        assert [{key: body[key] for key in SHARED} for body in _bodies(partial(judge.peer, name))] == [
+            {key: body[key] for key in SHARED} for body in expected
+        ]
