@@ -141,7 +141,9 @@ def _item(record: Record, shard: Shard, source: Source, config: BuildConfig, led
     traces = list(_traces(record.get("traces"), ledger))
     regions = [_region(i, r, image.width, image.height) for i, r in enumerate(_list(record, "regions"))]
     if not traces and not regions and config.collector.model is None:
-        raise Rejected("no usable trace", "every trace is empty, too long or broken, or there is none; --collector.model asks for some")
+        raise Rejected(
+            "no usable trace", "no trace can be read, and no regions are given; --collector.model asks a vision model for traces"
+        )
     row = {
         "id": record["id"],
         "source": _text(record.get("source") or source.name, "source"),

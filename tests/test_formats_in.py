@@ -200,7 +200,7 @@ def test_a_bad_image_of_coco(tmp_path: Path) -> None:
     items, ledger = take(path, license="mit")
     assert [(r.reason, r.detail) for r in ledger.rejects] == [
         ("bad COCO entry", "row 1: entry 0 of images has no file_name; correct it, or drop it"),
-        ("no usable trace", "row 2: every trace is empty, too long or broken, and no regions are given"),
+        ("no usable trace", "row 2: no trace can be read, and no regions are given; --collector.model asks a vision model for traces"),
     ]
     assert not items
 
