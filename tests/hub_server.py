@@ -13,12 +13,13 @@ import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.judge_server import Loopback
 
 TOKEN = "hf_loopbackTokenOfNobody"
 Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
@@ -83,7 +84,7 @@ class Repo:
         return self.commits[-1][1]
 
 
-class Hub:
+class Hub(Loopback):
     """``requests`` are the lines ``METHOD /path`` received; ``uploads`` counts the objects stored, by SHA-256."""
 
     def __init__(self) -> None:
@@ -94,18 +95,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.watch: Callable[[str], None] = lambda line: None  # called with every request before its body is read
         self._lock = threading.RLock()
-        self._http = _Http(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    @contextmanager
-    def running(self) -> Iterator[Hub]:
-        thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._http.shutdown()
-            self._http.server_close()
+        super().__init__(_handler(self))
 
     def content(self, repo: str) -> dict[str, str]:
         """The files of a repository with the hash of each."""
@@ -257,14 +247,6 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("POST", f"/api/datasets/{_REPO}/paths-info/(?P<revision>[^/]+)", _paths_info),
     ("GET", f"/datasets/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
 )
-
-
-class _Http(ThreadingHTTPServer):
-    request_queue_size = 128  # the default of 5 resets connections under load
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # clients are killed here on purpose
-        pass
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:

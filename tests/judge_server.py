@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 Answer = tuple[int, dict[str, str], str | Iterable[str]]  # status, headers, body: whole, or in pieces that may take their time
 
@@ -28,7 +28,32 @@ def failure(status: int, message: str = "no", **headers: str) -> Answer:
     return status, {"Content-Type": "application/json", **headers}, body
 
 
-class Server:
+class Loopback:
+    """An HTTP server on a free port of the loopback, while it is running."""
+
+    class Http(ThreadingHTTPServer):
+        request_queue_size = 128  # the default of 5 resets connections under load
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:  # clients give up, and are killed, on purpose
+            pass
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._http = self.Http(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._http.shutdown()
+            self._http.server_close()
+
+
+class Server(Loopback):
     """``behave`` maps (request number from 0, request body) to an answer; ``requests`` are the bodies received. If it raises
     ``ConnectionResetError`` the connection is reset without an answer."""
 
@@ -72,18 +97,5 @@ class Server:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        class Http(ThreadingHTTPServer):
-            request_queue_size = 128  # the default of 5 resets connections under load
-
-        self._http = Http(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    @contextmanager
-    def running(self) -> Iterator[Server]:
-        thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._http.shutdown()
-            self._http.server_close()
+        super().__init__(Handler)
+        self.url += "/v1"
