@@ -2,7 +2,8 @@
 
 An annotator reads a trace and returns facts, each with the noun phrase to ground and the verbatim words it rests on. Two annotators share
 one protocol: ``LLMAnnotator`` asks a judge LLM, ``RuleAnnotator`` (in ``labeling.rules``) reads plain descriptive English without a model.
-Whoever annotates, the quote is verified against the trace here, so no invented fact gets through.
+Whoever annotates, the quote is verified against the trace here, so that every fact rests on words that the trace has. That the statement
+says what they say is up to the annotator; ``pipelines.agreement`` measures it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.config import BuildConfig, EndpointConfig
+from rewardlib.endpoint import JudgeEndpoint, Usage
 
 
 def cost(config: BuildConfig, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -27,19 +28,9 @@ def endpoints(config: BuildConfig) -> dict[str, EndpointConfig]:
 
 def line(endpoint: EndpointConfig, counts: Mapping[str, int], stage: str) -> dict[str, Any]:
     """What one model takes."""
-    prompt, completion = (counts.get(f"{stage}_{kind}_tokens", 0) for kind in ("prompt", "completion"))
-    dollars = None
-    if endpoint.price_in is not None and endpoint.price_out is not None:
-        dollars = (prompt * endpoint.price_in + completion * endpoint.price_out) / 1e6
-    requests = counts.get(f"{stage}_requests", 0)
-    return {
-        "stage": stage,
-        "model": endpoint.model,
-        "requests": requests,
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "dollars": dollars,
-    }
+    taken = {name: counts.get(f"{stage}_{name}", 0) for name in ("requests", "prompt_tokens", "completion_tokens")}
+    priced = JudgeEndpoint(str(endpoint.model), price_in=endpoint.price_in, price_out=endpoint.price_out)
+    return {"stage": stage, "model": endpoint.model, **taken, "dollars": priced.dollars(Usage(**taken))}
 
 
 def cost_rows(account: Mapping[str, Any]) -> list[list[str]]:

@@ -33,9 +33,10 @@ def known_failures(counts: Mapping[str, int], rejected: int = 0) -> list[str]:
     if part := counts.get("annotations_dropped: quote not in trace", 0):
         whole = share(part, part + counts.get("annotations", 0))
         lines.append(f"{whole} facts that the judge named were dropped, because their quote is not in the trace.")
-    if failed := {name.split(": ", 1)[1]: n for name, n in counts.items() if name.startswith("judge_failed: ")}:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(failed.items()))
-        lines.append(f"The judge gave no usable reply for {sum(failed.values())} traces ({reasons}); these have no annotations.")
+    for stage, effect in (("collector", "were asked for and not written"), ("judge", "have no annotations")):
+        if failed := {name.split(": ", 1)[1]: n for name, n in counts.items() if name.startswith(f"{stage}_failed: ")}:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(failed.items()))
+            lines.append(f"The {stage} gave no usable reply for {sum(failed.values())} traces ({reasons}); these {effect}.")
     if rejected:
         lines.append(f"{share(rejected, counts['rows_in'])} rows were dropped, so what is left is easier to ground than the source.")
     return lines

@@ -122,7 +122,14 @@ def test_edited_paragraphs_survive(dataset: Path) -> None:
 
 def test_the_card_names_what_failed_and_what_judges_agree_on(dataset: Path) -> None:
     manifest = store.read_manifest(dataset)
-    manifest["counts"] |= {"phrases": 8, "phrases_not_found": 2, "masks": 4, "masks_from_box": 1, "judge_failed: timeout": 3}
+    manifest["counts"] |= {
+        "phrases": 8,
+        "phrases_not_found": 2,
+        "masks": 4,
+        "masks_from_box": 1,
+        "judge_failed: timeout": 3,
+        "collector_failed: http_503": 2,
+    }
     manifest["cost"] = {
         "dollars": 0.0123,
         "models": [{"model": "big", "requests": 7, "prompt_tokens": 100, "completion_tokens": 10, "dollars": None}],
@@ -135,6 +142,7 @@ def test_the_card_names_what_failed_and_what_judges_agree_on(dataset: Path) -> N
     assert "- 2 of 8 (25.0 %) phrases were not found in their image" in card
     assert "- 1 of 4 (25.0 %) masks are the whole box" in card
     assert "no usable reply for 3 traces (timeout 3)" in card
+    assert "The collector gave no usable reply for 2 traces (http_503 2); these were asked for and not written." in card
     assert "- 2 of 5 (40.0 %) rows were dropped" in card
     assert "| big | 7 | 100 | 10 | unknown |" in card
     assert "The labels cost $0.0123 in all." in card
