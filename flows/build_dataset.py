@@ -37,10 +37,10 @@ from pipelines.config import BuildConfig, BuildOptions
 from pipelines.console import console, failing_clearly, quiet_libraries, say
 from pipelines.estimate import estimate
 from pipelines.gallery import write_gallery
-from pipelines.ingest import Shard, plan
+from pipelines.ingest import Shard, plan, source_of
 from pipelines.models import ModelError
+from pipelines.rows.sources import SourceError
 from pipelines.schema import STAGES
-from pipelines.sources import SourceError, open_source
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact
 
@@ -89,7 +89,7 @@ def _rejects_markdown(manifest: dict[str, Any]) -> str:
 
 def build_here(config: BuildConfig) -> dict[str, Any]:
     """Build without a server, with a progress bar. Returns the manifest."""
-    total = config.limit or len(open_source(config))
+    total = config.limit or len(source_of(config))
     columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         bars = {stage: bar.add_task(stage, total=total) for stage in STAGES}

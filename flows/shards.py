@@ -24,9 +24,9 @@ from flows.runners import RunnerError, Workers, outcome_of
 from pipelines.build import about, build_shard
 from pipelines.config import BuildConfig
 from pipelines.console import quiet_libraries
-from pipelines.ingest import Shard
+from pipelines.ingest import Shard, source_of
 from pipelines.models import ModelError, code_version, load_models
-from pipelines.sources import Source, open_source
+from pipelines.rows.sources import Source
 from pipelines.store import ShardRecord
 from rewardlib.judge import BudgetSpent
 
@@ -64,7 +64,7 @@ class Home:
 @functools.lru_cache(maxsize=2)
 def opened(settings: str) -> Source:
     """The source, indexed once per process rather than once per shard."""
-    return open_source(BuildConfig.model_validate_json(settings))
+    return source_of(BuildConfig.model_validate_json(settings))
 
 
 # Finished shards are found on disk, whoever made them; Prefect's own cache would only repeat that.

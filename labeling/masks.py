@@ -1,4 +1,4 @@
-"""Binary masks: cleaning, geometry, and drawing a box as a mask. A mask is a bool array (height, width), encoded by ``rewardlib.rle``."""
+"""Binary masks: cleaning and geometry. A mask is a bool array (height, width), encoded and drawn by ``rewardlib.rle``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ import numpy as np
 from rewardlib.rle import Mask as Mask
 from rewardlib.rle import decode as decode
 from rewardlib.rle import encode as encode
+from rewardlib.rle import from_box as from_box
 
 Box = Sequence[float]
-
-
-def from_box(box: Box, height: int, width: int) -> Mask:
-    """The pixels whose centre lies in an xyxy box; at least one pixel for a box inside the image."""
-    x0, y0, x1, y1 = box
-    mask = np.zeros((height, width), bool)
-    left, top = min(int(np.ceil(x0 - 0.5)), width - 1), min(int(np.ceil(y0 - 0.5)), height - 1)
-    mask[max(0, top) : max(top + 1, int(np.ceil(y1 - 0.5))), max(0, left) : max(left + 1, int(np.ceil(x1 - 0.5)))] = True
-    return mask
 
 
 def iou(a: Mask, b: Mask) -> float:

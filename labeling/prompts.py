@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from rewardlib.ink import has_ink
+
 SEPARATOR_IDS = (101, 102, 1012, 1029)  # [CLS] [SEP] . ?  -- hard-coded in transformers' Grounding DINO
 
 
@@ -24,14 +26,15 @@ class Prompt:
 
 
 def normalize_phrase(phrase: str) -> str:
-    """Lower-case, one space between words, no character that the model reads as a separator."""
-    return " ".join(re.sub(r"[.?!;:\"]", " ", phrase.lower()).split())
+    """Lower-case, one space between words, no character that the model reads as a separator; empty where nothing can be seen."""
+    words = " ".join(re.sub(r"[.?!;:\"]", " ", phrase.lower()).split())
+    return words if has_ink(words) else ""
 
 
 def build_prompts(tokenizer: PreTrainedTokenizerBase, phrases: list[str], max_tokens: int) -> list[Prompt]:
     """Split distinct phrases into prompts of at most ``max_tokens`` tokens, keeping their order.
 
-    A phrase that alone does not fit is cut at the limit; an empty one is an error of the caller.
+    A phrase that alone does not fit is cut at the limit; one without a token that the model could ground is left out.
     """
     chunks: list[tuple[list[str], list[list[int]]]] = []
     length = max_tokens + 1  # forces a first chunk
@@ -39,7 +42,7 @@ def build_prompts(tokenizer: PreTrainedTokenizerBase, phrases: list[str], max_to
         tokens = tokenizer(phrase, add_special_tokens=False)["input_ids"][: max_tokens - 3]
         tokens = [t for t in tokens if t not in SEPARATOR_IDS]
         if not tokens:
-            raise ValueError(f"phrase {phrase!r} has no tokens to ground; drop empty phrases before detection")
+            continue
         if length + len(tokens) + 1 > max_tokens:
             chunks.append(([], []))
             length = 2  # [CLS] and [SEP]

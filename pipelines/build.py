@@ -17,10 +17,10 @@ from typing import Any
 from pipelines import steps, store
 from pipelines.config import BuildConfig
 from pipelines.cost import cost
-from pipelines.ingest import Shard, ingest, plan, record_digest
+from pipelines.ingest import Shard, image_folders, ingest, plan, record_digest, source_of
 from pipelines.models import Models, code_version, load_models
+from pipelines.rows.sources import Source
 from pipelines.schema import SCHEMA_VERSION, STAGES, Ledger
-from pipelines.sources import Source, open_source
 from rewardlib.judge import FINAL, BudgetSpent
 
 Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
@@ -30,7 +30,7 @@ def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) ->
     """Build, or resume building, a dataset in threads of this process. Returns its manifest."""
     if config.runner != "threads":
         raise ValueError(f"runner {config.runner!r} needs Prefect: call flows.build_dataset.build_dataset, or leave runner at 'threads'")
-    source = open_source(config)
+    source = source_of(config)
     shards = plan(source, config)
     with store.exclusive(config.out):
         models = load_models(config)
@@ -103,8 +103,9 @@ def label(
 def shard_key(shard: Shard, source: Source, config: BuildConfig, models: Models) -> str:
     """Hash of everything that a shard's contents depend on."""
     digest = hashlib.sha256(repr([SCHEMA_VERSION, source.name, sorted(models.provenance(config).items())]).encode())
+    folders = image_folders(config)
     for index in shard.indices:
-        digest.update(record_digest(source, index, config))
+        digest.update(record_digest(source, index, config, folders))
         digest.update(repr((index, shard.duplicates.get(index))).encode())
     return digest.hexdigest()
 

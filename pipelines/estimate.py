@@ -22,10 +22,9 @@ from labeling.collect import Question, trace_requests
 from pipelines import steps
 from pipelines.config import BuildConfig, EndpointConfig
 from pipelines.cost import cost, endpoints
-from pipelines.ingest import Shard, ingest, plan
+from pipelines.ingest import Shard, ingest, plan, source_of
 from pipelines.models import endpoint_of
 from pipelines.schema import Item, Ledger
-from pipelines.sources import open_source
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeRequest
 
@@ -48,7 +47,7 @@ class Estimate:
 
 def estimate(config: BuildConfig) -> Estimate:
     """Look at a source; ``SourceError`` as for a build."""
-    source = open_source(config)
+    source = source_of(config)
     shards = plan(source, config)
     rows = sum(len(shard.indices) for shard in shards)
     ledger = Ledger()

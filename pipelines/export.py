@@ -23,23 +23,22 @@ import pyarrow.parquet as pq
 import tyro
 from datasets import Features
 
-from pipelines import store
+from pipelines import formats, store
 from pipelines.console import failing_clearly, say
-from pipelines.formats import write
 from pipelines.schema import FEATURES
 
 Row = dict[str, Any]
 Format = Literal["easyr1", "verl", "vlm-r1", "ms-swift", "visual-cot", "coco"]
 
 _RECORD: dict[Format, Callable[[Row, int, str], Row]] = {
-    "easyr1": write.easyr1,
-    "verl": write.verl,
-    "vlm-r1": write.vlm_r1,
-    "ms-swift": write.ms_swift,
-    "visual-cot": write.visual_cot,
-    "coco": write.coco_image,
+    "easyr1": formats.easyr1,
+    "verl": formats.verl,
+    "vlm-r1": formats.vlm_r1,
+    "ms-swift": formats.ms_swift,
+    "visual-cot": formats.visual_cot,
+    "coco": formats.coco_image,
 }
-_FEATURES = {"easyr1": write.EASYR1, "verl": write.VERL}  # the formats that hold their images
+_FEATURES = {"easyr1": formats.EASYR1, "verl": formats.VERL}  # the formats that hold their images
 _SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp"}  # of what pipelines.images stores
 
 
@@ -106,7 +105,7 @@ def _records(to: Format, rows: Iterable[Row], folder: Path, done: Exported) -> I
         name = f"images/{row['image_sha256']}.{suffix}"  # ids may hold anything; and rows may share an image
         try:
             record = _RECORD[to](row, number, name)
-        except write.Inexpressible as reason:
+        except formats.Inexpressible as reason:
             done.left_out.append((row["id"], str(reason)))
             continue
         if to not in _FEATURES and not (folder / name).exists():
@@ -139,7 +138,7 @@ def _write_coco(path: Path, records: Iterator[tuple[Row, Row]]) -> None:
         for n, (row, image) in enumerate(records):
             license = licenses.setdefault(row["license"], len(licenses) + 1)
             file.write(",\n" * (n > 0) + json.dumps({**image, "license": license}, ensure_ascii=False))
-            for found in write.coco_annotations(row, image["id"]):
+            for found in formats.coco_annotations(row, image["id"]):
                 category = categories.setdefault(found.pop("category"), len(categories) + 1)
                 entry = {"id": written + 1, **found, "category_id": category}
                 annotations.write(",\n" * (written > 0) + json.dumps(entry, ensure_ascii=False))

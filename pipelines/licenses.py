@@ -9,7 +9,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-_STATES_NOTHING = {"", "unknown", "none", "null", "n/a"}
+from rewardlib.rows.values import is_missing
+
+_STATES_NOTHING = {"unknown", "none", "null", "n/a", "na", "unspecified", "-"}
 # fmt: off
 _IDENTIFIERS = {
     "apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m", "bigscience-bloom-rail-1.0", "bigcode-openrail-m",
@@ -27,7 +29,7 @@ _IDENTIFIERS = {
 
 def is_stated(license: str | None) -> bool:
     """Whether a row's licence says anything."""
-    return (license or "").strip().lower() not in _STATES_NOTHING
+    return not is_missing(license) and str(license).strip().lower() not in _STATES_NOTHING
 
 
 def license_metadata(licenses: Collection[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from rewardlib.redact import redact
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_TRACE = 64_000  # characters; longer ones are runaway generations
 STAGES = ("ingest", "collect", "check", "annotate", "ground", "segment", "intervene")  # in the order in which a row passes them
 
@@ -34,6 +34,7 @@ FEATURES = Features(
         "question": Value("string"),
         "choices": List(Value("string")),
         "answer": Value("string"),
+        "alternatives": List(Value("string")),  # further answers, each as good as the first
         "traces": List(
             {
                 "trace_id": Value("string"),
@@ -117,12 +118,7 @@ class Reject:
     row: str = "{}"
 
 
-class Rejected(Exception):
-    """Raised where a single row turns out to be unusable; caught by the step, which records a ``Reject``."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+_KEPT = ("raw", "question", "choices", "answer", "alternatives", "traces", "annotations")  # of a row that is rejected
 
 
 @dataclass
@@ -133,7 +129,7 @@ class Ledger:
     rejects: list[Reject] = field(default_factory=list)
 
     def reject(self, row: dict[str, Any], stage: str, reason: str, detail: str) -> None:
-        kept = {name: row[name] for name in ("raw", "question", "choices", "answer", "traces", "annotations") if name in row}
+        kept = {name: row[name] for name in _KEPT if name in row}
         text = json.dumps(kept, ensure_ascii=True, default=str)
         # A detail may quote what an endpoint said, and that the key it refused.
         self.rejects.append(Reject(str(row.get("id", "")), stage, reason, redact(detail), text))

@@ -20,10 +20,10 @@ from labeling.counterfactual import Intervention, Removal, intervene, verify_rem
 from labeling.prompts import normalize_phrase
 from labeling.segment import Segment, Segmenter
 from pipelines.config import CounterfactualConfig
-from pipelines.images import png
 from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.answers import check_answer, final_answer
 from rewardlib.judge import JudgeError
+from rewardlib.rows.images import png
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
 FAILURES = ("collector_failed: ", "judge_failed: ")  # counts of questions to an endpoint that had no usable reply, by reason
@@ -72,7 +72,8 @@ def check(items: Sequence[Item], ledger: Ledger) -> list[Item]:
         row = item.row
         for trace in row["traces"]:
             trace["answer"] = final_answer(trace["text"])
-            trace["correct"] = check_answer(trace["text"], row["answer"], row["choices"])
+            golds = (row["answer"], *row["alternatives"])
+            trace["correct"] = any(check_answer(trace["text"], gold, row["choices"]) for gold in golds)
         correct = sum(t["correct"] for t in row["traces"])
         ledger.counts["traces_correct"] += correct
         ledger.counts["traces_wrong"] += len(row["traces"]) - correct

@@ -25,6 +25,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import List
 
 from pipelines.schema import FEATURES, Ledger, Reject
 
@@ -136,11 +137,17 @@ def read_rejects(out: Path) -> list[Reject]:
 
 
 def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a finished dataset as plain dicts (images as ``{"bytes", "path"}``), a row group at a time."""
+    """The rows of a finished dataset as plain dicts (images as ``{"bytes", "path"}``), a row group at a time.
+
+    Lists that an older version did not write yet are empty.
+    """
+    wanted = FEATURES if columns is None else columns
     for shard in read_manifest(out)["shards"]:
         file = pq.ParquetFile(out / shard["file"])
+        absent = [name for name in wanted if name not in file.schema_arrow.names and isinstance(FEATURES[name], List)]
         for group in range(file.num_row_groups):
-            yield from file.read_row_group(group, columns=columns).to_pylist()
+            for row in file.read_row_group(group, columns=columns).to_pylist():
+                yield row | {name: [] for name in absent}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,4 +30,13 @@ def decode(rle: Mapping[str, Any]) -> Mask:
         raise ValueError(f"not a COCO run-length encoding: {str(rle)[:100]!r} ({error})") from error
     if mask.shape != (height, width):
         raise ValueError(f"run-length encoding decodes to {mask.shape}, but says {(height, width)}")
+    return mask
+
+
+def from_box(box: Sequence[float], height: int, width: int) -> Mask:
+    """The pixels whose centre lies in an xyxy box; at least one pixel for a box inside the image."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros((height, width), bool)
+    left, top = min(int(np.ceil(x0 - 0.5)), width - 1), min(int(np.ceil(y0 - 0.5)), height - 1)
+    mask[max(0, top) : max(top + 1, int(np.ceil(y1 - 0.5))), max(0, left) : max(left + 1, int(np.ceil(x1 - 0.5)))] = True
     return mask

@@ -42,7 +42,10 @@ class Accuracy:
         """Whether a sample's final answer is its gold answer; a sample without one is not correct."""
         if sample.answer is None:
             return False
-        return check_answer(sample.response, sample.answer, sample.choices, strict=self.closed, tolerance=self.tolerance)
+        return any(
+            check_answer(sample.response, gold, sample.choices, strict=self.closed, tolerance=self.tolerance)
+            for gold in (sample.answer, *sample.alternatives)
+        )
 
 
 # Whatever looks like a tag is read as one, so that <ANSWER> or </answer > cannot hide a second block; only the exact spelling is in order.

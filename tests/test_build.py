@@ -24,8 +24,8 @@ from pipelines import store
 from pipelines.build import build
 from pipelines.config import BuildConfig, CounterfactualConfig, DetectorConfig
 from pipelines.models import Models
+from pipelines.rows.sources import SourceError
 from pipelines.schema import FEATURES, STAGES
-from pipelines.sources import SourceError
 from rewardlib.judge import JudgeError
 from tests.conftest import BOX, SIZE, FakeAnnotator, FakeDetector, encode, fake_models, folder_bytes, record, scene, write_rows
 

@@ -10,7 +10,7 @@ stats = pytest.importorskip("scipy.stats")
 
 from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
 from train.data import load_rows  # noqa: E402
-from train.evaluate import EvaluateSettings, compare, evaluate, examine, mcnemar, mean, share, summarise  # noqa: E402
+from train.evaluate import EvaluateSettings, compare, encode, evaluate, examine, mcnemar, mean, share, summarise  # noqa: E402
 from train.policy import load_model  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def test_an_evaluation_writes_its_figures_and_responses(evaluation):
 def test_rows_without_labels_are_left_out_of_what_needs_them(evaluation):
     policy, rows = load_model(evaluation.model), load_rows(evaluation.data, evaluation.template)
     bare = replace(rows[0], region=None, sample=replace(rows[0].sample, answer=None, evidence_image=None, control_image=None))
-    (found,) = examine(policy, [bare], evaluation)
+    (found,) = examine(policy, [encode(policy, bare, evaluation)], evaluation)
     assert [found[k] for k in ("correct", "attention_contrast", "pointing", "correct_without_evidence")] == [None] * 4
     summary = summarise([found])
     assert summary["accuracy"] == {"value": None, "low": None, "high": None, "n": 0}

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from labeling import masks
-from pipelines.formats.adopt import adopt, format_of
-from pipelines.schema import Rejected
-from pipelines.sources import SourceError
+from pipelines.rows.sources import SourceError
+from rewardlib.rows import DatasetRow
 from tests.conftest import SIZE, encode, record, scene, write_rows
 from tests.test_ingest import take
 from train.data import load_rows
@@ -97,21 +96,26 @@ def test_a_trainer_scales_shares_too(tmp_path: Path) -> None:
 
 TALK = FOREIGN["ms-swift"][0]
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
-    "two images": ({"images": ["a.png", "a.png"]}, "bad ms-swift row", "2 images"),
-    "two questions": ({"messages": TALK["messages"] * 2}, "bad ms-swift row", "2 messages of a user"),
-    "no question": ({"messages": [{"role": "assistant", "content": "red"}]}, "bad ms-swift row", "0 messages of a user"),
-    "no image": ({"images": None}, "bad ms-swift row", "the column images is empty"),
+    "two images": ({"images": ["a.png", "a.png"]}, "several images", "2 images"),
+    "two questions": ({"messages": TALK["messages"] * 2}, "placeholders without images", "2 <image> placeholders for 1 images"),
+    "two questions about one image": (
+        {"messages": [*TALK["messages"], {"role": "user", "content": "And now?"}, {"role": "assistant", "content": "red"}]},
+        "several questions",
+        "2 messages of a user",
+    ),
+    "no question": ({"messages": [{"role": "assistant", "content": "red"}]}, "no question", "no message of a user"),
+    "no image": ({"images": None}, "placeholders without images", "1 <image> placeholders for 0 images"),
     "no answer": ({"messages": TALK["messages"][:1]}, "no answer", "answer"),
-    "phrases for other boxes": ({"objects": {"ref": ["a", "b"], "bbox": [PIXELS] * 3}}, "bad ms-swift row", "3 boxes and 2 phrases"),
-    "a box on another image": ({"objects": {"ref": ["a"], "bbox": [PIXELS], "image_id": [1]}}, "bad ms-swift row", "other images"),
+    "phrases for other boxes": ({"objects": {"ref": ["a", "b"], "bbox": [PIXELS] * 3}}, "bad regions", "3 boxes and 2 phrases"),
+    "a box on another image": ({"objects": {"ref": ["a"], "bbox": [PIXELS], "image_id": [1]}}, "bad regions", "other images"),
     "a point": ({"objects": {"ref": ["a"], "bbox": [[3, 4]]}}, "bad region", "expected x0, y0, x1, y1"),
     "a point in shares": ({"objects": {"ref": ["a"], "bbox": [[0.3, 0.4]], "bbox_type": "norm1"}}, "bad region", "expected x0, y0"),
     "thousandths": ({"objects": {"ref": ["a"], "bbox": [PIXELS], "bbox_type": "norm1000"}}, "bad region", "norm1000.*convert yours"),
     "shares that nobody called so": ({"objects": None, "bbox": [0.1, 0.1, 0.4, 0.4]}, "bad region", "bbox_type of norm1"),
-    "regions that are no JSON": ({"objects": None, "regions": "[1, 2"}, "bad ms-swift row", "regions is no JSON"),
-    "choices in a word": ({"choices": "ABC"}, "bad ms-swift row", "choices is 'ABC', expected a list"),
-    "messages of another kind": ({"messages": [{"text": "?"}]}, "bad ms-swift row", "expected role and content"),
-    "images of another kind": ({"objects": {"ref": 3, "bbox": [PIXELS]}}, "bad ms-swift row", "not as expected"),
+    "regions that are no JSON": ({"objects": None, "regions": "[1, 2"}, "bad regions", "no list and no JSON"),
+    "choices in a word": ({"choices": "ABC"}, "bad choices", "choices is 'ABC', expected a list"),
+    "messages of another kind": ({"messages": [{"text": "?"}]}, "bad chat", "expected role and content"),
+    "a phrase of another kind": ({"objects": {"ref": [{"a": 1}], "bbox": [PIXELS] * 2}}, "bad region", "phrase is .*, expected text"),
 }
 
 
@@ -129,15 +133,9 @@ def test_columns_that_are_named_come_first(tmp_path: Path) -> None:
     assert (items[0].row["answer"], items[0].row["license"], items[0].row["question"]) == ("RED", "mit", "Which colour?")
 
 
-def test_a_row_of_ones_own_is_left_alone() -> None:
-    own = record(messages=[{"role": "user", "content": "?"}], problem="?", objects={"ref": [], "bbox": []})
-    assert adopt(own) == own
-    assert format_of(["image", "prompt", "answer"]) is None
-
-
 def test_boxes_of_the_hubs_detection_format_are_not_taken_for_corners() -> None:
-    found = adopt({"problem": "?", "answer": "4", "image": "a.png", "objects": {"bbox": [[8, 8, 12, 12]], "categories": [3]}})
-    assert found["regions"] == []
+    row = DatasetRow({"problem": "?", "answer": "4", "image": "a.png", "objects": {"bbox": [[8, 8, 12, 12]], "categories": [3]}})
+    assert row.regions == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
@@ -200,8 +198,9 @@ def test_a_bad_image_of_coco(tmp_path: Path) -> None:
     items, ledger = take(path, license="mit")
     assert [(r.reason, r.detail) for r in ledger.rejects] == [
         ("bad COCO entry", "row 1: entry 0 of images has no file_name; correct it, or drop it"),
-        ("no usable trace", "row 2: no trace can be read, and no regions are given; --collector.model asks a vision model for traces"),
+        ("no usable trace", ledger.rejects[1].detail),
     ]
+    assert "--collector.model asks a vision model for traces" in ledger.rejects[1].detail
     assert not items
 
 
@@ -217,9 +216,5 @@ def test_json_lines_in_a_json_file_are_still_rows(tmp_path: Path) -> None:
 
 
 def test_a_single_trace_is_one() -> None:
-    assert adopt({"problem": "?", "answer": "4", "image": "a.png", "traces": "It is 4."})["traces"] == ["It is 4."]
-
-
-def test_a_rejected_row_says_what_it_was() -> None:
-    with pytest.raises(Rejected, match="bad VLM-R1 row"):
-        adopt({"conversations": [{"from": "human"}]})
+    row = DatasetRow({"problem": "?", "answer": "4", "image": "a.png", "traces": "It is 4."})
+    assert [trace["text"] for trace in row.traces] == ["It is 4."]

@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from labeling import masks
 from pipelines import store
 from pipelines.config import BuildConfig
-from pipelines.images import normalize
-from pipelines.ingest import MAX_TRACE, ingest, plan
+from pipelines.ingest import MAX_TRACE, ingest, plan, source_of
+from pipelines.rows.sources import SourceError
 from pipelines.schema import Item, Ledger
-from pipelines.sources import SourceError, open_source
+from rewardlib.rows.images import normalize
 from tests.conftest import SIZE, encode, record, scene, write_rows
 
 WIDTH, HEIGHT = SIZE
@@ -33,7 +33,7 @@ MASK = masks.encode(masks.from_box(REGION["bbox"], HEIGHT, WIDTH))
 def take(source: Path, **settings: Any) -> tuple[list[Item], Ledger]:
     """Everything that a source gives; rows in are rows out plus rejects, whatever is in it."""
     config = BuildConfig(source=str(source), out=source.parent / "out", **settings)
-    opened, ledger = open_source(config), Ledger()
+    opened, ledger = source_of(config), Ledger()
     items = [item for shard in plan(opened, config) for item in ingest(shard, opened, config, ledger)]
     assert ledger.counts["rows_in"] == len(items) + len(ledger.rejects) == len(opened)
     return items, ledger
@@ -162,14 +162,21 @@ def test_missing_file(tmp_path: Path) -> None:
     assert take_one(tmp_path, record(image="elsewhere/a.png")) == (None, "missing image")
 
 
-@pytest.mark.parametrize("way", ["dots", "absolute", "link"])
+@pytest.mark.parametrize("way", ["dots", "absolute", "address"])
 def test_path_outside_the_root(tmp_path: Path, way: str) -> None:
     secret, root = tmp_path / "secret.png", tmp_path / "root"
     secret.write_bytes(encode(scene()))
-    root.mkdir()
-    (root / "link.png").symlink_to(secret)
-    value = {"dots": "../secret.png", "absolute": str(secret), "link": "link.png"}[way]
+    value = {"dots": "../secret.png", "absolute": str(secret), "address": secret.as_uri()}[way]
     assert take_one(root, record(image=value)) == (None, "path outside the image folder")
+
+
+def test_links_inside_the_root_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.png").write_bytes(encode(scene()))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "disk")
+    item, _ = take_one(tmp_path / "root", record(image="linked/a.png"))
+    assert item is not None
 
 
 def test_image_root_widens_the_root(tmp_path: Path) -> None:
@@ -186,25 +193,26 @@ BAD_ROWS = {
     "question is a list": ({"question": ["what", "where"]}, "bad question"),
     "image is a number": ({"image": 5}, "bad image"),
     "image is a folder": ({"image": "."}, "unreadable image"),
-    "image has a null byte": ({"image": "a\0.png"}, "unreadable image"),
+    "image has a null byte": ({"image": "a\0.png"}, "missing image"),
     "image name is endless": ({"image": "x" * 5000}, "unreadable image"),
-    "no license": ({"license": None}, "bad license"),
+    "no license": ({"license": None}, "no license"),
     "no traces": ({"traces": None}, "no usable trace"),
     "empty trace": ({"traces": [{"text": ""}, {"text": " \n"}, {}]}, "no usable trace"),
     "one-megabyte trace": ({"traces": ["The answer is red. " * 55_000]}, "no usable trace"),
     "surrogate in the trace": ({"traces": ["a \ud800 square"]}, "no usable trace"),
     "surrogate in the question": ({"question": "a \ud800 square?"}, "not UTF-8"),
-    "surrogate in the image's name": ({"image": "\ud800.png"}, "unreadable image"),
+    "surrogate in the image's name": ({"image": "\ud800.png"}, "missing image"),
     "surrogate in a choice": ({"choices": ["\ud800"]}, "not UTF-8"),
     "choice is an object": ({"choices": [{"a": 1}]}, "bad choices"),
     "NaN box": ({"regions": [{**REGION, "bbox": [float("nan"), 8, 20, 20]}]}, "bad region"),
     "infinite box": ({"regions": [{**REGION, "bbox": [8, 8, float("inf"), 20]}]}, "bad region"),
     "box outside the image": ({"regions": [{**REGION, "bbox": [64, 8, 80, 20]}]}, "bad region"),
+    "box of a larger image": ({"regions": [{**REGION, "bbox": [8, 8, 200, 20]}]}, "bad region"),
     "box turned inside out": ({"regions": [{**REGION, "bbox": [20, 20, 8, 8]}]}, "bad region"),
     "box of three numbers": ({"regions": [{**REGION, "bbox": [8, 8, 20]}]}, "bad region"),
     "box of words": ({"regions": [{**REGION, "bbox": ["left", "top", "right", "bottom"]}]}, "bad region"),
     "region without a box": ({"regions": [{"phrase": "red square"}]}, "bad region"),
-    "region is a list": ({"regions": [[8, 8, 20, 20]]}, "bad region"),
+    "region is a word": ({"regions": ["left", [8, 8, 20, 20]]}, "bad region"),
     "mask of another size": ({"regions": [{**REGION, "mask": {"size": [WIDTH, HEIGHT], "counts": MASK["counts"]}}]}, "bad region"),
     "mask is no encoding": ({"regions": [{**REGION, "mask": {"size": [HEIGHT, WIDTH], "counts": "no runs"}}]}, "bad region"),
     "mask is a polygon": ({"regions": [{**REGION, "mask": [[8, 8, 20, 8, 20, 20]]}]}, "bad region"),
@@ -313,7 +321,7 @@ def test_only_bad_traces_are_dropped_and_the_others_keep_their_numbers(tmp_path:
     [
         ([8, 8, 20, 20], [8, 8, 20, 20], []),
         ([-5, 8, 20, 20], [0, 8, 20, 20], ["clipped"]),
-        ([8, 8, 200, 48.5], [8, 8, 64, 48], ["clipped"]),
+        ([8, 8, 66, 48.5], [8, 8, 64, 48], ["clipped"]),
     ],
 )
 def test_given_box_is_clipped_to_the_image(tmp_path: Path, box: list[float], stored: list[float], flags: list[str]) -> None:
@@ -363,13 +371,20 @@ def write(path: Path, data: bytes) -> Path:
 
 
 BAD_SOURCES = {
-    "no such file": (lambda folder: folder / "rows.jsonl", "does not exist"),
+    "no such file": (lambda folder: folder / "rows.jsonl", "there is no such file or folder; expected JSON Lines"),
     "empty file": (lambda folder: write(folder / "rows.jsonl", b"\n\n"), "has no rows"),
-    "empty Parquet": (lambda folder: write(folder / "rows.parquet", b""), "cannot read"),
-    "Parquet in name only": (lambda folder: write(folder / "rows.parquet", b"PAR1 it is not" * 9), "cannot read"),
-    "UTF-16": (lambda folder: write(folder / "rows.jsonl", json.dumps(record()).encode("utf-16")), "no column answer, image, question"),
-    "some folder": (lambda folder: folder, "not saved by `datasets`"),
-    "some file": (lambda folder: write(folder / "rows.csv", b"a,b"), "no JSONL or Parquet file"),
+    "empty table": (lambda folder: write(folder / "rows.csv", b"\n"), "has no rows"),
+    "empty Parquet": (lambda folder: write(folder / "rows.parquet", b""), "is damaged"),
+    "Parquet in name only": (lambda folder: write(folder / "rows.parquet", b"PAR1 it is not" * 9), "is damaged"),
+    "half an array": (lambda folder: write(folder / "rows.json", b'[{"id": 1},'), "it is no JSON array"),
+    "UTF-16": (
+        lambda folder: write(folder / "rows.jsonl", json.dumps(record()).encode("utf-16")),
+        "no column image, question, answer",
+    ),
+    "a folder of other things": (lambda folder: write(folder / "notes.txt", b"x").parent, "there is no file of rows in it"),
+    "another file": (lambda folder: write(folder / "rows.xlsx", b"PK"), "rows.xlsx is no file of rows"),
+    "not packed": (lambda folder: write(folder / "rows.jsonl.gz", b"{}"), "rows.jsonl.gz cannot be unpacked"),
+    "a pattern of nothing": (lambda folder: folder / "part-*.jsonl", "no file is called like that"),
 }
 
 
@@ -422,7 +437,7 @@ def test_saved_folder_with_several_splits(tmp_path: Path) -> None:
     tables = {r["split"]: datasets.Dataset.from_list([{**r, "image": (tmp_path / r["image"]).read_bytes()}]) for r in ROWS[:2]}
     datasets.DatasetDict(tables).save_to_disk(tmp_path / "saved")
     assert [i.row["id"] for i in take(tmp_path / "saved", split="test")[0]] == ["b"]
-    with pytest.raises(SourceError, match="has the splits train, test"):
+    with pytest.raises(SourceError, match="has no split validation, only train, test"):
         take(tmp_path / "saved", split="validation")
 
 
@@ -436,7 +451,7 @@ def test_saved_folder_that_remembers_a_numpy_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("convert", [as_saved_folder, as_parquet])
 def test_peek_reads_no_images(tmp_path: Path, convert: Any) -> None:
     write_rows(tmp_path, ROWS)
-    source = open_source(BuildConfig(source=str(convert(tmp_path)), out=tmp_path / "out"))
+    source = source_of(BuildConfig(source=str(convert(tmp_path)), out=tmp_path / "out"))
     assert "image" not in source.peek(0)
     assert source.read(0)["image"]["bytes"] == (tmp_path / "a.png").read_bytes()
 
@@ -445,7 +460,7 @@ def test_plan_needs_no_image_file(tmp_path: Path) -> None:
     path = write_rows(tmp_path, [record("a"), record("b")])
     (tmp_path / "a.png").unlink()
     config = BuildConfig(source=str(path), out=tmp_path / "out")
-    assert [s.indices for s in plan(open_source(config), config)] == [(0, 1)]
+    assert [s.indices for s in plan(source_of(config), config)] == [(0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -461,6 +476,6 @@ def test_plan_cuts_shards_per_split(tmp_path: Path, settings: dict[str, Any], ex
     splits = ["train", "test", "train", None, "test", "../up"]  # a split that is no name would be a path
     path = write_rows(tmp_path, [record(f"r{n}", split=split) for n, split in enumerate(splits)])
     config = BuildConfig(source=str(path), out=tmp_path / "out", **settings)
-    shards = plan(open_source(config), config)
+    shards = plan(source_of(config), config)
     assert {s.name: s.indices for s in shards} == expected
     assert all(s.name.startswith(s.split) for s in shards)

@@ -41,6 +41,12 @@ def test_long_lists_are_chunked_and_nothing_is_lost() -> None:
     assert [p for prompt in prompts for p in prompt.phrases] == phrases
 
 
-def test_an_empty_phrase_is_the_callers_mistake() -> None:
-    with pytest.raises(ValueError, match="no tokens to ground"):
-        build_prompts(TOKENIZER, [""], 40)
+@pytest.mark.parametrize("phrase", ["", " ", "\u200b", "."])
+def test_a_phrase_without_tokens_is_left_out(phrase: str) -> None:
+    assert [prompt.phrases for prompt in build_prompts(TOKENIZER, [phrase, "red cup"], 40)] == [("red cup",)]
+    assert build_prompts(TOKENIZER, [phrase], 40) == []
+
+
+@pytest.mark.parametrize("phrase", ["\u200b", "\u2060 \u00ad", "...", " "])
+def test_a_phrase_that_nobody_can_see_is_none(phrase: str) -> None:
+    assert normalize_phrase(phrase) == ""

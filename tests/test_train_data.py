@@ -1,6 +1,8 @@
 """Everything that `--data` may name: the formats of four trainers in files, folders and on the Hub, and what is said about each mistake."""
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,9 @@ datasets = pytest.importorskip("datasets")
 
 from pipelines.schema import FEATURES  # noqa: E402
 from rewardlib import rle  # noqa: E402
+from rewardlib.rows import DatasetRow  # noqa: E402
 from tests.conftest import encode  # noqa: E402
-from train import columns as layouts  # noqa: E402
-from train.data import INSTRUCTIONS, DataError, load_rows, require, to_row  # noqa: E402
+from train.data import INSTRUCTIONS, DataError, load_rows, require, to_messages, to_row  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -199,7 +201,7 @@ def test_a_dataset_on_the_hub(monkeypatch, tmp_path):
 
 def test_a_dataset_on_the_hub_without_training_rows(monkeypatch, tmp_path):
     path = str(easyr1(tmp_path))
-    with pytest.raises(DataError, match=r"cannot read someone/squares: Unknown split \"train\".*\['test'\].*a Hub id with a split train"):
+    with pytest.raises(DataError, match=r"cannot read someone/squares: Unknown split \"train\".*\['test'\].*, or a Hub id"):
         load_rows(hub(monkeypatch, test=path), "boxed")
 
 
@@ -246,8 +248,13 @@ def test_columns_of_several_types(tmp_path):
 # Chats
 
 
+def chat(columns, images):
+    """The messages of a row with so many images."""
+    return to_messages(DatasetRow({**columns, "images": [b"image"] * images}).turns, "DO")
+
+
 def chatted(problem, images):
-    (message,) = layouts.chat({"problem": problem}, images, "DO")
+    (message,) = chat({"problem": problem}, images)
     return message["content"]
 
 
@@ -283,16 +290,16 @@ def test_system_messages_and_earlier_turns_stay():
         ("user", [text("And this: "), IMAGE, text("?\nDO")]),
     ]
     for columns in ({"prompt": prompt}, {"messages": prompt, "question": "Something else?"}):
-        found = layouts.chat(columns, 2, "DO")
+        found = chat(columns, 2)
         assert [(message["role"], message["content"]) for message in found] == expected
-        assert layouts.labels(columns)["answer"] == "A circle."
+        assert DatasetRow(columns).answer == "A circle."
 
 
 def test_choices_belong_to_a_question():
     options = {"choices": ["red", "blue"], "answer": "B"}
-    (message,) = layouts.chat({"question": "Which?", **options}, 1, "DO")
+    (message,) = chat({"question": "Which?", **options}, 1)
     assert message["content"] == [IMAGE, text("Which?\n(A) red\n(B) blue\nDO")]
-    (message,) = layouts.chat({"problem": "Which? (A) red (B) blue", **options}, 0, "DO")
+    (message,) = chat({"problem": "Which? (A) red (B) blue", **options}, 0)
     assert message["content"] == [text("Which? (A) red (B) blue\nDO")]
     assert to_row({"problem": "Which?", **options}, "boxed").sample.choices == ("red", "blue")
 
@@ -316,19 +323,19 @@ def test_choices_belong_to_a_question():
     ],
 )
 def test_gold_answers(columns, gold):
-    assert layouts.labels(columns)["answer"] == gold
+    assert DatasetRow(columns).answer == gold
 
 
 def test_what_an_answers_json_says_is_read():
-    told = layouts.labels({"answer": json.dumps({"answer": "4", "choices": ["3", "4"], "regions": [{"bbox": BOX}]}), "choices": ["x"]})
-    assert (told["choices"], told["regions"]) == (("3", "4"), ({"bbox": BOX},))
+    told = DatasetRow({"answer": json.dumps({"answer": "4", "choices": ["3", "4"], "regions": [{"bbox": BOX}]}), "choices": ["x"]})
+    assert (told.choices.texts, told.regions) == (("3", "4"), [{"bbox": BOX}])
 
 
 @pytest.mark.parametrize(
     "columns", [{"regions": [{"bbox": BOX}]}, {"bboxes": [BOX]}, {"bboxs": [BOX]}, {"bbox": BOX}, {"bbox": json.dumps(BOX)}]
 )
 def test_regions_under_other_names(columns):
-    assert layouts.labels(columns)["regions"] == [{"bbox": BOX}]
+    assert DatasetRow(columns).regions == [{"bbox": BOX}]
 
 
 def test_visual_key_information():
@@ -381,39 +388,43 @@ def test_a_label_that_no_row_has(label, given, tmp_path):
 
 
 def test_what_cannot_be_read(tmp_path):
-    remedy = "; give a folder made by `python -m flows.build_dataset`, Parquet files .* or a Hub id"
+    remedy = "; expected JSON Lines, a JSON array, CSV, .*a folder made by `python -m flows.build_dataset`, or a Hub id"
     for name, content, problem in [
-        ("nothing", None, "it is neither a folder nor a .parquet, .json or .jsonl file"),
-        ("nothing.parquet", None, "there is no .parquet file"),
-        ("nothing.jsonl", None, "No such file"),
-        ("rows.csv", "a,b", "it is neither a folder nor"),
+        ("nothing", None, "there is no such file or folder"),
+        ("nothing.parquet", None, "there is no such file or folder"),
+        ("nothing.jsonl", None, "there is no such file or folder"),
+        ("nothing-*.jsonl", None, "no file is called like that"),
+        ("rows.xlsx", "PK", "rows.xlsx is no file of rows"),
         ("broken.parquet", "PAR", "broken.parquet is damaged: .*Parquet"),
-        ("broken.jsonl", '{"question": "?"}\n{bad}', "line 2 is no JSON object: .*: '{bad}'"),
-        ("broken.json", '[{"question": "?"},', "Expecting value"),
-        ("numbers.json", "[1, 2]", "row 0 is 1, expected an object"),
-        ("latin.json", b"\xe9", "'utf-8' codec can't decode"),
-        ("empty.json", "[]", "it has no rows"),
-        ("empty.jsonl", "\n", "it has no rows"),
+        ("broken.json", '[{"question": "?"},', "it is no JSON array: Expecting value"),
     ]:
         if content is not None:
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(DataError, match=f"cannot read .*{name}: .*{problem}.*{remedy}"):
+        with pytest.raises(DataError, match=f"cannot read .*{re.escape(name)}: .*{problem}.*{remedy}"):
             load_rows(str(tmp_path / name), "boxed")
 
 
+@pytest.mark.parametrize("content", ["[]", "\n", ""])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_files_without_rows(name, content, tmp_path):
+    (tmp_path / name).write_text("" if content == "[]" and name == "rows.csv" else content)
+    with pytest.raises(DataError, match=f"{name} has no rows"):
+        load_rows(str(tmp_path / name), "boxed")
+
+
 def test_folders_without_rows(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read .*: there is no .parquet file; give"):
+    with pytest.raises(DataError, match=r"cannot read .*: there is no file of rows in it; expected"):
         load_rows(str(tmp_path), "boxed")
     table = datasets.Dataset.from_dict({"question": [], "answer": []})
     table.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"cannot read .*: it has no rows; give"):
+    with pytest.raises(DataError, match=r"test_folders_without_rows0 has no rows"):
         load_rows(str(tmp_path), "boxed")
     table.save_to_disk(tmp_path / "none")
-    with pytest.raises(DataError, match=r"cannot read .*none: it has no rows, or one of its splits has none; give"):
+    with pytest.raises(DataError, match=r"cannot read .*none: it has no rows, or one of its splits has none; expected"):
         load_rows(str(tmp_path / "none"), "boxed")
     table = datasets.Dataset.from_list([{"question": "?", "answer": "4"}])
     datasets.DatasetDict({"test": table, "dev": table}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(DataError, match=r"cannot read .*saved: it has no split train, only test, dev; give"):
+    with pytest.raises(DataError, match=r"cannot read .*saved: it has no split train, only test, dev; expected"):
         load_rows(str(tmp_path / "saved"), "boxed")
 
 
@@ -447,41 +458,90 @@ def test_a_table_whose_images_nobody_knows(tmp_path):
 
 
 MISTAKES = [
-    ({"image": "9.png"}, "the image '9.png' does not exist in .*rows, .*rows/images, .*; put it there, or write its absolute path"),
-    ({"image": "/nowhere/9.png"}, "the image '/nowhere/9.png' does not exist; put it there"),
-    ({"image": "rows.jsonl"}, "the image .*rows.jsonl cannot be opened: cannot identify .*; restore it, or drop the row"),
-    ({"image": 7}, "the image is 7, expected a path, the bytes of a file, or a PIL image"),
-    ({"image": None}, "the column image is empty: give an image, drop the row, or write"),
-    ({"question": " "}, r"there is no question in \{'question': ' '\}; fill one of these columns, or drop the row"),
+    ({"image": "9.png"}, "missing image: the file '9.png' does not exist in rows/; put it there, or write its absolute path"),
+    ({"image": "/nowhere/9.png"}, "missing image: the file '/nowhere/9.png' does not exist; put it there"),
+    ({"image": "rows.jsonl"}, "unreadable image: not an image format that can be read"),
+    ({"image": 7}, "bad image: the image is 7, expected a path, the bytes of a file, or base64"),
+    ({"image": "https://example.org/9.png"}, "image on the web: https://example.org/9.png is an address, .*: download it"),
+    ({"question": " "}, "no question: there is no question; fill one of question, problem, prompt, or drop the row"),
     (
-        {"question": "<image> or <image>?"},
-        r"the text has 2 <image> placeholders for 1 images: '<image> or <image>\?'; add images .*, or take",
+        {"question": None, "problem": "Is it <image> or <image>?"},
+        r"placeholders without images: the text has 2 <image> placeholders for 1 images: 'Is it <image> or <image>\?'; add images, or take",
     ),
     ({"image": []} | {"question": "<image>?"}, "the text has 1 <image> placeholders for 0 images"),
     ({"prompt": [{"role": "system", "content": "x"}]}, "the chat has no message of a user, only of system; add the question"),
     ({"prompt": [{"text": "x"}]}, r"prompt holds the message \{'text': 'x'\}; expected role and content, or from and value"),
     ({"prompt": ["x"]}, "prompt holds the message 'x'; expected role and content"),
-    ({"bbox": [0.1, 0.2, 0.3, 0.4]}, r"the box \[0.1, 0.2, 0.3, 0.4\] does not lie on the image of 112x84: .* in pixels .*; convert yours"),
-    ({"bbox": [10, 10, 900, 40]}, r"the box \[10, 10, 900, 40\] does not lie"),
-    ({"bbox": [60, 10, 20, 40]}, r"the box \[60, 10, 20, 40\] does not lie"),
-    ({"bboxes": [[1, 2, 3]]}, r"the region's box is \[1, 2, 3\], expected x0, y0, x1, y1"),
-    ({"regions": [{"label": "square"}]}, "the region's box is None, expected x0, y0, x1, y1"),
-    ({"traces": 7}, "a column is not as expected: TypeError"),
+    ({"bbox": [0.1, 0.2, 0.3, 0.4]}, r"regions\[0\].bbox \[0.1, 0.2, 0.3, 0.4\] lies on one pixel; shares of the image need a bbox_type"),
+    (
+        {"bbox": [10, 10, 900, 40]},
+        r"regions\[0\].bbox \[10, 10, 900, 40\] does not lie on the image of 112x84: .* in pixels .*; convert",
+    ),
+    ({"bbox": [60, 10, 20, 40]}, r"regions\[0\].bbox \[60, 10, 20, 40\] does not lie"),
+    ({"bboxes": [[1, 2, 3]]}, r"regions\[0\].bbox is \[1, 2, 3\], expected x0, y0, x1, y1"),
+    ({"regions": [{"label": "square"}]}, r"regions\[0\].bbox is None, expected x0, y0, x1, y1"),
+    ({"choices": "ABC"}, "bad choices: choices is 'ABC', expected a list of texts"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), MISTAKES)
-def test_a_mistake_in_a_row(change, message, tmp_path):
-    """Whether it is found at once or when the row is asked for, the row is named."""
+def test_a_mistake_in_a_row(change, message, tmp_path, capsys):
+    """Asked for by its number the row is an error that names it; a run goes on without it."""
     data = as_json(tmp_path / "rows" / "rows.jsonl", [GOOD, GOOD | {"id": "bad"} | change], [picture()])
+    rows = load_rows(str(data), "boxed")
     with pytest.raises(DataError, match=rf"{data}, row 1 \(id 'bad'\): .*{message}"):
-        list(load_rows(str(data), "boxed"))
+        rows[1]
+    assert rows.take(0) is not None
+    assert rows.take(1) is rows.take(1) is None
+    assert [left.id for left in rows.left_out.values()] == ["bad"]
+    assert capsys.readouterr().out.count("left out row bad: ") == 1
 
 
-def test_a_whole_json_file_is_checked_at_once(tmp_path):
-    data = as_json(tmp_path / "rows.jsonl", [GOOD, GOOD, {**GOOD, "id": None, "image": "9.png"}], [picture()])
-    with pytest.raises(DataError, match=r"row 2 \(id '2'\): the image '9.png' does not exist"):
-        load_rows(str(data), "boxed")
+def test_a_null_image_is_a_question_without_one(tmp_path, capsys):
+    data = as_json(tmp_path / "rows.jsonl", [GOOD, GOOD | {"image": None}], [picture()])
+    rows = load_rows(str(data), "boxed")
+    assert rows[1].images == ()
+    require(rows)
+    assert "1 of 2 rows have no image and are asked without one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_images_that_are_all_null_are_a_mistake(suffix, tmp_path):
+    rows = [{"image": None, "question": QUESTION, "answer": "4"}] * 2
+    write = as_json if suffix == "jsonl" else partial(as_parquet, image=datasets.Image())
+    with pytest.raises(DataError, match=r"the column image of .* is empty in all 2 rows: give images, or remove the column"):
+        require(load_rows(str(write(tmp_path / f"rows.{suffix}", rows)), "boxed"))
+
+
+def test_a_file_of_text_is_looked_over_before_the_first_step(tmp_path, capsys):
+    bad = [{**GOOD, "id": None, "image": "9.png"}, {**GOOD, "id": "b", "choices": 7}]
+    data = as_json(tmp_path / "rows.jsonl", [GOOD, *bad], [picture()])
+    rows = load_rows(str(data), "boxed")
+    require(rows, answer=True)
+    assert [(left.id, left.reason) for left in rows.left_out.values()] == [("1", "missing image"), ("b", "bad choices")]
+    assert "left out row 1: missing image: the file '9.png' does not exist" in capsys.readouterr().out
+
+
+def test_rows_that_cannot_be_parsed_are_left_out(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes(b'{"question": "?", "answer": "4"}\n{bad}\n[1]\n{"question": "caf\xe9"}\n')
+    rows = load_rows(str(data), "boxed")
+    require(rows, answer=True)
+    assert [left.reason for left in rows.left_out.values()] == ["not JSON", "not an object", "not UTF-8"]
+
+
+def test_a_file_of_bad_rows_alone_stops(tmp_path):
+    data = as_json(tmp_path / "rows.jsonl", [GOOD | {"image": "9.png"}] * 5)
+    with pytest.raises(DataError, match=r"none of the 5 rows of .* can be used; the first, good: the file '9.png' does not exist"):
+        require(load_rows(str(data), "boxed"))
+
+
+def test_many_rows_of_a_kind_are_said_once(tmp_path, capsys):
+    data = as_json(tmp_path / "rows.jsonl", [GOOD, *({**GOOD, "id": n, "image": "9.png"} for n in range(9))], [picture()])
+    require(load_rows(str(data), "boxed"))
+    said = capsys.readouterr().out
+    assert said.count("left out row") == 3
+    assert "further rows of the kind 'missing image' are left out without a word, and counted" in said
 
 
 def test_a_broken_image_in_a_table_is_found_when_it_is_asked_for(tmp_path):
@@ -489,9 +549,7 @@ def test_a_broken_image_in_a_table_is_found_when_it_is_asked_for(tmp_path):
     rows = [{"image": image, "question": QUESTION, "answer": "4"} for image in shown]
     loaded = load_rows(str(as_parquet(tmp_path / "rows.parquet", rows, image=datasets.Image())), "boxed")
     assert loaded[0].images
-    with pytest.raises(
-        DataError, match=r"rows.parquet, row 1 \(id '1'\): the image 0.png cannot be opened: .*; restore it, or drop the row"
-    ):
+    with pytest.raises(DataError, match=r"rows.parquet, row 1 \(id '1'\): unreadable image: .*truncated"):
         loaded[1]
 
 

@@ -20,7 +20,7 @@ from rewardlib.text import Template
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.data import Row
+    from train.data import Row, Rows
     from train.policy import Policy
 
 FOCUS = "<Focus>"
@@ -55,7 +55,7 @@ def anchor(settings: AnchorSettings) -> Path:
     import torch
 
     from pipelines.console import say
-    from train.data import load_rows, require
+    from train.data import by_reason, load_rows, require
     from train.prompts import row_index
 
     rows = load_rows(settings.data, settings.template)
@@ -67,18 +67,20 @@ def anchor(settings: AnchorSettings) -> Path:
     with (settings.out / "metrics.jsonl").open("w") as file:
         for step in range(settings.steps):
             numbers = range(step * settings.rows, (step + 1) * settings.rows)
-            chosen = [rows[row_index(len(rows), number, settings.seed)] for number in numbers]
-            shown = [found for row in chosen if (found := learn(policy, row, settings))]
+            indices = [row_index(len(rows), number, settings.seed) for number in numbers]
+            shown = [figures for index in indices if (figures := learn_from(policy, rows, index, settings))]
             if not shown:
                 say(f"step {step + 1}  no row with both a correct trace and a region")
                 continue
             torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            metrics = {name: sum(s[name] for s in shown) / len(shown) for name in shown[0]} | {"rows_used": len(shown) / len(chosen)}
+            metrics = {name: sum(s[name] for s in shown) / len(shown) for name in shown[0]} | {"rows_used": len(shown) / len(indices)}
             file.write(json.dumps({"step": step, **metrics}) + "\n")
             looks = f"anchor {metrics['anchor_loss']:.3f}  on the region {metrics['attention_on_region']:.2f}"
             say(f"step {step + 1}/{settings.steps}  language {metrics['language_loss']:.3f}  {looks}")
+    if rows.left_out:
+        say(f"{len(rows.left_out)} of {len(rows)} rows could not be used: {by_reason(rows)}")
     policy.model.save_pretrained(settings.out / "model")
     policy.processor.save_pretrained(settings.out / "model")
     return settings.out / "model"
@@ -100,6 +102,19 @@ def load_with_focus(settings: AnchorSettings) -> Policy:
             for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
                 table[tokenizer.convert_tokens_to_ids(FOCUS)] = table.mean(dim=0)
     return policy
+
+
+def learn_from(policy: Policy, rows: Rows, index: int, settings: AnchorSettings) -> dict[str, float] | None:
+    """``learn`` from one of the rows; None also for a row that cannot be used, which is left out with a word."""
+    from rewardlib.rows import RowError
+
+    if (row := rows.take(index)) is None:
+        return None
+    try:
+        return learn(policy, row, settings)
+    except RowError as error:
+        rows.leave_out(index, error)
+        return None
 
 
 def learn(policy: Policy, row: Row, settings: AnchorSettings) -> dict[str, float] | None:

@@ -1,28 +1,34 @@
 """The rows of a dataset as the trainer wants them: a chat prompt, images, the labelled region, and what rewards read.
 
     load_rows("dataset", "think-answer")           # a folder made by flows.build_dataset, of Parquet files, or saved by `datasets`
-    load_rows("dataset/data/test-*.parquet", ...)  # Parquet files; also .json and .jsonl with images beside them
+    load_rows("dataset/data/test-*.parquet", ...)  # a pattern; also JSON Lines, JSON and CSV, with images beside them
     load_rows("hiyouga/geometry3k", ...)           # the split train of a dataset on the Hub
 
-Rows may have Sightline's columns, or those of other people's formats (``pipelines.formats.columns``). They are read, and their images
-opened, when asked for. Where files of several splits lie in a folder, its rows are those of the split train.
+``pipelines.rows`` opens what a build opens, and ``rewardlib.rows`` reads rows as a build does. They are read, and their images
+opened, when asked for. A row that cannot be used is left out with its id, the reason and the remedy (``LeftOut``); it never
+ends a run. Where files of several splits lie in a folder, its rows are those of the split train.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewardlib.adapters.rows import to_sample
+from pipelines.console import say
+from pipelines.rows.sources import Source, SourceError, Table, folders_of, open_source, scan
+from rewardlib.adapters.rows import sample_of
+from rewardlib.rows import DatasetRow, RowError
+from rewardlib.rows.chat import CHATS, PLACEHOLDER, Turn
+from rewardlib.rows.images import Folders, load_image
+from rewardlib.rows.pictures import PICTURES, located
+from rewardlib.rows.row import LABELS, columns_for
+from rewardlib.rows.values import is_missing, listed
 from rewardlib.sample import Sample
 from rewardlib.text import Template
 from rewardlib.tokens import Weights, draw_regions
-from train import columns as layouts
-from train.tables import JsonRecords, Records, open_records
 
 # What each template asks of the model, after the question.
 INSTRUCTIONS: dict[Template, str] = {
@@ -35,10 +41,7 @@ INSTRUCTIONS: dict[Template, str] = {
     "answer": "Look at the part of the image that matters, reason briefly, then give the final answer inside <answer> </answer>.",
 }
 
-_ACCEPTED = (
-    "give a folder made by `python -m flows.build_dataset`, Parquet files or a folder of them, a .json or .jsonl file of objects, "
-    "a folder saved by `datasets`, or a Hub id with a split train"
-)
+SAID = 3  # rows of a kind that are named on the screen
 _LABEL = "build labels with `python -m flows.build_dataset`"
 # By label: what needs it, and what to do without it.
 _NEEDS = {
@@ -72,105 +75,156 @@ class Row:
     def question(self) -> str:
         """What was asked last, without the template's instruction, for people to read."""
         last = next(message for message in reversed(self.messages) if message["role"] == "user")
-        text = "".join(part.get("text", layouts.PLACEHOLDER) for part in last["content"])
+        text = "".join(part.get("text", PLACEHOLDER) for part in last["content"])
         for instruction in INSTRUCTIONS.values():
             text = text.removesuffix(instruction)
-        return text.removeprefix(layouts.PLACEHOLDER).strip()
+        return text.removeprefix(PLACEHOLDER).strip()
 
 
-def to_row(columns: Mapping[str, Any], template: Template, folders: Sequence[Path] = (Path(),)) -> Row:
-    """A row from a dataset's columns; images may be paths in one of the folders."""
-    labels = layouts.labels(columns)
-    images = [layouts.open_picture(value, folders) for value in layouts.pictures(columns)]
-    messages = layouts.chat(columns, len(images), INSTRUCTIONS[template])
-    if images:
-        labels["regions"] = [layouts.in_pixels(region, images[0].size) for region in labels["regions"]]
-    name = str(columns.get("id", ""))
-    sample = to_sample("", labels | {"images": images}, prompt=messages, group=name)
-    changed = {role: image for role in ("evidence_image", "control_image") if (image := getattr(sample, role)) is not None}
-    sample = replace(sample, **{role: layouts.open_picture(image, folders) for role, image in changed.items()})
-    region = None
-    if images and sample.regions:
-        layouts.check_boxes(sample.regions, images[0].size)
-        region = draw_regions(images[0].size, sample.regions)
-    return Row(name, messages, sample, region, tuple(labels["traces"]))
+def to_row(columns: Mapping[str, Any], template: Template, folders: Folders = Folders((Path(),))) -> Row:
+    """A row from a dataset's columns; images may be paths in one of the folders. ``RowError`` if it cannot be used."""
+    row = DatasetRow(columns)
+    messages = to_messages(row.turns, INSTRUCTIONS[template])
+    images = tuple(load_image(value, folders)[0] for value in row.pictures)
+    changed = {role: load_image(image, folders)[0] for role, image in row.counterfactuals.items()}
+    regions = row.regions_on(images[0].size) if images else []
+    name = row.id or ""
+    sample = sample_of(row, "", images=images, regions=regions, counterfactuals=changed, prompt=messages, group=name)
+    region = draw_regions(images[0].size, regions) if regions else None
+    return Row(name, messages, sample, region, row.correct_traces)
 
 
+def to_messages(turns: Sequence[Turn], instruction: str) -> list[dict[str, Any]]:
+    """Chat messages as processors take them, with the instruction behind the last question."""
+    messages: list[dict[str, Any]] = []
+    for turn in turns:
+        parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts]
+        messages.append({"role": turn.role, "content": parts})
+    asked = next(message["content"] for message in reversed(messages) if message["role"] == "user")
+    if asked and asked[-1]["type"] == "text":
+        asked[-1]["text"] += f"\n{instruction}"
+    else:
+        asked.append({"type": "text", "text": instruction})
+    return messages
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that a run goes on without."""
+
+    id: str
+    reason: str  # a few words, for counting
+    detail: str  # what exactly, and what to do
+
+    def __str__(self) -> str:
+        return f"left out row {self.id}: {self.reason}: {self.detail}"
+
+
+@dataclass(eq=False)
 class Rows(Sequence[Row]):
-    """The rows of a dataset, made as they are asked for."""
+    """The rows of a dataset, made as they are asked for: by number, or by ``take``, which leaves out what cannot be used."""
 
-    def __init__(self, data: str, records: Records, template: Template, folders: Sequence[Path] = (Path(),)) -> None:
-        self.data, self.records, self.template, self.folders = data, records, template, folders
+    data: str
+    source: Source
+    template: Template
+    folders: Folders
+    left_out: dict[int, LeftOut] = field(default_factory=dict)  # by number
+    speaks: bool = True  # whether this process says which rows it leaves out
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.source)
 
     def __getitem__(self, index: Any) -> Any:
-        columns = self.records[int(index)]
-        name = self.name(index, columns)
-        with self.naming(index, columns):
-            return to_row({**columns, "id": name}, self.template, self.folders)
+        number = range(len(self))[int(index)]
+        try:
+            return self._read(number)
+        except RowError as error:
+            raise DataError(f"{self.data}, row {number} (id {self._name_of(number)!r}): {error}") from error
 
-    def name(self, index: int, columns: Mapping[str, Any]) -> str:
+    def take(self, index: int) -> Row | None:
+        """A row; None for one that cannot be used, which is left out with a word."""
+        if index in self.left_out:
+            return None
+        try:
+            return self._read(index)
+        except RowError as error:
+            self.leave_out(index, error)
+        return None
+
+    def _read(self, number: int) -> Row:
+        columns = self.source.read(number)
+        try:
+            return to_row({**columns, "id": self.name(number, columns)}, self.template, self.folders)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise RowError("unreadable row", f"a column is not as expected: {type(error).__name__}: {error}") from error
+
+    def leave_out(self, index: int, error: RowError) -> None:
+        """Go on without a row. The first ones of a kind are said; all are kept for the report."""
+        if index in self.left_out:
+            return
+        self.left_out[index] = LeftOut(self._name_of(index), error.reason, error.detail)
+        alike = sum(other.reason == error.reason for other in self.left_out.values())
+        if self.speaks and alike <= SAID:
+            say(str(self.left_out[index]))
+            if alike == SAID:
+                say(f"further rows of the kind {error.reason!r} are left out without a word, and counted")
+
+    def name(self, number: int, columns: Mapping[str, Any]) -> str:
         """A row's id, or its number where it has none."""
         given = columns.get("id")
-        return str(index % len(self) if given in (None, "") else given)
+        return str(number) if is_missing(given) else str(given)
 
-    @contextmanager
-    def naming(self, index: int, columns: Mapping[str, Any]) -> Iterator[None]:
-        """Errors inside say which row they are about."""
+    def _name_of(self, index: int) -> str:
         try:
-            yield
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            what = error if isinstance(error, ValueError) else f"a column is not as expected: {type(error).__name__}: {error}"
-            raise DataError(f"{self.data}, row {index} (id {self.name(index, columns)!r}): {what}") from error
+            return self.name(index, self.source.peek(index))
+        except RowError:
+            return str(index)
 
 
 def load_rows(data: str, template: Template) -> Rows:
     """The training rows of what ``data`` names. ``DataError`` if it cannot be read, or its columns say nothing to the trainer."""
-    from datasets.exceptions import DatasetsError
-
     try:
-        records = open_records(data)
-    except (OSError, ValueError, DatasetsError) as error:
-        cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ else error
-        raise DataError(f"cannot read {data}: {cause}; {_ACCEPTED}") from error
-    base = Path(data) if Path(data).is_dir() else Path(data).parent
-    folders = (base, base / "images", base.parent, base.parent / "images") if base.is_dir() else (Path(),)
-    rows = Rows(data, records, template, folders)
+        source = open_source(data)
+    except SourceError as error:
+        raise DataError(str(error)) from error
+    rows = Rows(data, source, template, folders_of(data))
     _check_columns(rows)
-    _check_rows(rows)
     return rows
 
 
 def _check_columns(rows: Rows) -> None:
     """``DataError`` if no column holds questions, or answers, or if images are where none are looked for."""
-    names = set(rows.records.names)
-    strays = [name for name, value in rows.records[0].items() if layouts.holds_picture(value)]
-    accepted = {
-        "question": (*layouts.QUESTIONS, *layouts.CHATS[1:]),
-        "answer": (*layouts.ANSWERS, "reward_model", *layouts.CHATS[1:]),
-        **({"image": layouts.PICTURES} if strays else {}),
-    }
-    for what, known in accepted.items():
+    names = rows.source.columns()
+    try:
+        strays = [name for name, value in rows.source.read(0).items() if _holds_picture(name, value)]
+    except RowError:
+        strays = []
+    for what in ("question", "answer", *(["image"] if strays else [])):
+        known = columns_for(what)
+        if what == "image":
+            known = tuple(name for name in known if name not in CHATS)
         if names.isdisjoint(known):
             raise DataError(
                 f"{rows.data} has no {what} column, only {', '.join(sorted(names))}; {what}s are read from {', '.join(known)}: rename yours"
             )
 
 
-def _check_rows(rows: Rows) -> None:
-    """Read the first row, for most mistakes are in all of them. A JSON file is only text: look at all of its rows, but open no image."""
-    for index in range(len(rows) if isinstance(rows.records, JsonRecords) else 0):
-        columns = rows.records[index]
-        with rows.naming(index, columns):
-            shown = layouts.pictures(columns)
-            layouts.chat(columns, len(shown), "")
-            layouts.labels(columns)
-            for path in shown:
-                if isinstance(path, str):
-                    layouts.locate(path, rows.folders)
-    rows[0]
+def _holds_picture(name: str, value: Any) -> bool:
+    """Whether a column looks like an image or several."""
+    if isinstance(value, list):
+        return any(_holds_picture(name, item) for item in value)
+    if isinstance(value, Mapping):
+        return "bytes" in value and name not in CHATS
+    return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(_ENDINGS))
+
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def by_reason(rows: Rows) -> str:
+    """How many rows were left out, by reason."""
+    counts = Counter(left.reason for left in rows.left_out.values())
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.most_common())
 
 
 def require(
@@ -182,15 +236,73 @@ def require(
     annotations: bool = False,
     traces: bool = False,
 ) -> dict[str, int]:
-    """How many rows lack what is needed, by label; a label that no row lacks is left out. ``DataError`` where all do. Opens no image."""
+    """How many rows lack what is needed, by label; a label that no row lacks is left out. Opens no image.
+
+    Rows that cannot be read are left out here, before the first step. ``DataError`` where none is left, and for a label that
+    all others lack.
+    """
     needed = {"answer": answer, "regions": regions, "counterfactuals": counterfactuals, "annotations": annotations, "traces": traces}
     lacking = Counter({label: 0 for label, is_needed in needed.items() if is_needed})
-    for index, columns in enumerate(rows.records.plain(layouts.LABELS) if lacking else ()):
-        with rows.naming(index, columns):
-            found = layouts.labels(columns)
-        lacking.update([label for label in lacking if not found[label]])
+    without_image = 0
+    for index, record in enumerate(_looked_over(rows)):
+        try:
+            if isinstance(record, RowError):
+                raise record
+            row = DatasetRow(record)
+            labels = _labels_of(row)
+            if not isinstance(rows.source, Table):
+                without_image += not _check_question(row, rows.folders)
+        except RowError as error:
+            rows.leave_out(index, error)
+            continue
+        lacking.update([label for label in lacking if not labels[label]])
+    usable = len(rows) - len(rows.left_out)
+    if not usable:
+        first = next(iter(rows.left_out.values()))
+        raise DataError(f"none of the {len(rows)} rows of {rows.data} can be used; the first, {first.id}: {first.detail}")
     for label, count in lacking.items():
-        if count == len(rows):
+        if count == usable:
             need, remedy = _NEEDS[label]
             raise DataError(f"{need}, and none of the {count} rows of {rows.data} has any: {remedy}")
+    _say_without_image(rows, without_image)
     return {label: count for label, count in lacking.items() if count}
+
+
+def _looked_over(rows: Rows) -> Iterator[Mapping[str, Any] | RowError]:
+    """The columns of every row that can be looked at without reading images: of text files all, for they are only text."""
+    if isinstance(rows.source, Table):
+        yield from scan(rows.source, LABELS)
+    else:
+        yield from scan(rows.source, [*rows.source.columns()])
+
+
+def _labels_of(row: DatasetRow) -> dict[str, Any]:
+    return {
+        "answer": row.answer,
+        "regions": row.regions,
+        "counterfactuals": listed(row.columns.get("counterfactuals")),
+        "annotations": row.annotations,
+        "traces": row.correct_traces,
+    }
+
+
+def _check_question(row: DatasetRow, folders: Folders) -> bool:
+    """``RowError`` if a row asks nothing, or shows what is not there; whether it shows anything."""
+    row.turns  # noqa: B018  read for its errors
+    for picture in row.pictures:
+        if isinstance(path := located(picture), str):
+            folders.find(path)
+    return bool(row.pictures)
+
+
+def _say_without_image(rows: Rows, count: int) -> None:
+    """A question without its image is a question of another kind; all of them without one are a mistake."""
+    columns = [name for name in PICTURES if name in rows.source.columns()]
+    if not columns:
+        return
+    if isinstance(rows.source, Table):
+        count = min(rows.source.count_missing(name) for name in columns)
+    if count == len(rows):
+        raise DataError(f"the column {columns[0]} of {rows.data} is empty in all {count} rows: give images, or remove the column")
+    if count:
+        say(f"{count} of {len(rows)} rows have no image and are asked without one")

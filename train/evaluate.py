@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import comb, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -24,7 +24,7 @@ from rewardlib.text import Template
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.data import Row
+    from train.data import Row, Rows
     from train.policy import Policy, Prompt
 
 Z = 1.96  # 95 % intervals
@@ -60,7 +60,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     import polars
     from rich.progress import track
 
-    from train.data import load_rows
+    from train.data import by_reason, load_rows
     from train.policy import load_model
 
     rows = load_rows(settings.data, settings.template)
@@ -68,8 +68,12 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     count = min(len(rows), settings.rows or len(rows))
     found: list[dict[str, Any]] = []
     for start in track(range(0, count, settings.batch), "evaluating", transient=True):
-        found += examine(policy, [rows[i] for i in range(start, min(start + settings.batch, count))], settings)
+        batch = [_encoded(policy, rows, i, settings) for i in range(start, min(start + settings.batch, count))]
+        found += examine(policy, [asked for asked in batch if asked is not None], settings)
+    if not found:
+        raise ValueError(f"none of the {count} rows of {settings.data} can be used: {by_reason(rows)}")
     summary = summarise(found)
+    summary["left_out"] = [asdict(left) for left in rows.left_out.values()]
     if settings.against is not None:
         summary["against"] = compare(found, polars.read_parquet(settings.against / "responses.parquet").to_dicts())
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -78,17 +82,43 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return summary
 
 
-def examine(policy: Policy, rows: Sequence[Row], settings: EvaluateSettings) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Asked:
+    """A row with its prompts, by what they show: image, and as far as the row has them evidence and control (erased)."""
+
+    row: Row
+    prompts: dict[str, Prompt]
+
+
+def encode(policy: Policy, row: Row, settings: EvaluateSettings) -> Asked:
+    """A row, ready to be asked; ``RowError`` for one that cannot be."""
+    prompts = {}
+    for role, image in _views(row).items():
+        images = () if image is None else (image, *row.images[1:])
+        prompts[role] = policy.encode(row.messages, images, row.region, settings.max_prompt)
+    return Asked(row, prompts)
+
+
+def _encoded(policy: Policy, rows: Rows, index: int, settings: EvaluateSettings) -> Asked | None:
+    """One of the rows, ready to be asked; None for one that cannot be, which is left out with a word."""
+    from rewardlib.rows import RowError
+
+    if (row := rows.take(index)) is None:
+        return None
+    try:
+        return encode(policy, row, settings)
+    except RowError as error:
+        rows.leave_out(index, error)
+        return None
+
+
+def examine(policy: Policy, asked: Sequence[Asked], settings: EvaluateSettings) -> list[dict[str, Any]]:
     """The rows' responses, and what they show; None where a row has no gold answer, region or counterfactual image."""
-    views = [(n, role, image) for n, row in enumerate(rows) for role, image in _views(row).items()]
-    prompts = [
-        policy.encode(rows[n].messages, () if image is None else (image, *rows[n].images[1:]), rows[n].region, settings.max_prompt)
-        for n, _, image in views
-    ]
-    answers: list[dict[str, tuple[Prompt, Tensor]]] = [{} for _ in rows]
-    for (n, role, _), prompt, tokens in zip(views, prompts, _answers(policy, prompts, settings), strict=True):
-        answers[n][role] = (prompt, tokens)
-    return [_shown_by(policy, row, answer, settings) for row, answer in zip(rows, answers, strict=True)]
+    if not asked:
+        return []
+    answers = iter(_answers(policy, [prompt for one in asked for prompt in one.prompts.values()], settings))
+    told = [{role: (prompt, next(answers)) for role, prompt in one.prompts.items()} for one in asked]
+    return [_shown_by(policy, one.row, each, settings) for one, each in zip(asked, told, strict=True)]
 
 
 def _views(row: Row) -> dict[str, Any]:
@@ -202,9 +232,11 @@ def main() -> None:
     quiet_libraries()
     with failing_clearly(ValueError, OSError):
         summary = evaluate(settings)
-    figures = {name: figure for name, figure in summary.items() if name != "against"}
+    figures = {name: figure for name, figure in summary.items() if name not in ("against", "left_out")}
     lines = [[name.replace("_", " "), *_shown(figure)] for name, figure in figures.items()]
     console.print(table(settings.model, ["", "", "95 %", "rows"], lines))
+    if summary["left_out"]:
+        say(f"{len(summary['left_out'])} rows could not be used, and are named in evaluation.json")
     if "against" in summary:
         say("against {0}: {rows} rows, {gained} gained, {lost} lost, p = {p:.3g}".format(settings.against, **summary["against"]))
 

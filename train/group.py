@@ -20,14 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.console import say
 from rewardlib.advantages import group_advantages, to_tensor
 from rewardlib.sample import Counterfactual, Reward, Sample, Score, combine
 from rewardlib.vgpo import visual_advantages
 from train.data import Row
 from train.losses import clipped, kl_to_reference, policy_objective, token_weights
 from train.packing import padded
-from train.policy import Policy, Prompt, PromptTooLong
+from train.policy import Policy, Prompt
 from train.rollout import Sampling, rollout, texts
 from train.score import Scored, joined, score
 from train.settings import Settings
@@ -79,33 +78,31 @@ class Whole:
 
 
 def sample_groups(policy: Policy, rows: Sequence[Row], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]) -> list[Group]:
-    """Sample a group for each row; its random numbers come from its seed alone. Prompts that are too long are left out, with a word."""
-    prompts = [_encoded(policy, row, settings) for row in rows]
-    kept = [i for i, prompt in enumerate(prompts) if prompt is not None]
-    chosen = [prompt for prompt in prompts if prompt is not None]
-    if not chosen:
+    """Sample a group for each row; its random numbers come from its seed alone. ``RowError`` for a row that cannot be asked."""
+    prompts = [encode_row(policy, row, settings) for row in rows]
+    return sample_prompts(policy, rows, prompts, settings, numbers, seeds)
+
+
+def sample_prompts(
+    policy: Policy, rows: Sequence[Row], prompts: Sequence[Prompt], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]
+) -> list[Group]:
+    """The same for rows that are encoded already."""
+    if not prompts:
         return []
     # Images are encoded once for sampling and learning, where that keeps no more than one prompt's activations meanwhile.
-    if policy.tower_is_frozen or len(chosen) == 1:
+    if policy.tower_is_frozen or len(prompts) == 1:
         learnt_from = settings.micro_batch is None or settings.micro_batch >= settings.group  # else every part encodes them again
         with torch.set_grad_enabled(learnt_from):
-            chosen = [policy.look(prompt) for prompt in chosen]
+            prompts = [policy.look(prompt) for prompt in prompts]
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
-    generators = [torch.Generator(policy.device).manual_seed(seeds[i]) for i in kept]
-    found = rollout(policy, chosen, settings.group, sampling, generators)
-    return [_group(policy, rows[i], prompt, completions, numbers[i]) for i, prompt, completions in zip(kept, chosen, found, strict=True)]
+    generators = [torch.Generator(policy.device).manual_seed(seed) for seed in seeds]
+    sampled = rollout(policy, prompts, settings.group, sampling, generators)
+    return [_group(policy, *each) for each in zip(rows, prompts, sampled, numbers, strict=True)]
 
 
-def _encoded(policy: Policy, row: Row, settings: Settings) -> Prompt | None:
-    try:
-        return policy.encode(row.messages, row.images, row.region, settings.max_prompt)
-    except PromptTooLong as error:
-        if settings.shard:
-            raise ValueError(f"row {row.id} of {settings.data}: {error}; with --shard no prompt can be left out") from error
-        say(f"left out row {row.id}: {error}")
-        return None
-    except ValueError as error:
-        raise ValueError(f"row {row.id} of {settings.data}: {error}") from error
+def encode_row(policy: Policy, row: Row, settings: Settings) -> Prompt:
+    """A row's prompt; ``RowError`` if the policy cannot be asked it."""
+    return policy.encode(row.messages, row.images, row.region, settings.max_prompt)
 
 
 def _group(policy: Policy, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:

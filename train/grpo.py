@@ -72,6 +72,7 @@ def train(settings: Settings) -> Path:
         if last or step % settings.show_every == 0:
             run.record.completions(step, groups, lessons, policy)
         if last or (step + 1) % settings.save_every == 0:
+            run.record.left_out(run.rows)
             run.save(step + 1, drawn)
     run.record.close()
     return settings.out
@@ -129,9 +130,11 @@ def start(settings: Settings) -> Run:
     if settings.shard and (settings.filter_groups or settings.prompts % world.size or settings.lora):
         raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, no --filter-groups and no --lora")
     rows = load_rows(settings.data, settings.template)
+    rows.speaks = world.main
     lacking = check(rows, rewards)
     for label, count in lacking.items() if world.main else ():
         say(f"{count} of {len(rows)} rows have no {label}: their completions are not scored by the rewards that need it")
+    rows.speaks = True  # from here on every process leaves out rows of its own
     policy = load_policy(settings, world.device)
     if settings.shard and world.size > 1:
         shard(policy, world.size)

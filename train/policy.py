@@ -15,15 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardlib.rows import RowError
 from rewardlib.tokens import Weights, image_mask, image_tiles, token_weights
 from train.attention import SHARED_PREFIX
 from train.settings import Settings
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
-
-
-class PromptTooLong(ValueError):
-    """A prompt has more tokens than it may have."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,8 @@ class Policy:
         unused = range(len(processor.tokenizer), model.get_input_embeddings().weight.shape[0])
         never = {*vision, *unused, processor.tokenizer.pad_token_id} - {*self.ends.tolist()}
         self.suppressed = torch.tensor(sorted(never), device=self.device)
+        tokenizer = processor.tokenizer
+        self.special_texts = {*tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(vision)}
 
     @property
     def backbone(self) -> Any:
@@ -100,16 +99,21 @@ class Policy:
     ) -> Prompt:
         """A chat prompt with its images (PIL) and the labelled region of the first one (``rewardlib.tokens.draw``).
 
-        ``PromptTooLong`` if it has more than ``limit`` tokens.
+        ``RowError`` if it has more than ``limit`` tokens, or this model cannot be shown it.
         """
+        self._refuse_special_tokens(messages)
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         pictures = {"images": [list(images)]} if images else {}
-        inputs = self.processor(text=[text], return_tensors="pt", **pictures)
+        sizes = ", ".join(f"{image.width}x{image.height}" for image in images) or "none"
+        try:
+            inputs = self.processor(text=[text], return_tensors="pt", **pictures)
+        except ValueError as error:  # such as an image of 240:1
+            raise RowError("prompt cannot be encoded", f"{error}, with images of {sizes}; change the row, or drop it") from error
         length = inputs["input_ids"].shape[1]
         if limit is not None and length > limit:
-            sizes = ", ".join(f"{image.width}x{image.height}" for image in images) or "none"
-            raise PromptTooLong(
-                f"its prompt has {length} tokens, more than {limit}, with images of {sizes}: shrink them, or raise --max-prompt"
+            raise RowError(
+                "prompt too long",
+                f"its prompt has {length} tokens, more than {limit}, with images of {sizes}: shrink them, or raise --max-prompt",
             )
         tiles = image_tiles(self.processor, inputs, [[image.size for image in images]])[0] if images else []
         weights = np.zeros(length, np.float32) if region is None or not tiles else token_weights(tiles[0], region, length)
@@ -120,6 +124,18 @@ class Policy:
             image=torch.from_numpy(image_mask(tiles, length)).to(self.device),
             region=torch.from_numpy(weights).to(self.device),
         )
+
+    def _refuse_special_tokens(self, messages: Sequence[dict[str, Any]]) -> None:
+        """A word that is a token of the chat's own would be an image that is not there, or the end of the question."""
+        for message in messages:
+            for part in message["content"]:
+                token = next((token for token in self.special_texts if token in part.get("text", "")), None)
+                if token is not None:
+                    raise RowError(
+                        "special token in a text",
+                        f"the text holds {token}, which this model's tokenizer takes for a sign of its own; write it otherwise, or "
+                        "drop the row",
+                    )
 
     def look(self, prompt: Prompt) -> Prompt:
         """The prompt with its images encoded, for several forwards of the same weights, one of which may have a gradient."""

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipelines.console import console, say
 from rewardlib.sample import Score
+from train.data import Rows
 from train.group import Group, Lesson
 from train.parallel import World
 from train.policy import Policy
@@ -73,6 +74,16 @@ class Record:
         folder.mkdir(exist_ok=True)
         aside = folder / f"step-{step:06d}.parquet.tmp"
         polars.DataFrame(rows, infer_schema_length=None).drop("number").write_parquet(aside)
+        os.replace(aside, aside.with_suffix(""))
+
+    def left_out(self, rows: Rows) -> None:
+        """The rows that the run goes on without, in left_out.jsonl: id, reason and remedy."""
+        pairs = self.world.gather([*rows.left_out.items()])
+        if not self.world.main or not pairs:
+            return
+        lines = [json.dumps(asdict(left)) + "\n" for _, left in sorted(dict(pairs).items())]
+        aside = self.settings.out / "left_out.jsonl.tmp"
+        aside.write_text("".join(lines))
         os.replace(aside, aside.with_suffix(""))
 
     def _rows(self, step: int, group: Group, lesson: Lesson, policy: Policy | None) -> list[dict[str, Any]]:

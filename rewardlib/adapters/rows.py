@@ -1,20 +1,28 @@
 """Rows of datasets to samples: one convention for all hosts.
 
-Columns, as Sightline's datasets have them; the names in brackets are accepted too, a row may be a dict or its JSON text:
+A row may be a mapping of columns, their JSON text, or the bare gold answer. Which columns count and what they mean is decided
+in ``rewardlib.rows``, for builds and trainers alike:
 
-    answer [solution, ground_truth, gt]   choices   annotations (facts, or {"statement": ...})   regions ({"bbox": ..., "mask": ...})
-    image or images                       counterfactuals ({"role": evidence or control, "image": ...})
+    answer, solution, ground_truth, gt    text, number, alternatives, tagged, or an option by letter or number
+    choices, options                      list, object, or their text
+    annotations                           facts, or {"statement": ...}
+    regions                               {"bbox": ..., "mask": ...}
+    image, images                         counterfactuals    {"role": evidence or control, "image": ...}
+
+What cannot be understood is left out of the sample with a warning, so that rewards that need it leave the response unscored:
+one row does not end a run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
+from rewardlib.rows import Choices, DatasetRow, RowError
 from rewardlib.sample import Sample
 
-_ANSWERS = ("answer", "solution", "ground_truth", "gt")
+T = TypeVar("T")
 
 
 def to_samples(responses: Sequence[str], columns: Mapping[str, Any], prompts: Sequence[Any], ids: Sequence[Sequence[int]]) -> list[Sample]:
@@ -31,42 +39,59 @@ def to_sample(
     response: str, row: Any, *, prompt: Any = "", group: Hashable = None, ids: Sequence[int] = (), length: int | None = None
 ) -> Sample:
     """A sample from a response and the row that it answers: a mapping of columns, its JSON text, or the bare gold answer."""
-    columns = _columns(row)
-    answers = (str(columns[name]).strip() for name in _ANSWERS if columns.get(name) is not None)
-    counterfactuals = {c["role"]: c["image"] for c in reversed(_listed(columns.get("counterfactuals")))}  # the first of each role
+    told = DatasetRow.of(row)
+    images: list[Any] = _or(lambda: told.pictures, [])
+    size = getattr(images[0], "size", None) if images else None
+    return sample_of(
+        told,
+        response,
+        images=images,
+        regions=_or(lambda: told.regions_on(size) if isinstance(size, tuple) else told.regions, []),
+        counterfactuals=told.counterfactuals,
+        prompt=prompt,
+        group=group,
+        ids=ids,
+        length=length,
+    )
+
+
+def sample_of(
+    row: DatasetRow,
+    response: str,
+    *,
+    images: Sequence[Any] = (),
+    regions: Sequence[Mapping[str, Any]] = (),
+    counterfactuals: Mapping[str, Any] | None = None,
+    prompt: Any = "",
+    group: Hashable = None,
+    ids: Sequence[int] = (),
+    length: int | None = None,
+) -> Sample:
+    """A sample of a row whose images and regions have been read."""
+    golds: tuple[str, ...] = _or(lambda: row.golds, ())
+    annotations: tuple[str, ...] = _or(lambda: row.annotations, ())
+    changed = counterfactuals or {}
     return Sample(
         response=response,
         prompt=prompt,
-        answer=next(filter(None, answers), None),  # a blank gold is none
-        choices=tuple(map(str, _listed(columns.get("choices")))),
-        annotations=tuple(a["statement"] if isinstance(a, Mapping) else str(a) for a in _listed(columns.get("annotations"))),
-        images=tuple(_listed(columns.get("images")) or _listed(columns.get("image"))),
-        regions=tuple(_listed(columns.get("regions"))),
-        evidence_image=counterfactuals.get("evidence"),
-        control_image=counterfactuals.get("control"),
+        answer=golds[0] if golds else None,
+        alternatives=tuple(golds[1:]),
+        choices=_or(lambda: row.choices, Choices()).texts,
+        annotations=annotations,
+        images=tuple(images),
+        regions=tuple(regions),
+        evidence_image=changed.get("evidence"),
+        control_image=changed.get("control"),
         group=group,
         response_ids=tuple(ids),
         length=length,
     )
 
 
-def _columns(row: Any) -> Mapping[str, Any]:
-    if isinstance(row, Mapping):
-        return row
-    if isinstance(row, str) and row.lstrip().startswith("{"):
-        try:
-            parsed = json.loads(row)
-        except ValueError:
-            parsed = None
-        if isinstance(parsed, dict) and any(name in parsed for name in _ANSWERS):
-            return parsed
-    return {"answer": row}
-
-
-def _listed(value: Any) -> list[Any]:
-    """A column's values without missing ones; a single value counts as a list of one."""
-    if value is None:
-        return []
-    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
-        value = [value]
-    return [item for item in value if item is not None]
+def _or(read: Callable[[], T], nothing: T) -> T:
+    """What a row says, or nothing and a warning where it cannot be understood."""
+    try:
+        return read()
+    except RowError as error:
+        warnings.warn(f"a row is not scored by rewards that need it: {error}", stacklevel=3)
+        return nothing

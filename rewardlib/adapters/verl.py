@@ -16,7 +16,6 @@ error and goes on without that response, and older trainers stop. Not so the man
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from rewardlib.adapters.rows import to_sample
@@ -48,6 +47,5 @@ class VerlScore(WeightedScore):
 
 
 def _sample(response: str, ground_truth: Any, extra_info: Mapping[str, Any] | None) -> Sample:
-    """What ``ground_truth`` says goes over ``extra_info``, where verl's own datasets keep a solution with its working as ``answer``."""
-    gold = to_sample(response, ground_truth)
-    return replace(to_sample(response, extra_info or {}), **{name: value for name, value in vars(gold).items() if value})
+    """``ground_truth`` goes over ``extra_info``, where verl's own datasets keep a solution with its working as ``answer``."""
+    return to_sample(response, {**(extra_info or {}), "reward_model": {"ground_truth": ground_truth}})

@@ -6,44 +6,35 @@ COCO knows no questions. An entry of its images may have fields of one's own, th
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as rle
 
-_OWN = ("question", "choices", "answer", "split", "source")
+from rewardlib.rows.values import number
 
-
-def load(path: Path) -> Coco | None:
-    """The file as COCO, or None where it is something else; reads all of it, as COCO's own tools do. ``ValueError`` if ids are missing."""
-    text = path.read_text("utf-8-sig", errors="replace")
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):  # several objects, one a line
-        return None
-    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
-        return None
-    try:
-        return Coco(content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"an annotation has no image_id, a category no id and name, or a licence no id: {error!r}; correct it") from error
+_OWN = ("question", "choices", "answer", "alternatives", "split", "source")
 
 
 class Coco(Sequence[dict[str, Any]]):
-    """A row for every image, made when it is asked for; ``ValueError`` then for an annotation that cannot be read."""
+    """A row for every image of a file's content, made when it is asked for.
+
+    ``ValueError`` at once if ids are missing, and when a row is asked for, of which an annotation cannot be read.
+    """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self.images = [dict(image) for image in content["images"]]
-        self._phrases = {category["id"]: category["name"] for category in content.get("categories") or ()}
-        self._licenses = {license["id"]: license.get("name") for license in content.get("licenses") or ()}
         self._annotations: defaultdict[Any, list[Any]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            self._annotations[annotation["image_id"]].append(annotation)
+        try:
+            self.images = [dict(image) for image in content["images"]]
+            self._phrases = {category["id"]: category["name"] for category in content.get("categories") or ()}
+            self._licenses = {license["id"]: license.get("name") for license in content.get("licenses") or ()}
+            for annotation in content["annotations"]:
+                self._annotations[annotation["image_id"]].append(annotation)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"an annotation has no image_id, a category no id and name, or a licence no id: {error!r}; correct it"
+            ) from error
 
     def raw(self, index: int) -> list[Any]:
         """Everything in the file that a row depends on."""
@@ -52,8 +43,8 @@ class Coco(Sequence[dict[str, Any]]):
 
     def names(self) -> set[str]:
         """Of the columns that any row has."""
-        named = {name for name in _OWN for image in self.images if name in image}
-        return {"id", "image", "regions", *named, *(["license"] if any("license" in image for image in self.images) else [])}
+        named = {name for name in (*_OWN, "license") for image in self.images if name in image}
+        return {"id", "image", "regions", "width", "height", *named}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,6 +57,8 @@ class Coco(Sequence[dict[str, Any]]):
             "id": image.get("row_id", image["id"]),
             "image": image["file_name"],
             "license": self._licenses.get(image.get("license")),
+            "width": image.get("width"),
+            "height": image.get("height"),
             "regions": [self._region(annotation, image) for annotation in self._of(image)],
         }
         own = {name: image[name] for name in _OWN if name in image}
@@ -77,7 +70,7 @@ class Coco(Sequence[dict[str, Any]]):
     def _region(self, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
         what = f"annotation {annotation.get('id')!r}"
         try:
-            x, y, width, height = annotation["bbox"]
+            x, y, width, height = map(number, annotation["bbox"])
             box = [x, y, x + width, y + height]
             phrase = self._phrases[annotation["category_id"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -94,7 +87,7 @@ def _mask(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str):
         return dict(segmentation)
-    encoded = rle.frPyObjects(segmentation, image["height"], image["width"])
+    encoded = rle.frPyObjects(segmentation, round(number(image["height"])), round(number(image["width"])))
     merged = rle.merge(encoded) if isinstance(encoded, list) else encoded
     return {"size": list(merged["size"]), "counts": merged["counts"].decode("ascii")}
 

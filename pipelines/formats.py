@@ -1,4 +1,4 @@
-"""Rows of a dataset as records of other people's formats, as their loaders read them; ``pipelines.formats.adopt`` is the way back.
+"""Rows of a dataset as records of other people's formats, as their loaders read them; ``rewardlib.rows`` is the way back.
 
     easyr1      hiyouga/EasyR1, verl/utils/dataset.py; PAPO's images_aug and Perception-R1's visual_key_info
     verl        volcengine/verl, verl/utils/dataset/rl_dataset.py
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from datasets import Features, Image, List, Value
 
-from pipelines.formats.coco import xywh
-from pipelines.formats.columns import PLACEHOLDER, key_info, with_choices
+from pipelines.rows.coco import xywh
 from pipelines.schema import FEATURES
 from rewardlib import rle
+from rewardlib.rows.chat import PLACEHOLDER
+from rewardlib.rows.choices import with_choices
 
 Row = dict[str, Any]
 
@@ -40,6 +41,7 @@ EASYR1 = Features(
         "visual_key_info": _TEXT,
         # As JSON: EasyR1 stacks columns into arrays, and lists that are as long as each other in one batch but not in the next do not fit.
         "choices": _TEXT,
+        "alternatives": _TEXT,
         "regions": _TEXT,
     }
 )
@@ -56,6 +58,7 @@ VERL = Features(
             "split": _TEXT,
             "index": _NUMBER,
             "choices": List(_TEXT),
+            "alternatives": List(_TEXT),
             "annotations": List(_TEXT),
             "regions": List(_REGION),
         },
@@ -84,6 +87,7 @@ def easyr1(row: Row, number: int, image: str) -> Row:
         "images_aug": [c["image"] for c in row["counterfactuals"] if c["role"] == "evidence"][:1],
         "visual_key_info": key_info(statements),
         "choices": json.dumps(row["choices"], ensure_ascii=False),
+        "alternatives": json.dumps(row["alternatives"] or [], ensure_ascii=False),
         "regions": json.dumps(_regions(row), ensure_ascii=False),
     }
 
@@ -101,6 +105,7 @@ def verl(row: Row, number: int, image: str) -> Row:
             "split": row["split"],
             "index": number,
             "choices": row["choices"],
+            "alternatives": row["alternatives"],
             "annotations": _statements(row),
             "regions": _regions(row),
         },
@@ -115,6 +120,7 @@ def vlm_r1(row: Row, number: int, image: str) -> Row:
         "image": image,
         "conversations": talk,
         "choices": row["choices"],
+        "alternatives": row["alternatives"],
         "regions": _regions(row),
     }
 
@@ -133,6 +139,7 @@ def ms_swift(row: Row, number: int, image: str) -> Row:
         "objects": {"ref": [r["phrase"] for r in regions], "bbox": [r["bbox"] for r in regions], "bbox_type": "real"},
         "solution": gold,
         "choices": row["choices"],
+        "alternatives": row["alternatives"],
         "annotations": _statements(row),
     }
 
@@ -163,7 +170,7 @@ def coco_image(row: Row, number: int, image: str) -> Row:
         "height": row["height"],
         "license": row["license"],
         "row_id": row["id"],
-        **{name: row[name] for name in ("source", "split", "question", "choices", "answer")},
+        **{name: row[name] for name in ("source", "split", "question", "choices", "answer", "alternatives")},
     }
 
 
@@ -201,6 +208,11 @@ def _answer(row: Row) -> str:
     if re.search(r"(?i)</?answer>", row["answer"]):
         raise Inexpressible("its answer holds an <answer> tag, which loaders take away")
     return str(row["answer"])
+
+
+def key_info(statements: Sequence[str]) -> str:
+    """Perception-R1's visual_key_info."""
+    return "\n".join(f"<info{n}>{statement}</info{n}>" for n, statement in enumerate(statements, start=1))
 
 
 def _statements(row: Row) -> list[str]:

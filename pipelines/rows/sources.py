@@ -1,0 +1,532 @@
+"""Where rows are stored, for builds and trainers alike: files, folders of them, and the Hub.
+
+    rows.jsonl  rows.json  rows.csv  rows.tsv  rows.parquet       also .gz, .zst, .bz2 of the texts
+    instances.json                                                COCO, whose images carry questions
+    shards/part-*.jsonl                                           a pattern
+    dataset/  dataset/data/                                       a folder of shards, a build's or anybody's
+    pictures/                                                     an image folder with metadata.jsonl or metadata.csv
+    saved/                                                        what `datasets` saved
+    hiyouga/geometry3k                                            a dataset on the Hub
+
+A source gives random access to rows without holding them: lines by byte offsets, tables memory-mapped. A row that cannot be
+read is a ``RowError`` in its place, never a crash and never a shift of the rows after it. What a row means is the subject of
+``rewardlib.rows``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.rows.coco import Coco
+from rewardlib.rows import RowError
+from rewardlib.rows.images import Folders
+
+Record = dict[str, Any]
+
+TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+PACKED = (".gz", ".zst", ".bz2")
+ACCEPTED = (
+    "expected JSON Lines, a JSON array, CSV, Parquet or COCO (texts also as .gz or .zst), a folder or a pattern of such files, an "
+    "image folder with metadata.jsonl, a folder saved by `datasets`, a folder made by `python -m flows.build_dataset`, or a Hub id"
+)
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_SAVED = ("state.json", "dataset_dict.json", "dataset_info.json")
+_SAYS_NOTHING = ("rows", "data", "train", "metadata", "dataset")  # names of files that are no names of datasets
+
+
+class SourceError(ValueError):
+    """The source as a whole cannot be used; the message says which, why, and what to do."""
+
+
+class Source(Protocol):
+    """Rows by their number."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def columns(self) -> set[str]:
+        """The columns that any row has."""
+        ...
+
+    def peek(self, index: int) -> Record:
+        """A record without images and other bytes; ``RowError`` if it cannot be read."""
+        ...
+
+    def read(self, index: int) -> Record:
+        """A whole record; ``RowError`` if it cannot be read."""
+        ...
+
+    def raw(self, index: int) -> bytes:
+        """The record's own bytes: to hash, and to keep where it cannot be read."""
+        ...
+
+
+class Lines:
+    """One JSON object a line."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._offsets = self._index()
+
+    def _index(self) -> list[int]:
+        offsets, position = [], 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    offsets.append(position)
+                position += len(line)
+        return offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def raw(self, index: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[index])
+            return file.readline().removeprefix(b"\xef\xbb\xbf").strip()  # some editors begin a file with a byte-order mark
+
+    def columns(self) -> set[str]:
+        return _columns_of(self)
+
+    def read(self, index: int) -> Record:
+        line = self.raw(index)
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise RowError("not UTF-8", f"{self.name}: {error}; save the file as UTF-8") from error
+        except (ValueError, RecursionError) as error:
+            raise RowError("not JSON", f"{self.name}: {error}: {line[:60]!r}") from error
+        return _object(record, self.name)
+
+    peek = read
+
+
+class Objects:
+    """Rows that are held: those of a JSON array, or of a table in text."""
+
+    def __init__(self, records: Sequence[Any], name: str) -> None:
+        self.name, self._records = name, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def columns(self) -> set[str]:
+        return _columns_of(self)
+
+    def read(self, index: int) -> Record:
+        return _object(self._records[index], self.name)
+
+    peek = read
+
+    def raw(self, index: int) -> bytes:
+        return json.dumps(self._records[index]).encode()
+
+
+class CocoSource:
+    """A COCO file whose images carry questions."""
+
+    def __init__(self, rows: Coco, name: str) -> None:
+        self.name, self._rows = name, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def columns(self) -> set[str]:
+        return self._rows.names()
+
+    def read(self, index: int) -> Record:
+        try:
+            return dict(self._rows[index])
+        except ValueError as error:
+            raise RowError("bad COCO entry", f"{error}; correct it, or drop it") from error
+
+    peek = read
+
+    def raw(self, index: int) -> bytes:
+        return json.dumps(self._rows.raw(index)).encode()
+
+
+class Table:
+    """A table of ``datasets``, read as Arrow, since its own rows would decode their images. Labels get their names."""
+
+    def __init__(self, table: datasets.Dataset, name: str) -> None:
+        self.name, self._features = name, table.features
+        light = [column for column, feature in table.features.items() if not _holds_bytes(feature)]
+        self._table = table.with_format("arrow")
+        self._light = table.select_columns(light).with_format("arrow")
+        self._json = [column for column, feature in table.features.items() if type(feature).__name__ == "Json"]
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def columns(self) -> set[str]:
+        return set(self._features)
+
+    def peek(self, index: int) -> Record:
+        return self._records(self._light[index])[0]
+
+    def read(self, index: int) -> Record:
+        return self._records(self._table[index])[0]
+
+    def raw(self, index: int) -> bytes:
+        return repr(sorted(self._table[index].to_pylist()[0].items())).encode("utf-8", "surrogatepass")
+
+    def count_missing(self, column: str) -> int:
+        """How many rows have nothing in a column."""
+        return int(self._table.data.column(column).null_count)
+
+    def scan(self, names: Sequence[str]) -> Iterator[Record]:
+        """These columns of every row, in batches; of counterfactual images only how many there are."""
+        columns = [column for column in self._table.column_names if column in names]
+        table = self._table.select_columns(columns)
+        heavy = [column for column in columns if _holds_bytes(self._features[column])]
+        for start in range(0, len(table), 1000):
+            batch = table[start : start + 1000]
+            lists = [column for column in heavy if pa.types.is_list(batch.schema.field(column).type)]
+            counts = {column: pc.list_value_length(batch[column]).to_pylist() for column in lists}
+            for n, record in enumerate(self._records(batch.drop_columns(heavy))):
+                yield record | {column: [{}] * (counts[column][n] or 0) for column in lists}
+
+    def _records(self, batch: pa.Table) -> list[Record]:
+        records: list[Record] = batch.to_pylist()
+        for record in records:
+            for column in record:
+                record[column] = _named(record[column], self._features[column])
+            for column in self._json:
+                if record.get(column) is not None:
+                    record[column] = json.loads(record[column])
+        return records
+
+
+class Joined:
+    """Several files, one after the other."""
+
+    def __init__(self, parts: Sequence[Source], name: str) -> None:
+        self.name, self._parts = name, parts
+        self._ends = list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def columns(self) -> set[str]:
+        return set().union(*(part.columns() for part in self._parts))
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        n = bisect.bisect_right(self._ends, index)
+        return self._parts[n], index - (self._ends[n - 1] if n else 0)
+
+    def peek(self, index: int) -> Record:
+        part, at = self._at(index)
+        return part.peek(at)
+
+    def read(self, index: int) -> Record:
+        part, at = self._at(index)
+        return part.read(at)
+
+    def raw(self, index: int) -> bytes:
+        part, at = self._at(index)
+        return part.raw(at)
+
+
+def scan(source: Source, names: Sequence[str]) -> Iterator[Record | RowError]:
+    """These columns of every row without its images, or why the row cannot be read; of counterfactuals how many there are."""
+    if isinstance(source, Table):
+        yield from source.scan(names)
+        return
+    for index in range(len(source)):
+        try:
+            record = source.peek(index)
+        except RowError as error:
+            yield error
+        else:
+            yield {name: value for name, value in record.items() if name in names}
+
+
+# ------------------------------------------------------------------------------------------------------ opening
+
+
+def open_source(data: str, split: str = "train") -> Source:
+    """What ``data`` names: a file, a folder, a pattern or a Hub id; of several splits the named one.
+
+    ``SourceError`` with the remedy where there is none, or it has no rows.
+    """
+    path = Path(os.path.abspath(data))  # links stay: the Hub's cache is made of them, and images lie beside the link
+    try:
+        source = _open(data, path, split)
+    except SourceError as error:
+        raise SourceError(f"cannot read {data}: {error}; {ACCEPTED}") from error
+    except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetsError) and error.__cause__ else error
+        raise SourceError(f"cannot read {data}: {cause}; {ACCEPTED}") from error
+    if not len(source):
+        raise SourceError(f"{data} has no rows")
+    return source
+
+
+def folders_of(data: str, image_root: Path | None = None, *, is_closed: bool = False) -> Folders:
+    """Where the images are that the rows of ``data`` name: below ``image_root``, else beside the rows or in images/ there.
+
+    Shards often lie in data/, with the images beside that folder. Who only looks may find them above any folder.
+    """
+    if image_root is not None:
+        return Folders((Path(os.path.abspath(image_root)),), is_closed)
+    path = Path(os.path.abspath(data))
+    base = path if path.is_dir() else path.parent
+    if not base.is_dir() or (not path.exists() and not _is_pattern(data) and not path.suffix):
+        return Folders((), is_closed)  # a Hub id
+    places: tuple[Path, ...] = (base, base / "images")
+    if not is_closed or base.name in ("data", "annotations"):
+        places += (base.parent, base.parent / "images")
+    return Folders(places, is_closed)
+
+
+def _open(data: str, path: Path, split: str) -> Source:
+    if path.is_dir():
+        return _open_folder(path, split)
+    if path.is_file():
+        return _open_files([path], _name(path))
+    if _is_pattern(path.name):
+        files = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+        if not files:
+            raise SourceError(f"no file is called like that in {path.parent}")
+        return _open_files(files, path.parent.name)
+    if _kind(path) is not None or path.suffix or Path(data).is_absolute() or data.startswith("."):
+        raise SourceError("there is no such file or folder")
+    return Table(datasets.load_dataset(data, split=split), data)
+
+
+def _open_folder(folder: Path, split: str) -> Source:
+    if any((folder / name).exists() for name in _SAVED):
+        try:
+            saved = datasets.load_from_disk(str(folder))
+        except IndexError as error:  # how `datasets` reads a table of no rows
+            raise SourceError("it has no rows, or one of its splits has none") from error
+        return Table(_split_of(saved, split), folder.name)
+    for place in (folder, folder / split):
+        if metadata := [place / name for name in _METADATA if (place / name).exists()]:
+            return _InFolder(_open_files(metadata[:1], folder.name), place.relative_to(folder))
+    # A build keeps its rows in data/, other tables beside it. Rows of other splits are there to be held out.
+    for place in (folder / "data", folder):
+        for kind in (".parquet", *TEXTS):
+            files = sorted(file for file in place.glob("*") if file.is_file() and _kind(file) == kind)
+            if place == folder:
+                files = [file for file in files if file.name not in ("rejects.parquet", "manifest.json", "dataset_infos.json")]
+            if files:
+                of_split = [file for file in files if re.match(rf"{re.escape(split)}(?![A-Za-z0-9])", file.name)]
+                return _open_files(of_split or files, folder.name)
+    raise SourceError("there is no file of rows in it")
+
+
+class _InFolder:
+    """The rows of an image folder: their file_name starts from the folder of the metadata."""
+
+    def __init__(self, source: Source, below: Path) -> None:
+        self.name, self._source, self._below = source.name, source, below
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def columns(self) -> set[str]:
+        return self._source.columns()
+
+    def _placed(self, record: Record) -> Record:
+        name = record.get("file_name")
+        return record | {"file_name": (self._below / name).as_posix()} if isinstance(name, str) else record
+
+    def peek(self, index: int) -> Record:
+        return self._placed(self._source.peek(index))
+
+    def read(self, index: int) -> Record:
+        return self._placed(self._source.read(index))
+
+    def raw(self, index: int) -> bytes:
+        return self._source.raw(index)
+
+
+def _open_files(files: Sequence[Path], name: str) -> Source:
+    """Files of one kind as one source."""
+    kinds = {_kind(file) for file in files}
+    if len(kinds) > 1 or None in kinds:
+        wrong = next(file for file in files if len(kinds) > 1 or _kind(file) is None)
+        raise SourceError(f"{wrong.name} is no file of rows, or of another kind than those beside it")
+    if kinds == {".parquet"}:
+        return _open_parquet(files, name)
+    parts = [_open_text(file, name if len(files) == 1 else file.name) for file in files]
+    return parts[0] if len(parts) == 1 else Joined(parts, name)
+
+
+def _open_parquet(files: Sequence[Path], name: str) -> Source:
+    rows = 0
+    for file in files:
+        try:
+            rows += pq.read_metadata(file).num_rows
+        except (ValueError, pa.ArrowException) as error:
+            raise SourceError(f"{file.name} is damaged: {error}") from error
+    if not rows:  # which `datasets` refuses to read
+        return Objects([], name)
+    return Table(datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train"), name)
+
+
+def _open_text(file: Path, name: str) -> Source:
+    kind, path = _kind(file), _unpacked(file)
+    if kind in (".csv", ".tsv"):
+        return Objects(_read_csv(path, "\t" if kind == ".tsv" else ","), name)
+    first = _first_character(path)
+    if first == "[":
+        return Objects(_loaded(path), name)
+    if first == "{" and kind == ".json" and (content := _one_object(path)) is not None:
+        return _of_object(content, name)
+    return Lines(path, name)
+
+
+def _of_object(content: dict[str, Any], name: str) -> Source:
+    """A JSON file of one object: COCO, a list under some name, or a single row."""
+    if {"images", "annotations"} <= set(content):
+        rows = Coco(content)
+        if "question" not in rows.names():
+            raise SourceError(
+                f"{name} is COCO without questions: give the entries of its images a question and an answer, which COCO allows, or "
+                "write JSONL rows whose regions are its boxes (as x0, y0, x1, y1)"
+            )
+        return CocoSource(rows, name)
+    lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    is_wrapped = len(lists) == 1 and not {"question", "problem", "messages", "conversations", "prompt"} & set(content)
+    return Objects(lists[0] if is_wrapped else [content], name)
+
+
+def _one_object(path: Path) -> dict[str, Any] | None:
+    """The object that a file is; None where it holds several, one a line."""
+    try:
+        content = json.loads(path.read_text("utf-8-sig", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _loaded(path: Path) -> list[Any]:
+    try:
+        return list(json.loads(path.read_text("utf-8-sig")))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"it is no JSON array: {error}") from error
+
+
+def _read_csv(path: Path, separator: str) -> list[Record]:
+    """A table in text; every value is text, which rows take for numbers where numbers belong."""
+    with path.open("rb") as file:
+        if not file.read(4096).strip():
+            return []
+    return pl.read_csv(path, separator=separator, infer_schema=False, try_parse_dates=False).to_dicts()
+
+
+def _unpacked(file: Path) -> Path:
+    """The file itself, or what a compressed one holds, in a place of its own until this process ends."""
+    if file.suffix not in PACKED:
+        return file
+    codec = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}[file.suffix]
+    unpacked = Path(_scratch().name) / f"{len(os.listdir(_scratch().name))}-{file.stem}"
+    try:
+        with pa.input_stream(str(file), compression=codec) as packed, unpacked.open("wb") as out:
+            while block := packed.read(1 << 20):
+                out.write(block)
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{file.name} cannot be unpacked: {error}") from error
+    return unpacked
+
+
+_SCRATCH: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    if not _SCRATCH:
+        _SCRATCH.append(tempfile.TemporaryDirectory(prefix="sightline-rows-"))
+    return _SCRATCH[0]
+
+
+def _first_character(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1].decode("ascii", "replace")
+
+
+def _kind(file: Path) -> str | None:
+    """What a file's name says that it is: .jsonl for rows.jsonl.gz too; None for what holds no rows."""
+    suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
+    if suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    elif suffixes:
+        suffixes = suffixes[-1:]
+    kind = suffixes[-1] if suffixes else ""
+    return kind if kind in (*TEXTS, ".parquet") else None
+
+
+def _is_pattern(name: str) -> bool:
+    return any(character in name for character in "*?[")
+
+
+def _name(path: Path) -> str:
+    """A file's name without its endings, or its folder's where the file's says nothing."""
+    stem = path.name
+    while Path(stem).suffix.lower() in (*TEXTS, *PACKED, ".parquet"):
+        stem = Path(stem).stem
+    return path.parent.name if stem in _SAYS_NOTHING else stem
+
+
+def _split_of(loaded: datasets.Dataset | datasets.DatasetDict, split: str) -> datasets.Dataset:
+    if isinstance(loaded, datasets.Dataset):
+        return loaded
+    if split not in loaded:
+        raise SourceError(f"it has no split {split}, only {', '.join(loaded)}")
+    return loaded[split]
+
+
+# ------------------------------------------------------------------------------------------------------ records
+
+
+def _object(record: Any, name: str) -> Record:
+    if not isinstance(record, dict):
+        raise RowError("not an object", f"{name} holds a {type(record).__name__} here, expected a JSON object")
+    return record
+
+
+def _columns_of(source: Source) -> set[str]:
+    columns: set[str] = set()
+    for index in range(len(source)):
+        try:
+            columns |= set(source.read(index))
+        except RowError:
+            continue
+    return columns
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column is heavy: images, or binary values however nested."""
+    if isinstance(feature, dict):
+        return any(map(_holds_bytes, feature.values()))
+    if isinstance(feature, datasets.List):
+        return _holds_bytes(feature.feature)
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """A value in which labels that are stored as numbers have their names; -1, which `datasets` writes for none, is none."""
+    if isinstance(feature, datasets.ClassLabel):
+        return feature.int2str(value) if value is not None and value >= 0 else None
+    if isinstance(feature, datasets.List) and isinstance(value, list):
+        return [_named(item, feature.feature) for item in value]
+    if isinstance(feature, dict) and isinstance(value, dict):
+        return {name: _named(item, feature.get(name)) for name, item in value.items()}
+    return value
