@@ -9,21 +9,20 @@ manifest = build(BuildConfig(source="rows.jsonl", out="dataset", license="cc-by-
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
 from pipelines import steps, store
+from pipelines.code import code_version
 from pipelines.config import BuildConfig
 from pipelines.cost import cost
-from pipelines.ingest import Shard, image_folders, ingest, plan, record_digest, source_of
-from pipelines.models import Models, code_version, load_models
+from pipelines.ingest import Shard, image_folders, plan, record_digest, source_of
+from pipelines.label import Progress, label
+from pipelines.models import Models, load_models
 from pipelines.rows.sources import Source
 from pipelines.schema import SCHEMA_VERSION, STAGES, Ledger
 from rewardlib.judge import FINAL, BudgetSpent
-
-Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
 
 
 def build(config: BuildConfig, progress: Progress = lambda stage, rows: None) -> dict[str, Any]:
@@ -70,34 +69,6 @@ def _is_unanswered(record: store.ShardRecord) -> bool:
     """Whether a shard lacks labels because an endpoint was down: asked again, it may answer; the replies that came are remembered."""
     failures = [name.split(": ")[1] for name in record.counts if name.startswith(steps.FAILURES)]
     return any(reason not in FINAL for reason in failures)
-
-
-def label(
-    shard: Shard, source: Source, config: BuildConfig, models: Models, ledger: Ledger, progress: Progress = lambda stage, rows: None
-) -> list[dict[str, Any]]:
-    """The labelled rows of a shard: the whole way of a row, top to bottom."""
-
-    def passed(stage: str) -> None:
-        ledger.counts[f"after_{stage}"] += len(items)
-        progress(stage, len(shard.indices))
-
-    items = ingest(shard, source, config, ledger)
-    passed("ingest")
-    items = steps.collect(items, models.collector, ledger)
-    passed("collect")
-    items = steps.check(items, ledger)
-    passed("check")
-    items = steps.annotate(items, models.annotator, ledger)
-    passed("annotate")
-    items = steps.ground(items, models.detector, ledger, required=config.require != "annotations")
-    passed("ground")
-    items = steps.segment(items, models.segmenter, ledger)
-    passed("segment")
-    required = config.require == "counterfactuals"
-    items = steps.make_counterfactuals(items, config.counterfactual, models.detector, ledger, required=required)
-    passed("intervene")
-    provenance = models.provenance(config)
-    return [{**item.row, "provenance": provenance} for item in items]
 
 
 def shard_key(shard: Shard, source: Source, config: BuildConfig, models: Models) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import platform
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from labeling.collect import TraceCollector
 from labeling.detect import GroundingDinoDetector
 from labeling.rules import RuleAnnotator
 from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter
+from pipelines.code import code_version
 from pipelines.config import (
     AnnotatorConfig,
     BuildConfig,
@@ -144,15 +144,4 @@ def local_revision(path: str) -> str | None:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return "sha256:" + digest.hexdigest()[:16]
-
-
-@functools.cache
-def code_version() -> str:
-    """Changes with any edit of the code that labels are made by."""
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for package in ("labeling", "pipelines", "rewardlib"):
-        for file in sorted((root / package).glob("*.py")):
-            digest.update(json.dumps([package, file.name]).encode() + file.read_bytes())
     return "sha256:" + digest.hexdigest()[:16]
