@@ -19,7 +19,7 @@ from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, QUESTIONS
 from rewardlib.rows.choices import CHOICES
 from rewardlib.rows.golds import GOLDS
-from rewardlib.rows.images import Folders, load_image
+from rewardlib.rows.images import Folders, load_stored
 from rewardlib.rows.pictures import PICTURES, located
 from rewardlib.rows.regions import REGIONS
 from rewardlib.rows.row import columns_for
@@ -168,7 +168,7 @@ def _item(row: DatasetRow, key: str, shard: Shard, source: Source, folders: Fold
         raise RowError("no license", "the row states no licence; give --license for rows that state none")
     if not re.match(SPLIT_NAME, row.split or config.split):
         raise RowError("bad split", f"{row.split!r} is no split name; use letters, digits and underscores")
-    image, data = load_image(_only_picture(row, config), folders)
+    image, data = load_stored(_only_picture(row, config), folders)
     traces = list(_traces(row, ledger))
     regions = [_given(n, region) for n, region in enumerate(row.regions_on(image.size))]
     if not traces and not regions and config.collector.model is None:

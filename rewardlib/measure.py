@@ -9,11 +9,11 @@ to the model; a trainer that makes such a pass anyway uses the probe itself.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,15 +163,12 @@ def _with_opened_images(sample: Sample) -> Sample:
 
 
 def _opened(image: Any) -> Any:
-    """A PIL image, also where a dataset hands over a path or {"bytes": ..., "path": ...}."""
-    if isinstance(image, Mapping):
-        image = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
-    if not isinstance(image, str | io.BytesIO):
-        return image
-    from PIL import Image
+    """An upright RGB image, also where a dataset hands over a path, bytes, base64 or {"bytes": ..., "path": ...}."""
+    if image is None:
+        return None
+    from rewardlib.rows.images import Folders, load_image
 
-    with Image.open(image) as opened:
-        return opened.convert("RGB")
+    return load_image(image, Folders((Path(),)))
 
 
 def _batches(samples: list[Sample], size: int) -> Iterator[list[Sample]]:

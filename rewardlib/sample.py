@@ -60,6 +60,7 @@ class Sample:
 
     response: str
     prompt: Any = ""  # text, or chat messages
+    opening: str = ""  # what the chat template has begun of the response, such as "<think>\n" of thinking models
     answer: str | None = None  # the gold answer
     alternatives: tuple[str, ...] = ()  # further golds of equal standing: any of them is right
     choices: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from rewardlib.answers import check_answer, without_reasoning
 from rewardlib.ink import has_ink
@@ -66,10 +66,14 @@ class Format:
     boxed: exactly one ``\\boxed{}`` with content.
     answer: exactly one answer block, which ends the response; SAYO's with ``window=(60, 100)``: a response of n tokens outside the
         window is worth 0.6 of its distance, 0.6 * 100 / n or 0.6 * n / 60 (released code, reward/format_rewards.py).
+
+    The chat templates of thinking models end the prompt with ``<think>``, which is then the response's. It is known from
+    ``Sample.opening``, or from a prompt that is text; ``opening`` states it for hosts that show neither.
     """
 
     template: Template = "think-answer"
     window: tuple[int, int] | None = None
+    opening: str = ""
     name: str = "format"
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -80,11 +84,15 @@ class Format:
             raise ValueError(f"window is {self.window}, expected (low, high) with 0 < low <= high")
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
-        return [float(self._keeps(s.response)) * self._length_factor(s) for s in samples]
+        return [float(self._keeps(s)) * self._length_factor(s) for s in samples]
 
-    def _keeps(self, text: str) -> bool:
+    def _keeps(self, sample: Sample) -> bool:
+        opening = sample.opening or self.opening or opening_of(sample.prompt)
+        text = opening + sample.response
         if self.template == "boxed":
             return _one_box(without_reasoning(text))
+        if self.template == "answer" and opening:
+            text = text.partition("</think>")[2]
         tags = list(_TAG.finditer(text))
         if [tag[0] for tag in tags] != _ORDER[self.template]:
             return False
@@ -111,6 +119,17 @@ class Format:
             raise ValueError(f"Format(window={self.window}) counts tokens: give Sample.response_ids or Sample.length")
         low, high = self.window
         return 0.6 * length / low if length < low else 0.6 * high / length if length > high else 1.0
+
+
+def opening_of(prompt: Any) -> str:
+    """What a prompt that is text begins of the response: the ``<think>`` that ends it, with the white space behind; else nothing."""
+    if not isinstance(prompt, str):
+        return ""
+    end = _OPENING.search(prompt[-40:])
+    return end[0] if end else ""
+
+
+_OPENING = re.compile(r"<think>\s*$")
 
 
 def _one_box(text: str) -> bool:

@@ -109,7 +109,9 @@ def test_every_recipe_runs(name, settings):
     recipe = RECIPES[name]
     small = {field: getattr(settings, field) for field in ("data", "model", "out", "steps", "prompts", "group", "max_tokens")}
     with Server(honest_judge).running() as server:
-        train(Settings(**asdict(recipe) | small, recipe=name, judge="judge", judge_url=server.url))
+        # A random policy answers all questions alike, so that filtering would leave nothing to measure.
+        chosen = asdict(recipe) | small | {"filter_groups": False}
+        train(Settings(**chosen, recipe=name, judge="judge", judge_url=server.url))
     first, second = metrics(settings.out)
     used = {key.split("/")[1] for key in first if key.startswith("rewards/")}
     assert used == {reward for reward in REWARDS if getattr(recipe, reward)}
@@ -303,6 +305,28 @@ def test_several_updates_clip_against_the_policy_that_sampled(settings):
     assert any(line["clip_ratio/low_mean"] + line["clip_ratio/high_mean"] > 0 for line in metrics(settings.out))
     train(replace(chosen, out=settings.out.with_name("once")))
     assert all(line["clip_ratio/low_mean"] == line["clip_ratio/high_mean"] == 0 for line in metrics(settings.out.with_name("once")))
+
+
+def test_every_update_of_a_step_is_reported(settings, monkeypatch):
+    norms = iter([1.0, float("nan"), 3.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr("train.parallel.World.clip_gradients", lambda *_: next(norms))
+    train(replace(settings, updates=3, steps=2))
+    first, second = metrics(settings.out)
+    assert (first["grad_norm"], first["skipped"]) == (2.0, 1.0)
+    assert [first[f"updates/{n}/grad_norm"] for n in range(3)] == [1.0, None, 3.0]
+    assert (second["grad_norm"], second["skipped"]) == (2.0, 0.0)
+
+
+def test_a_group_of_one_is_refused(settings):
+    with pytest.raises(ValueError, match="--group 1: an advantage is a completion's reward against the others of its prompt"):
+        train(replace(settings, group=1))
+
+
+def test_recipes_have_their_papers_schedules():
+    assert RECIPES["vgpo"].filter_groups
+    assert RECIPES["sayo"].schedule == "linear"
+    chosen = Settings(data="", steps=100, **asdict(RECIPES["perception-r1"]))
+    assert [round(learning_rate(step, chosen) / chosen.learning_rate, 3) for step in (0, 2, 4, 5, 99)] == [0.167, 0.5, 0.833, 1, 1]
 
 
 def test_the_learning_rate_rises_then_falls(settings):

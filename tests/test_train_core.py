@@ -309,8 +309,34 @@ def test_divergence_and_clipping():
     logprobs, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0])
     assert kl_to_reference(logprobs, reference).tolist() == pytest.approx([0, np.e - 2])
     old = torch.zeros(3)
-    low, high = clipped(torch.tensor([-1.0, 1.0, 1.0]), old, torch.tensor([-1.0, 1.0, -1.0]), 0.2, 0.2)
+    owner = torch.zeros(3, dtype=torch.long)
+    low, high = clipped("grpo", torch.tensor([-1.0, 1.0, 1.0]), old, torch.tensor([-1.0, 1.0, -1.0]), owner)
     assert (low.tolist(), high.tolist()) == ([True, False, False], [False, True, False])
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo"])
+@pytest.mark.parametrize("seed", range(5))
+def test_clipped_are_the_tokens_whose_gradient_is_taken_away(loss, seed):
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2])
+    old, advantages = torch.randn(8, generator=generator), torch.randn(3, generator=generator)[owner]
+    logprobs = (old + 0.5 * torch.randn(8, generator=generator)).requires_grad_()
+    policy_objective(loss, logprobs, old, advantages, owner, 0.2, 0.28).sum().backward()
+    low, high = clipped(loss, logprobs.detach(), old, advantages, owner, 0.2, 0.28)
+    assert torch.equal(low | high, logprobs.grad == 0)
+    assert not (low & high).any()
+
+
+def test_cispo_caps_weights_and_takes_no_gradient_away():
+    old, owner = torch.zeros(4), torch.zeros(4, dtype=torch.long)
+    logprobs = torch.tensor([-1.0, 0.1, 1.0, 1.0], requires_grad=True)
+    advantages = torch.tensor([1.0, 1.0, 1.0, -1.0])
+    policy_objective("cispo", logprobs, old, advantages, owner, 0.2, 0.28).sum().backward()
+    low, high = clipped("cispo", logprobs.detach(), old, advantages, owner, 0.2, 0.28)
+    assert not low.any()
+    assert high.tolist() == [False, False, True, True]
+    assert (logprobs.grad != 0).all()
+    assert logprobs.grad[2:].abs().tolist() == pytest.approx([1.28, 1.28])
 
 
 def test_logits_in_chunks_are_the_logits(monkeypatch):

@@ -19,7 +19,6 @@ from typing import Any
 
 from pipelines.console import say
 from pipelines.rows.sources import Source, SourceError, Table, folders_of, open_source, scan
-from rewardlib.adapters.rows import sample_of
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, PLACEHOLDER, Turn
 from rewardlib.rows.images import Folders, load_image
@@ -85,11 +84,23 @@ def to_row(columns: Mapping[str, Any], template: Template, folders: Folders = Fo
     """A row from a dataset's columns; images may be paths in one of the folders. ``RowError`` if it cannot be used."""
     row = DatasetRow(columns)
     messages = to_messages(row.turns, INSTRUCTIONS[template])
-    images = tuple(load_image(value, folders)[0] for value in row.pictures)
-    changed = {role: load_image(image, folders)[0] for role, image in row.counterfactuals.items()}
+    images = tuple(load_image(value, folders) for value in row.pictures)
+    changed = {role: load_image(image, folders) for role, image in row.counterfactuals.items()}
     regions = row.regions_on(images[0].size) if images else []
     name = row.id or ""
-    sample = sample_of(row, "", images=images, regions=regions, counterfactuals=changed, prompt=messages, group=name)
+    sample = Sample(
+        response="",
+        prompt=messages,
+        answer=row.answer,
+        alternatives=row.alternatives,
+        choices=row.choices.texts,
+        annotations=row.annotations,
+        images=images,
+        regions=tuple(regions),
+        evidence_image=changed.get("evidence"),
+        control_image=changed.get("control"),
+        group=name,
+    )
     region = draw_regions(images[0].size, regions) if regions else None
     return Row(name, messages, sample, region, row.correct_traces)
 

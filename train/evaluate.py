@@ -149,7 +149,8 @@ def _shown_by(policy: Policy, row: Row, answers: dict[str, tuple[Prompt, Tensor]
     said = dict(zip(answers, texts(policy, [ids for _, ids in answers.values()]), strict=True))
     with torch.no_grad():
         scored = score(policy, prompt, [tokens], needs={"attention", "maps"}, layers=settings.layers)
-    sample = replace(row.sample, response=said["image"], response_ids=tuple(tokens.tolist()), entropy=scored.entropy.cpu().numpy())
+    sample = replace(row.sample, response=said["image"], opening=policy.opening, response_ids=tuple(tokens.tolist()))
+    sample = replace(sample, entropy=scored.entropy.cpu().numpy())
     sample = replace(sample, attention=None if scored.attention is None else scored.attention[0])
     found: dict[str, Any] = {
         "id": row.id,

@@ -107,7 +107,7 @@ def encode_row(policy: Policy, row: Row, settings: Settings) -> Prompt:
 
 def _group(policy: Policy, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
     samples = [
-        replace(row.sample, response=text, response_ids=tuple(ids.tolist()), group=number)
+        replace(row.sample, response=text, opening=policy.opening, response_ids=tuple(ids.tolist()), group=number)
         for text, ids in zip(texts(policy, completions), completions, strict=True)
     ]
     lengths = torch.tensor([len(c) for c in completions], device=policy.device)
@@ -154,7 +154,7 @@ def _loss(lesson: Lesson, scored: Scored, mine: Tensor, settings: Settings, whol
     owner, advantages = scored.packed.owner, lesson.advantages[mine]
     old = scored.logprobs.detach() if lesson.old is None else lesson.old[mine]
     objective = policy_objective(settings.loss, scored.logprobs, old, advantages, owner, settings.clip_low, settings.clip_high)
-    low, high = clipped(scored.logprobs.detach(), old, advantages, settings.clip_low, settings.clip_high)
+    low, high = clipped(settings.loss, scored.logprobs.detach(), old, advantages, owner, settings.clip_low, settings.clip_high)
     shown = {"entropy": scored.entropy, "clip_ratio/low_mean": low, "clip_ratio/high_mean": high}
     if lesson.reference is not None:
         divergence = kl_to_reference(scored.logprobs, lesson.reference[mine])

@@ -51,9 +51,9 @@ def train(settings: Settings) -> Path:
         groups, drawn = draw_groups(policy, run.rows, [r for r in rewards if not r.needs], settings, world, drawn)
         whole = Whole(world.total(sum(len(g.completions) for g in groups)), world.total(sum(g.tokens for g in groups)))
         lessons: list[Lesson] = []
+        shown, norms = [], []
         for update in range(settings.updates):
             # ---- measure, reward, turn into advantages; learn
-            shown = []
             for n, group in enumerate(groups):
                 live = None
                 if update == 0:
@@ -61,13 +61,14 @@ def train(settings: Settings) -> Path:
                     lessons.append(lesson)
                 shown.append(learn(policy, group, lessons[n], settings, whole, live))
             # ---- update
-            norm = run.update(rate)
-            skipped = 0 if math.isfinite(norm) else skipped + 1
+            norms.append(run.update(rate))
+            skipped = 0 if math.isfinite(norms[-1]) else skipped + 1
             if skipped >= settings.max_skipped:
                 raise ValueError(f"{skipped} updates in a row had a gradient that is not finite: lower --learning-rate (now {rate:g})")
         # ---- report
-        figures = summarise(world.gather(shown), world.gather([tally(group, policy) for group in groups]), time.perf_counter() - began)
-        run.record.step(step, figures | {"grad_norm": norm, "skipped": float(skipped > 0), "learning_rate": rate})
+        tallies = world.gather([tally(group, policy) for group in groups])
+        figures = summarise(world.gather(shown), tallies, time.perf_counter() - began, settings.updates)
+        run.record.step(step, figures | update_figures(norms) | {"learning_rate": rate})
         last = step + 1 == settings.steps
         if last or step % settings.show_every == 0:
             run.record.completions(step, groups, lessons, policy)
@@ -126,9 +127,10 @@ def start(settings: Settings) -> Run:
     from train.record import Record
     from train.sharding import shard
 
+    refuse(settings)
     rewards, world = make_rewards(settings), World(settings)
     if settings.shard and (settings.filter_groups or settings.prompts % world.size or settings.lora):
-        raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, no --filter-groups and no --lora")
+        raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes, --no-filter-groups and no --lora")
     rows = load_rows(settings.data, settings.template)
     rows.speaks = world.main
     lacking = check(rows, rewards)
@@ -136,11 +138,48 @@ def start(settings: Settings) -> Run:
         say(f"{count} of {len(rows)} rows have no {label}: their completions are not scored by the rewards that need it")
     rows.speaks = True  # from here on every process leaves out rows of its own
     policy = load_policy(settings, world.device)
+    for line in template_advice(policy, settings) if world.main else ():
+        say(line)
     if settings.shard and world.size > 1:
         shard(policy, world.size)
     optimizer = make_optimizer([p for p in policy.model.parameters() if p.requires_grad], settings)
     progress = restore(policy, optimizer, settings)
     return Run(settings, rewards, rows, world, policy, optimizer, Record(settings, world, progress.step), progress)
+
+
+def template_advice(policy: Policy, settings: Settings) -> list[str]:
+    """What is worth knowing, before the first step, of the format reward with this model's chat template."""
+    if not settings.format or settings.template not in ("think-answer", "perception-r1"):
+        return []
+    if policy.opening:
+        return ["the model's chat template opens <think>, which counts as the response's"]
+    remedy = "take --template boxed or answer, or --format 0"
+    if "</think>" in policy.generation_prompt:
+        closed = "the model's chat template closes <think></think> in the prompt"
+        return [f"{closed}, so --template {settings.template} can hardly be kept to: {remedy}"]
+    if policy.model.config.model_type.startswith("qwen3_vl"):
+        return [
+            "Qwen3-VL-Instruct models do not write <think> of their own accord, and one that never does never earns the format reward of "
+            f"--template {settings.template}: {remedy}, or take a Thinking model"
+        ]
+    return []
+
+
+def update_figures(norms: Sequence[float]) -> dict[str, float]:
+    """What a step's updates did, from their gradients' norms: the mean of the finite ones, each by itself, and how many were skipped."""
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    figures = {"grad_norm": sum(finite) / len(finite) if finite else math.nan, "skipped": float(len(norms) - len(finite))}
+    each = {f"updates/{n}/grad_norm": norm for n, norm in enumerate(norms)} if len(norms) > 1 else {}
+    return figures | {name: norm if math.isfinite(norm) else math.nan for name, norm in each.items()}
+
+
+def refuse(settings: Settings) -> None:
+    """``ValueError`` for settings under which nothing could be learnt."""
+    if settings.group < 2:
+        raise ValueError(
+            f"--group {settings.group}: an advantage is a completion's reward against the others of its prompt, and one alone has none, "
+            "so nothing would be learnt; give 2 or more, usually 8"
+        )
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Optimizer:
@@ -186,8 +225,9 @@ def make_rewards(settings: Settings) -> list[Any]:
 
 def learning_rate(step: int, settings: Settings) -> float:
     """The learning rate of a step."""
-    rise = min(1.0, (step + 1) / (settings.warmup + 1))
-    done = max(0.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    warmup = settings.warmup if settings.warmup >= 1 else round(settings.warmup * settings.steps)
+    rise = min(1.0, (step + 1) / (warmup + 1))
+    done = max(0.0, (step - warmup) / max(1, settings.steps - warmup))
     fall = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[settings.schedule]
     return settings.learning_rate * rise * fall
 

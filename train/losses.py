@@ -54,9 +54,21 @@ def kl_to_reference(logprobs: Tensor, reference: Tensor) -> Tensor:
     return torch.exp(difference) - difference - 1
 
 
-def clipped(logprobs: Tensor, old: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
-    """Which tokens (N,) the lower and the upper clip take the gradient from."""
-    ratio = torch.exp(logprobs - old)
+def clipped(
+    loss: Loss, logprobs: Tensor, old: Tensor, advantages: Tensor, owner: Tensor, clip_low: float = 0.2, clip_high: float = 0.2
+) -> tuple[Tensor, Tensor]:
+    """Which tokens (N,) the lower and the upper clip act on; arguments as for ``policy_objective``.
+
+    It takes the gradient from a token whose ratio has gone further than the clip in the direction of its advantage; GSPO's ratio
+    is that of the token's whole completion. CISPO never takes a gradient away: its upper clip caps the weight of the token,
+    whatever its advantage, and it has no lower one.
+    """
+    log_ratio = logprobs - old
+    if loss == "gspo":
+        log_ratio = _completion_mean(log_ratio, owner)[owner]
+    ratio = torch.exp(log_ratio)
+    if loss == "cispo":
+        return torch.zeros_like(ratio, dtype=torch.bool), ratio > 1 + clip_high
     return (ratio < 1 - clip_low) & (advantages < 0), (ratio > 1 + clip_high) & (advantages > 0)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rewardlib.rows import RowError
+from rewardlib.text import opening_of
 from rewardlib.tokens import Weights, image_mask, image_tiles, token_weights
 from train.attention import SHARED_PREFIX
 from train.settings import Settings
@@ -74,6 +76,18 @@ class Policy:
         self.suppressed = torch.tensor(sorted(never), device=self.device)
         tokenizer = processor.tokenizer
         self.special_texts = {*tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(vision)}
+
+    @cached_property
+    def generation_prompt(self) -> str:
+        """What the chat template writes between a question and the model's response."""
+        asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+        told, open_ended = (self.processor.apply_chat_template(asked, add_generation_prompt=add, tokenize=False) for add in (False, True))
+        return str(open_ended).removeprefix(str(told))
+
+    @property
+    def opening(self) -> str:
+        """What the chat template has begun of every response: ``<think>`` for thinking models, else nothing."""
+        return opening_of(self.generation_prompt)
 
     @property
     def backbone(self) -> Any:

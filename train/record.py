@@ -119,11 +119,11 @@ def tally(group: Group, policy: Policy) -> Tally:
     return Tally(group.scores, [len(c) for c in group.completions], cut)
 
 
-def summarise(shown: Sequence[Mapping[str, float]], tallies: Sequence[Tally], seconds: float) -> dict[str, float]:
-    """A step's figures, from those of its groups and from their tallies."""
+def summarise(shown: Sequence[Mapping[str, float]], tallies: Sequence[Tally], seconds: float, updates: int = 1) -> dict[str, float]:
+    """A step's figures, from those of its groups in each of its updates and from their tallies. The loss is the mean update's."""
     lengths = [length for t in tallies for length in t.lengths]
     found = {name: _mean([s[name] for s in shown]) for name in dict.fromkeys(name for s in shown for name in s) if name != "loss"}
-    found["loss"] = sum(s["loss"] for s in shown)
+    found["loss"] = sum(s["loss"] for s in shown) / updates
     for name in dict.fromkeys(name for t in tallies for name in t.scores):
         scores = [score for t in tallies for score in t.scores[name]]
         known = [score for score in scores if score is not None]

@@ -52,7 +52,7 @@ class Recipe:
     kl: float = 0.0
     """weight of the divergence from the model at the start"""
     group: int = 8
-    """completions per prompt"""
+    """completions per prompt, at least 2: a completion is compared with the others of its prompt"""
     max_tokens: int = 512
     """longest completion"""
     temperature: float = 1.0
@@ -64,8 +64,8 @@ class Recipe:
     learning_rate: float = 1e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """how the learning rate falls to zero"""
-    warmup: int = 0
-    """steps over which it rises first"""
+    warmup: float = 0
+    """steps over which the learning rate rises first; below 1, a share of all steps"""
     weight_decay: float = 0.01
     """AdamW's"""
     max_grad_norm: float = 1.0
@@ -77,21 +77,24 @@ RECIPES: dict[str, Recipe] = {
     # Released code: attention and format with weight 1, no accuracy.
     "sayo": Recipe(
         accuracy=0.0, format=1.0, attention_contrast=1.0, template="answer", window=(60, 100), group=16, max_tokens=110, top_p=0.9,
-        kl=0.001, learning_rate=5e-6, max_grad_norm=0.8,
+        kl=0.001, learning_rate=5e-6, schedule="linear", max_grad_norm=0.8,
     ),
     "perception-r1": Recipe(
-        perception=0.7, repetition=1.0, template="perception-r1", clip_high=0.3, max_tokens=4096, weight_decay=1e-3,
+        perception=0.7, repetition=1.0, template="perception-r1", clip_high=0.3, max_tokens=4096, weight_decay=1e-3, warmup=0.05,
     ),
     # Its weights are not public; these are ours.
     "faithful-mr1": Recipe(causal_attention=0.5),
-    "vgpo": Recipe(accuracy=1.0, format=0.0, template="boxed", visual_reweighting=True, clip_high=0.28, max_tokens=2048, top_p=0.99),
+    "vgpo": Recipe(
+        accuracy=1.0, format=0.0, template="boxed", visual_reweighting=True, filter_groups=True, clip_high=0.28, max_tokens=2048,
+        top_p=0.99,
+    ),
 }  # fmt: skip
 
 
 HELP = """Train a multimodal LLM with GRPO that sees where the model looks.
 
     python -m train.grpo --data dataset --model Qwen/Qwen2.5-VL-3B-Instruct --recipe sayo --lora 16
-    torchrun --nproc-per-node 8 -m train.grpo --data dataset --recipe vgpo --shard
+    torchrun --nproc-per-node 8 -m train.grpo --data dataset --recipe grpo --shard
 
 The same command goes on with a run that was stopped. Recipes, whose values are the defaults of all other flags (add --help to see them):
 

@@ -134,7 +134,7 @@ class Objects:
     peek = read
 
     def raw(self, index: int) -> bytes:
-        return json.dumps(self._records[index]).encode()
+        return json.dumps(self._records[index], default=repr).encode()
 
 
 class CocoSource:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rewardlib.rows import Choices, DatasetRow, RowError
+from rewardlib.rows.pictures import upright
 from rewardlib.sample import Sample
 
 T = TypeVar("T")
@@ -41,47 +42,20 @@ def to_sample(
     """A sample from a response and the row that it answers: a mapping of columns, its JSON text, or the bare gold answer."""
     told = DatasetRow.of(row)
     images: list[Any] = _or(lambda: told.pictures, [])
-    size = getattr(images[0], "size", None) if images else None
-    return sample_of(
-        told,
-        response,
-        images=images,
-        regions=_or(lambda: told.regions_on(size) if isinstance(size, tuple) else told.regions, []),
-        counterfactuals=told.counterfactuals,
-        prompt=prompt,
-        group=group,
-        ids=ids,
-        length=length,
-    )
-
-
-def sample_of(
-    row: DatasetRow,
-    response: str,
-    *,
-    images: Sequence[Any] = (),
-    regions: Sequence[Mapping[str, Any]] = (),
-    counterfactuals: Mapping[str, Any] | None = None,
-    prompt: Any = "",
-    group: Hashable = None,
-    ids: Sequence[int] = (),
-    length: int | None = None,
-) -> Sample:
-    """A sample of a row whose images and regions have been read."""
-    golds: tuple[str, ...] = _or(lambda: row.golds, ())
-    annotations: tuple[str, ...] = _or(lambda: row.annotations, ())
-    changed = counterfactuals or {}
+    size = upright(images[0]).size if images and hasattr(images[0], "getexif") else None  # of an image that is open already
+    golds: tuple[str, ...] = _or(lambda: told.golds, ())
+    annotations: tuple[str, ...] = _or(lambda: told.annotations, ())
     return Sample(
         response=response,
         prompt=prompt,
         answer=golds[0] if golds else None,
-        alternatives=tuple(golds[1:]),
-        choices=_or(lambda: row.choices, Choices()).texts,
+        alternatives=golds[1:],
+        choices=_or(lambda: told.choices, Choices()).texts,
         annotations=annotations,
         images=tuple(images),
-        regions=tuple(regions),
-        evidence_image=changed.get("evidence"),
-        control_image=changed.get("control"),
+        regions=tuple(_or(lambda: told.regions_on(size) if size else told.regions, [])),
+        evidence_image=told.counterfactuals.get("evidence"),
+        control_image=told.counterfactuals.get("control"),
         group=group,
         response_ids=tuple(ids),
         length=length,

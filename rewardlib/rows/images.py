@@ -60,23 +60,38 @@ class Folders:
         return file
 
 
-def load_image(value: Any, folders: Folders = Folders()) -> tuple[Image.Image, bytes]:
-    """The upright RGB image of a row's value, and the bytes to store for it; ``RowError`` for what is no usable picture."""
-    found = located(value)
-    if isinstance(found, str):
-        path = folders.find(found)
-        try:
-            found = path.read_bytes()
-        except OSError as error:
-            raise RowError("unreadable image", f"{path.name!r}: {error.strerror}") from None
-    if isinstance(found, bytes):
-        return normalize(found)
-    rgb = to_rgb(upright(found))
-    return rgb, png(rgb)
+def load_image(value: Any, folders: Folders = Folders()) -> Image.Image:
+    """The upright RGB image of a row's value; ``RowError`` for what is no usable picture."""
+    content = _content(value, folders)
+    return _decoded(content)[0] if isinstance(content, bytes) else to_rgb(upright(content))
+
+
+def load_stored(value: Any, folders: Folders = Folders()) -> tuple[Image.Image, bytes]:
+    """The same with the bytes to store for it."""
+    content = _content(value, folders)
+    return normalize(content if isinstance(content, bytes) else png(to_rgb(upright(content))))
 
 
 def normalize(data: bytes) -> tuple[Image.Image, bytes]:
     """The upright RGB image of a file's bytes, and the bytes to store for it; ``RowError`` for what is no usable picture."""
+    image, is_plain = _decoded(data)
+    return image, data if is_plain else png(image)
+
+
+def _content(value: Any, folders: Folders) -> bytes | Image.Image:
+    """The bytes of an image's file, or an image that is open already."""
+    content = located(value)
+    if not isinstance(content, str):
+        return content
+    path = folders.find(content)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RowError("unreadable image", f"{path.name!r}: {error.strerror}") from None
+
+
+def _decoded(data: bytes) -> tuple[Image.Image, bool]:
+    """The upright RGB image of a file's bytes, and whether they say just that."""
     if not data:
         raise RowError("empty image", "the file has no bytes; restore it or drop the row")
     try:
@@ -85,10 +100,10 @@ def normalize(data: bytes) -> tuple[Image.Image, bytes]:
             image = Image.open(io.BytesIO(data))
             _check_header(image)
             image.load()
-        if image.mode == "RGB" and image.format in _STORABLE and _is_upright(image) and "transparency" not in image.info:
-            return image, data
-        rgb = to_rgb(image if _is_upright(image) else upright(image))
-        return rgb, png(rgb)
+        is_upright = _is_upright(image)
+        if image.mode == "RGB" and image.format in _STORABLE and is_upright and "transparency" not in image.info:
+            return image, True
+        return to_rgb(image if is_upright else upright(image)), False
     except RowError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

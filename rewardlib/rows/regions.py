@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rewardlib import rle
+from rewardlib.ink import has_ink
 from rewardlib.rows.values import RowError, decoded, is_missing, listed, number, plain, stated, text
 
 REGIONS = ("regions", "objects", "bboxes", "bboxs", "bbox")
@@ -109,9 +110,9 @@ def _fitted(n: int, region: Mapping[str, Any], size: Size, of: Size, scale: tupl
             "bad region", f"the boxes have the bbox_type {unit!r}, expected real (pixels) or norm1 (shares of the image); convert yours"
         )
     clipped = clip(box, size, f"regions[{n}].bbox")
-    phrase = next((region[name] for name in _PHRASES if region.get(name)), "")
+    phrase = next((region[name] for name in _PHRASES if region.get(name) not in (None, "")), "")
     flags = ["clipped"] if any(abs(a - b) > 0.01 for a, b in zip(clipped, box, strict=True)) else []
-    if is_missing(phrase) and str(phrase).strip():
+    if isinstance(phrase, str) and phrase.strip() and not has_ink(phrase):
         flags.append("invisible_phrase")
     return {
         "phrase": "" if is_missing(phrase) else text(phrase, f"regions[{n}].phrase"),
