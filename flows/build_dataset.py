@@ -121,7 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             return {}
         runners.check(config)
         started = time.monotonic()
-        if (api := os.environ.get("PREFECT_API_URL")) or config.runner == "ray":
+        api = os.environ.get("PREFECT_API_URL")
+        if api:
+            runners.require_server(api)
+        if api or config.runner == "ray":
             say(f"tracked by the Prefect server at {redact(api)}" if api else "tracked by a Prefect server of its own, as Ray needs one")
             with temporary_settings(runners.OWN_SERVER):
                 build_dataset(source=config.source, out=str(config.out), options=BuildOptions(**_options(config)))

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.settings import (
+    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
     PREFECT_API_URL,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -25,10 +27,12 @@ from prefect.settings import (
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from pipelines.config import BuildConfig
+from rewardlib.redact import redact
 
 Workers = TaskRunner[Any]
 # For the server that Prefect starts where no other is named: it sends nothing home, and may take its time on a busy machine (seconds).
 OWN_SERVER = {PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120}
+PATIENCE = 10  # seconds for a server to say that it is there
 RETRIES = 3  # how often a shard is given to another worker after its own has died
 
 
@@ -49,6 +53,18 @@ def check(config: BuildConfig) -> None:
             f"the workers of Ray at {config.ray_address} report to a Prefect server, and none is named; "
             "set PREFECT_API_URL to one that every machine reaches"
         )
+
+
+def require_server(api: str) -> None:
+    """``RunnerError`` where no Prefect server answers at the address that the environment names."""
+    try:
+        httpx.get(f"{api.rstrip('/')}/health", timeout=PATIENCE, verify=not PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value())
+    except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
+        why = redact(str(error)) or type(error).__name__
+        raise RunnerError(
+            f"no Prefect server answers at PREFECT_API_URL={redact(api)} ({why}): start it, e.g. with `prefect server start` or "
+            "`make serve`, or unset the variable to build without one"
+        ) from None
 
 
 @contextmanager
