@@ -61,6 +61,7 @@ class Sample:
     response: str
     prompt: Any = ""  # text, or chat messages
     answer: str | None = None  # the gold answer
+    alternatives: tuple[str, ...] = ()  # further gold answers of equal standing
     choices: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()  # visual facts that a good response states
     images: tuple[Any, ...] = ()  # PIL images
