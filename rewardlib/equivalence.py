@@ -1,8 +1,8 @@
 """Decide whether an answer means the same as the gold: as a choice, text, number with unit, tuple or expression.
 
-It must accept the many ways a right answer is written (letter or choice text, LaTeX, fractions, units, percent, a short sentence) and refuse
-an answer that hedges or names several. Each kind is decided in a module of its own, in this order: words (`wording`), times, scores and the
-like (`literals`), numbers with a unit (`quantities`), lists and tuples, and mathematical equivalence last (`expressions`).
+It must accept the many ways a right answer is written (letter or choice text, LaTeX, fractions, units, percent, a short sentence) and
+refuse an answer that hedges or names several. Each kind is decided in a module of its own, in this order: times, scores and the like
+(`literals`), numbers with a unit (`quantities`), words (`wording`), lists and tuples, and mathematical equivalence last (`expressions`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ _OTHER_LETTER = re.compile(r"(?<![A-Za-z\\])(A(?![A-Za-z]|\s+[a-z])|[B-Z](?![A-Z
 
 # The name before "=" in "x = 5" or "\angle ABC_1 = 40", as opposed to a side of an equation such as "2x = 10".
 _NAME = re.compile(r"(?:_\{?\w\}?|[^\d,()<>≤≥+*_])*")
-
 
 # The preposition of a year, a time or a date.
 _BEFORE_NUMBER = re.compile(r"(?i)(?:in|at|on)\s+(?=\d)")
@@ -105,16 +104,16 @@ def _labelled_index(span: str, keys: Sequence[str]) -> int | None:
 
 def _same_value(span: str, target: str, tolerance: float) -> bool:
     """Equality of two cleaned spans as text, number with unit, list, tuple or mathematical expression."""
-    if same_wording(span, target):
-        return True
     if "=" not in span or "=" not in target:
         span, target = _assigned(span), _assigned(target)
     span, target = _BEFORE_NUMBER.sub("", span, count=1), _BEFORE_NUMBER.sub("", target, count=1)
     if (verdict := same_literal(span, target)) is not None:
-        return verdict
+        return verdict or same_wording(span, target)
     quantity, gold_quantity = parse_quantity(span), parse_quantity(target)
     if quantity and gold_quantity:
         return same_quantity(quantity, gold_quantity, tolerance)
+    if same_wording(span, target):
+        return True
     if span.count("=") != target.count("="):
         return False
     if span[:1] in ("(", "[") or target[:1] in ("(", "["):

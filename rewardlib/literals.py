@@ -68,6 +68,11 @@ class Chain:
 
 
 Literal = Time | Date | Chain
+_NAMED_TIMES = {
+    "noon": Time(12, 0, 0, "p"),
+    "midday": Time(12, 0, 0, "p"),
+    "midnight": Time(12, 0, 0, "a"),
+}
 
 
 @lru_cache(maxsize=8192)
@@ -91,7 +96,6 @@ _SPOKEN = re.compile(
     rf"(?i)(?:at\s+)?(?:an?\s+)?(?:(half|quarter)|(\d{{1,2}}|{_SMALL})(\s+min(?:ute)?s?)?)"
     rf"\s+(past|after|to|before|till|until)\s+(\d{{1,2}}|{_SMALL}){_HALF}"
 )
-_NAMED_TIMES = {"noon": (12, "p"), "midday": (12, "p"), "midnight": (12, "a")}
 
 
 def parse_time(span: str) -> Time | None:
@@ -106,10 +110,7 @@ def parse_time(span: str) -> Time | None:
     if spoken := _SPOKEN.fullmatch(span):
         return _spoken_time(spoken)
     name = span.lower().removeprefix("at ").removeprefix("12 ")
-    if name in _NAMED_TIMES:
-        hour, half = _NAMED_TIMES[name]
-        return _time(hour, 0, 0, half)
-    return None
+    return _NAMED_TIMES.get(name)
 
 
 def _spoken_time(spoken: re.Match[str]) -> Time | None:
@@ -207,9 +208,7 @@ def _date(year: str | None, month: int, day: str | None) -> Date | None:
 # --- sequences of plain numbers ---
 
 # A plain number with an optional unit: no fraction, no power, nothing that is to be computed.
-_PLAIN = re.compile(
-    rf"[-+]?[{CURRENCIES}]?\s?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?:\s*[A-Za-z%°{CURRENCIES}][^+=]*)?"
-)
+_PLAIN = re.compile(rf"[-+]?[{CURRENCIES}]?\s?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?:\s*[A-Za-z%°{CURRENCIES}][^+=]*)?")
 _BRACED = re.compile(r"\{([\d:.-]+)\}")
 _RANGE_WORDS = re.compile(r"(?i)(?:from\s+)?(.+?)\s+(?:to|through|thru)\s+(.+)|between\s+(.+?)\s+and\s+(.+)")
 _NUMBER_FOLLOWS = rf"(?=[-+]?[{CURRENCIES}]?\s?\d)"
@@ -270,5 +269,6 @@ def _is_ratio_of(ratio: Literal | None, other: Literal | None, text: str) -> boo
     numbers = [int(number) for number in fraction.groups() if number]
     if isinstance(ratio, Time):  # 3:16 may be both
         return numbers == [ratio.hour, ratio.minute] and not ratio.second and not ratio.half
-    is_ratio = isinstance(ratio, Chain) and ":" in ratio.signs
-    return is_ratio and numbers == [value for value, _ in ratio.parts]
+    if isinstance(ratio, Chain):
+        return ":" in ratio.signs and numbers == [value for value, _ in ratio.parts]
+    return False

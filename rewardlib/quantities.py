@@ -16,13 +16,11 @@ from rewardlib.units import CURRENCIES, measure, same_unit, unit_of
 # Published golds are often rounded. Two integers are exact, unless the caller asks for a wider tolerance than this.
 DEFAULT_TOLERANCE = 1e-4
 
-NUMBER_WORDS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-        " sixteen seventeen eighteen nineteen twenty".split()
-    )
-}
+_WORDS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+]  # fmt: skip
+NUMBER_WORDS = {word: number for number, word in enumerate(_WORDS)}
 
 # A power of ten is computed exactly; larger ones than any physical constant needs are not read.
 _MAX_POWER_OF_TEN = 400
@@ -49,9 +47,12 @@ _PERCENT = measure("%")
 @lru_cache(maxsize=8192)
 def parse_quantity(span: str) -> Quantity | None:
     """A whole span that is one number, plain, decimal, fraction, mixed or scientific, with an optional unit."""
-    span = _LEADING_WORD.sub(lambda word: str(NUMBER_WORDS[word[0].lower()]), span, count=1) if span[:1].isalpha() else span
+    if word := _LEADING_WORD.match(span):
+        span = f"{NUMBER_WORDS[word[0].lower()]}{span[word.end() :]}"
     span = _FRACTION.sub(lambda m: f" {m[1] or m[3]}/{m[2] or m[4]}", span).strip()
-    number = _NUMBER.fullmatch(_POWER_OF_TEN.sub(r"\1 1\\times \2", span) if _POWER_OF_TEN.match(span) else span)
+    if power_of_ten := _POWER_OF_TEN.match(span):
+        span = rf"{power_of_ten[1]}1\times {span[power_of_ten.start(2) :]}"
+    number = _NUMBER.fullmatch(span)
     if number is None:
         return None
     sign, currency, whole, numerator, denominator, decimal, *powers, behind = number.groups(default="")

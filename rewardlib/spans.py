@@ -39,6 +39,8 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _ROOT = re.compile(r"√\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))")
 # Groups of three digits as LaTeX and typesetters write them: 1{,}000, 1\,000, 1,\!000.
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:(?:\{,\}|,)\\!|\{,\}|\\[,;:! ]|~|[\u00a0\u2007\u2009\u202f])\d{3})+(?!\d)")
+# Most answers are words and numbers that have one spelling only.
+_PLAIN = re.compile(r"(?!.*(?:degree|per\s?cent))[^\\$^~;{}]*", re.DOTALL)
 _MATH_DELIMITERS = re.compile(r"\$(?=\S)([^$]*)(?<=\S)\$(?!\d)")
 _NOT_MONEY = re.compile(rf"(?<!\d)(?<!\d\s){DOLLAR}(?!\s?\.?\d)")
 _DELIMITED = re.compile(r"\$+([^$]+)\$+|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
@@ -89,19 +91,25 @@ def bare(span: str) -> str | None:
 @lru_cache(maxsize=8192)
 def clean(span: str) -> str:
     """Canonical plain form: no wrappers, LaTeX spacing or lead-in; one spelling of degrees, percent and fractions."""
-    span = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), bare(span) or "")
+    span = bare(span) or ""
+    if not span.isascii() or not _PLAIN.fullmatch(span):
+        span = _respelled(span)
+    span = _BOLD_END.sub("", span.strip(" *`\"'\t\r\n")).rstrip(" .,:")
+    lead = _LEAD.match(span)
+    return " ".join(span[lead.end() if lead else 0 :].split())
+
+
+def _respelled(span: str) -> str:
+    """The span in the one spelling of what Unicode and LaTeX write in several ways."""
+    span = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), span)
     span = _SUPERSCRIPT.sub(lambda power: f"^{{{power[0].translate(_RAISED)}}}", span).translate(_UNICODE)
     span = _ROOT.sub(r"\\sqrt{\1\2}", span).replace(r"\colon", ":")
     span = _COMMAND_BEFORE_TEXT.sub(r"\g<0> ", span)
     previous = None
     while span != previous:
         previous, span = span, _TEXT_COMMAND.sub(r"\1", span)
-    span = _money(span)
-    span = _PERCENT.sub("%", _LATEX_SPACE.sub(" ", _DEGREE.sub("°", span)))
-    span = _SHORT_EXPONENT.sub(r"^\1", span).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
-    span = _BOLD_END.sub("", span.strip(" *`\"'\t\r\n")).rstrip(" .,:")
-    lead = _LEAD.match(span)
-    return " ".join(span[lead.end() if lead else 0 :].split())
+    span = _PERCENT.sub("%", _LATEX_SPACE.sub(" ", _DEGREE.sub("°", _money(span))))
+    return _SHORT_EXPONENT.sub(r"^\1", span).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
 
 
 def _money(span: str) -> str:

@@ -37,11 +37,7 @@ _MEANINGS = {
     "pound^1": {"lb^1", "£^1"}, "¥^1": {"yen^1", "yuan^1"}, "°^1": {"°C^1", "°F^1"},
 }  # fmt: skip
 
-_PREFIXED = {
-    prefix + name: short + symbol
-    for name, symbol in _METRIC.items()
-    for prefix, short in _PREFIXES.items()
-}
+_PREFIXED = {prefix + name: short + symbol for name, symbol in _METRIC.items() for prefix, short in _PREFIXES.items()}
 _NAMES = _METRIC | _PREFIXED | _OTHER
 _SPELLINGS = {symbol: symbol for symbol in _NAMES.values() if symbol} | _NAMES
 # Case decides between mW and MW, and only where it must: "KM" and "Kg" are read as well.
@@ -53,7 +49,7 @@ _REWRITES = [
     (re.compile(r"\\cdot(?![A-Za-z])|[*·⋅]"), " "),
     (re.compile(r"(?i)°\s*C(?:elsius)?\b|°\s*centigrade\b"), " celsius"),
     (re.compile(r"(?i)°\s*F(?:ahrenheit)?\b"), " fahrenheit"),
-    (re.compile(r"(?i)\bUS\s+(?=dollar)|\bUS(?=[%s])" % DOLLAR), ""),
+    (re.compile(rf"(?i)\bUS\s*(?=dollar|{DOLLAR})"), ""),
     (re.compile(r"(?i)\bsq(?:uare)?\.?\s+([A-Za-z]+)|\b([A-Za-z]+)\s+squared\b"), r"\1\2^2"),
     (re.compile(r"(?i)\bcu(?:bic)?\.?\s+([A-Za-z]+)|\b([A-Za-z]+)\s+cubed\b"), r"\1\2^3"),
     (re.compile(r"(?<![A-Za-z])100\s*k(?:m|ilomet(?:er|re)s?)\b"), "hundred_km"),
@@ -70,6 +66,7 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 # Letters that are units by themselves. Not A to F: "7 C" names a choice beside a number.
 _LONE_LETTERS = "mgshlLWVN"
 _UNIT_BORDER = re.compile(r"\s+|(?<=[})])(?=[A-Za-z]{2}|%)|(?=°)")
+_LONGEST_UNIT = 40
 _VALUE_END = re.compile(r"(?:[\d})\]]|\\pi|(?<![A-Za-z])[A-Za-z])$")
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
@@ -145,7 +142,7 @@ def split_unit(span: str) -> tuple[str, str]:
     """
     if span and span[0] in CURRENCIES:
         return span[1:], f"{span[0]}^1"
-    for border in _UNIT_BORDER.finditer(span):
+    for border in _UNIT_BORDER.finditer(span, max(0, len(span) - _LONGEST_UNIT)):
         rest, unit = span[: border.start()].rstrip(), span[border.end() :]
         named = measure(unit)
         if not named or not _VALUE_END.search(rest):

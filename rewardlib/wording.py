@@ -72,7 +72,7 @@ _UNDECIDED = re.compile(
 
 
 def polarity(span: str) -> str | None:
-    """"yes" or "no" of an answer that may add a reason to it, None where the reason is no reason.
+    """What an answer says, "yes" or "no", which may add a reason; None where it says neither or takes it back.
 
     polarity("No, it isn't") == "no"; polarity("Yes, no, maybe") is None
     """
@@ -114,8 +114,12 @@ def without_explanation(span: str) -> str:
     if explained is None:
         return span
     note = explained[2].strip()
-    explains = _EXPLAINS.match(note) or (quantity := parse_quantity(note)) and quantity[1]
-    return span if not explains or HEDGE.search(note) or _ALTERNATIVE.search(note) else explained[1]
+    quantity, named = parse_quantity(note), stated(note)
+    if not _EXPLAINS.match(note) and not (quantity and quantity[1]):
+        return span
+    if HEDGE.search(note) or _ALTERNATIVE.search(note) or (named and " " not in named):
+        return span  # "it is Al" names another
+    return explained[1]
 
 
 _LEAD = re.compile(r"(?i)(on|to|at|in|by)\s+(?=\S)")
