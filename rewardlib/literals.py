@@ -6,7 +6,8 @@ here and compared part by part, before anything could evaluate them:
 - "h:mm" is a time of day; its half may be left out (3:30 is 3:30 PM), not replaced.
 - A date may be written in figures or with the month's name. 1/2/2020 has two readings, and is equal
   only to a date that has the same two.
-- Plain numbers joined by one sign are compared number by number: 10-20, 10 to 20; 2:1; 3x4; 1.2.3.
+- Plain numbers joined by one sign are compared number by number: 10-20, 10 to 20; 2:1; 3x4; 1.2.3;
+  so are two times.
   So 2:4 is not 1:2, as nobody can tell a ratio from a score. A ratio may also be written as the
   fraction of the same numbers: 1:2 is 1/2.
 
@@ -61,10 +62,10 @@ class Date:
 
 @dataclass(frozen=True)
 class Chain:
-    """Plain numbers and the signs that they may be joined by."""
+    """Plain numbers, or times, and the signs that they may be joined by."""
 
     signs: frozenset[str]
-    parts: tuple[Quantity, ...]
+    parts: tuple[Quantity | Time, ...]
 
 
 Literal = Time | Date | Chain
@@ -119,7 +120,9 @@ def _spoken_time(spoken: re.Match[str]) -> Time | None:
     after = side.lower() in ("past", "after")
     if fraction.lower() == "half" and side.lower() != "past":
         return None
-    if not after and count.isdigit() and not minutes:
+    if not after and not minutes and (count.isdigit() or _small(count) % 5):
+        return None  # "two to three" is a range as well
+    if not 1 <= _small(hour) <= 12:
         return None
     number = {"half": 30, "quarter": 15}.get(fraction.lower()) or _small(count)
     if not 1 <= number <= 59:
@@ -240,6 +243,9 @@ def _parse_chain(span: str) -> Chain | None:
 
 
 def _chain(signs: frozenset[str], parts: list[str]) -> Chain | None:
+    times = [time for part in parts if ":" in part and (time := parse_time(part.strip()))]
+    if len(times) == len(parts):
+        return Chain(signs, tuple(times))
     if not all(_PLAIN.fullmatch(part.strip()) for part in parts):
         return None
     if "-" in signs and any(_GLUED_LETTER.search(part) for part in parts):
@@ -258,7 +264,13 @@ def _chain(signs: frozenset[str], parts: list[str]) -> Chain | None:
 def _same_chain(one: Chain, other: Chain) -> bool:
     if not one.signs & other.signs or len(one.parts) != len(other.parts):
         return False
-    return all(a == b and same_unit(u, v) for (a, u), (b, v) in zip(one.parts, other.parts, strict=True))
+    return all(map(_same_part, one.parts, other.parts))
+
+
+def _same_part(one: Quantity | Time, other: Quantity | Time) -> bool:
+    if isinstance(one, Time) or isinstance(other, Time):
+        return isinstance(one, Time) and isinstance(other, Time) and _same_time(one, other)
+    return one[0] == other[0] and same_unit(one[1], other[1])
 
 
 def _is_ratio_of(ratio: Literal | None, other: Literal | None, text: str) -> bool:
@@ -270,5 +282,5 @@ def _is_ratio_of(ratio: Literal | None, other: Literal | None, text: str) -> boo
     if isinstance(ratio, Time):  # 3:16 may be both
         return numbers == [ratio.hour, ratio.minute] and not ratio.second and not ratio.half
     if isinstance(ratio, Chain):
-        return ":" in ratio.signs and numbers == [value for value, _ in ratio.parts]
+        return ":" in ratio.signs and numbers == [part[0] for part in ratio.parts if not isinstance(part, Time)]
     return False

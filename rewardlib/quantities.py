@@ -29,7 +29,7 @@ _FRACTION = re.compile(r"\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\
 _LEADING_WORD = re.compile(rf"(?i)({'|'.join(NUMBER_WORDS)})(?=\s+[a-z])")
 _POWER_OF_TEN = re.compile(r"([-+]?)\s*(10\s*\^)")
 _NUMBER = re.compile(
-    rf"""([-+]?)\s*([{CURRENCIES}]?)\s*
+    rf"""([-+]?)\s*([{CURRENCIES}]|USD|EUR|GBP)?\s*
     (?:(?:(\d+)\s+)?(\d+)\s*/\s*(\d+)                                          # 1/2, 5 1/2
       |((?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,3}}(?:[ ']\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)  # 1,000.5
        (?:[eE]([-+]?\d+)
@@ -66,7 +66,7 @@ def parse_quantity(span: str) -> Quantity | None:
         value = Fraction(re.sub("[, ']", "", decimal)) * Fraction(10) ** power
     else:
         value = int(whole or 0) + Fraction(int(numerator), int(denominator))
-    return -value if sign == "-" else value, f"{currency}^1" if currency else unit
+    return -value if sign == "-" else value, (measure(currency) or "") if currency else unit
 
 
 def same_quantity(answer: Quantity, gold: Quantity, tolerance: float = DEFAULT_TOLERANCE) -> bool:

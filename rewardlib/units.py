@@ -58,7 +58,7 @@ _REWRITES = [
     (re.compile(r"(?i)\bsqft\b"), "ft^2"),
     (re.compile(r"(?i)\bsqm\b"), "m^2"),
     (re.compile(r"\bcc\b"), "cm^3"),
-    (re.compile(r"\s*/\s*|\s+per\s+"), "/"),
+    (re.compile(r"\s*/\s*|\s+per\s+|\s+an?\s+(?=\w+$)"), "/"),
 ]
 _FACTOR = re.compile(r"([^\d^{}/\s]+)(?:\^?([23])|\^\{?([-+]?\d)\}?)?")
 
@@ -145,7 +145,7 @@ def split_unit(span: str) -> tuple[str, str]:
     for border in _UNIT_BORDER.finditer(span, max(0, len(span) - _LONGEST_UNIT)):
         rest, unit = span[: border.start()].rstrip(), span[border.end() :]
         named = measure(unit)
-        if not named or not _VALUE_END.search(rest):
+        if named is None or not _VALUE_END.search(rest):
             continue
         symbol = _LETTERS.match(unit)
         lone = symbol is not None and len(symbol[0]) == 1

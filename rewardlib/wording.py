@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from rewardlib.literals import parse_literal
 from rewardlib.quantities import NUMBER_WORDS, parse_quantity
 from rewardlib.spans import HEDGE
 
@@ -156,7 +157,7 @@ _NUMBER_STATED = re.compile(
     rf"\s+(?:exactly\s+|a\s+total\s+of\s+|only\s+)?({_NUMBER}.*)",
     re.DOTALL,
 )
-_ANY_NUMBER = re.compile(rf"(?i)\d[\d,.]*|\b(?:{'|'.join(NUMBER_WORDS)})\b")
+_ANY_NUMBER = re.compile(rf"(?i)\d[\d,.:]*|\b(?:{'|'.join(NUMBER_WORDS)})\b")
 
 
 def stated_number(span: str) -> str | None:
@@ -165,7 +166,7 @@ def stated_number(span: str) -> str | None:
     if sentence is None or HEDGE.search(span) or len(_ANY_NUMBER.findall(span)) != 1:
         return None
     value = sentence[1]
-    if parse_quantity(value):
+    if parse_quantity(value) or parse_literal(value):
         return value
     number = re.match(_NUMBER, value, re.IGNORECASE)
     return number[0] if number and re.fullmatch(r"[A-Za-z' -]*", value[number.end() :]) else None

@@ -145,6 +145,7 @@ def test_a_corrected_or_repeated_box_counts(text: str, expected: str) -> None:
         ("I can see 3 mugs", "3"),
         ("The temperature is 75°F.", "75"),
         ("It is 3", "3"),
+        ("The clock shows 3:30.", "3:30"),
         ("The picture shows exactly 3 dogs.", "3"),
     ],
 )
