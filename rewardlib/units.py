@@ -73,7 +73,7 @@ _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _NOUNS = re.compile(r"[A-Za-z][A-Za-z.'-]+(?:\s+[A-Za-z'-]+){0,3}")
 _NO_NOUNS = re.compile(
     r"(?i)\b(?:and|plus|minus|times|over|squared|cubed|factorial|half|halves|thirds?|quarters?|fifths?"
-    r"|tenths?|pi|root|dozens?|hundreds?|thousands?|millions?|billions?|trillions?|by|past|zero|one"
+    r"|tenths?|pi|root|dozens?|hundreds?|thousands?|millions?|billions?|trillions?|by|past|is|are|was|were|if|but|than|zero|one"
     r"|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b"
 )
 _FILLERS = frozenset(["in", "total", "of", "the", "a", "an", "on", "at", "all", "altogether"])

@@ -148,6 +148,7 @@ OTHER_UNITS = [
     ("5 lb", "£5"), ("75°F", "75°C"), ("45°", "45 cm"), ("5%", "5 cm"), ("5 mW", "5 MW"), ("2 GB", "2 MB"), ("5 hours", "5 minutes"),
     ("12 apples", "12 cm"), ("3 red mugs", "3 red cups"), ("3 red mugs", "3 blue mugs"), ("5 m", "5 m or cm"), (r"6\pi cm", r"6\pi cm^2"),
     (r"6\pi cm", r"6\pi m"), (r"6\pi cm", "18.8496 m"), (r"2\sqrt{3} m", r"2\sqrt{3} cm"), ("7", "7 C"), ("10", "10h"),
+    ("7", "7 is too small"), ("7", "7 if red"),
 ]  # fmt: skip
 
 
