@@ -72,8 +72,7 @@ def check(items: Sequence[Item], ledger: Ledger) -> list[Item]:
         row = item.row
         for trace in row["traces"]:
             trace["answer"] = final_answer(trace["text"])
-            golds = (row["answer"], *row["alternatives"])
-            trace["correct"] = any(check_answer(trace["text"], gold, row["choices"]) for gold in golds)
+            trace["correct"] = check_answer(trace["text"], [row["answer"], *row["alternatives"]], row["choices"])
         correct = sum(t["correct"] for t in row["traces"])
         ledger.counts["traces_correct"] += correct
         ledger.counts["traces_wrong"] += len(row["traces"]) - correct

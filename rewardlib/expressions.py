@@ -13,8 +13,9 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from rewardlib.quantities import ABBREVIATION, DEFAULT_TOLERANCE
+from rewardlib.quantities import DEFAULT_TOLERANCE
 from rewardlib.spans import HEDGE
+from rewardlib.units import same_unit, split_unit
 
 # sympy computes powers exactly, and its LaTeX parser slows down sharply with nested groups.
 _MAX_EXPONENT = 10_000
@@ -33,7 +34,6 @@ _MATH_SIGN = re.compile(r"[\d\\^/+*-]")
 # Several values ("7 8"), a relation, or an operator whose result may be too large (factorial).
 _NOT_ONE_VALUE = re.compile(r"\d\s+\d|[,:=<>≤≥!?#&%|\"']|\\[^A-Za-z]|\*\*")
 _EXPONENT = re.compile(r"\^\s*(\{(?:[^{}^]|\{[^{}^]*\})*\}|-?\d++|[A-Za-z])(?!\s*\^)")  # none followed by another: no towers
-_TRAILING_UNIT = re.compile(rf"\s+{ABBREVIATION}(?:\^[23])?$|°")
 _RATIO = re.compile(r"^([^:]+):([^:]+)$")
 _EQUATION = re.compile(r"^([^=]+)=([^=]+)$")
 
@@ -43,8 +43,12 @@ def same_expression(span: str, target: str, tolerance: float = DEFAULT_TOLERANCE
 
     Simplifying the difference of unequal expressions may never end, so a numeric probe settles all but symbolic identities, and math-verify
     is asked only when both sides agree at the probe point. The relative tolerance holds for values that are written with a decimal point,
-    and for all values where it is wider than the default; an expression with a variable must be an identity whatever it is.
+    and for all values where it is wider than the default; an expression with a variable must be an identity whatever it is. A unit behind
+    the expression may be left out, but not replaced.
     """
+    (span, unit), (target, gold_unit) = split_unit(span), split_unit(target)
+    if not same_unit(unit, gold_unit):
+        return False
     answer = _expression(span)
     gold = None if answer is None else _expression(target)
     if answer is None or gold is None:
@@ -80,7 +84,7 @@ def _probe(node: Any, names: list[str]) -> complex:
 @lru_cache(maxsize=4096)
 def _expression(span: str) -> Any | None:
     """The sympy expression of a span that is one bounded mathematical expression (an equation: its difference)."""
-    source = _EQUATION.sub(r"\1-(\2)", _RATIO.sub(r"(\1)/(\2)", _TRAILING_UNIT.sub("", span)))
+    source = _EQUATION.sub(r"\1-(\2)", _RATIO.sub(r"(\1)/(\2)", span.replace("°", "")))
     if not _is_bounded_math(source):
         return None
     from latex2sympy2_extended import NormalizationConfig

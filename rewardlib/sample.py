@@ -60,7 +60,6 @@ class Sample:
 
     response: str
     prompt: Any = ""  # text, or chat messages
-    opening: str = ""  # what the chat template has begun of the response, such as "<think>\n" of thinking models
     answer: str | None = None  # the gold answer
     alternatives: tuple[str, ...] = ()  # further golds of equal standing: any of them is right
     choices: tuple[str, ...] = ()
@@ -72,6 +71,7 @@ class Sample:
     group: Hashable = None  # samples of one prompt share it
     response_ids: tuple[int, ...] = ()  # the response's tokens
     length: int | None = None  # T, their number, for hosts that give no tokens
+    opening: str = ""  # what the chat template has begun of the response, such as "<think>\n" of thinking models
     entropy: Values | None = None  # (T,) nats, of the distribution that each token was drawn from
     attention: VisualAttention | None = None
     counterfactual: Counterfactual | None = None

@@ -26,8 +26,9 @@ Template = Literal["think-answer", "perception-r1", "boxed", "answer"]
 class Accuracy:
     """1 if the response's final answer is right, else 0; None where the row has no gold answer.
 
-    Only a closed answer counts: one ``<answer>`` block or a ``\\boxed{}``. Numbers match within the relative ``tolerance``, choices by
-    letter or text, expressions by math-verify. ``closed=False`` also reads answers stated in prose, for models that know no template.
+    Only a closed answer counts: one ``<answer>`` block or a ``\\boxed{}``. It has to mean the gold answer or one of its ``alternatives``:
+    numbers match within the relative ``tolerance``, choices by letter or text, expressions by math-verify. ``closed=False`` also reads
+    answers stated in prose and numbers stated in a sentence, for models that know no template.
     """
 
     tolerance: float = DEFAULT_TOLERANCE
@@ -36,16 +37,17 @@ class Accuracy:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
-        return [float(self.is_correct(s)) if s.answer and s.answer.strip() else None for s in samples]
+        return [float(self.is_correct(s)) if _golds(s) else None for s in samples]
 
     def is_correct(self, sample: Sample) -> bool:
-        """Whether a sample's final answer is its gold answer; a sample without one is not correct."""
-        if sample.answer is None:
-            return False
-        return any(
-            check_answer(sample.response, gold, sample.choices, strict=self.closed, tolerance=self.tolerance)
-            for gold in (sample.answer, *sample.alternatives)
-        )
+        """Whether a sample's final answer is one of its gold answers; a sample without one is not correct."""
+        golds = _golds(sample)
+        return bool(golds) and check_answer(sample.response, golds, sample.choices, strict=self.closed, tolerance=self.tolerance)
+
+
+def _golds(sample: Sample) -> list[str]:
+    """The gold answers of a sample that say something."""
+    return [gold for gold in (sample.answer, *sample.alternatives) if gold and gold.strip()]
 
 
 # Whatever looks like a tag is read as one, so that <ANSWER> or </answer > cannot hide a second block; only the exact spelling is in order.

@@ -531,3 +531,11 @@ def test_wrong_settings_are_explained(make, message):
 
 def test_a_blank_gold_answer_is_none():
     assert Accuracy()([Sample(r"\boxed{4}", answer=" ")]) == [None]
+
+
+@pytest.mark.parametrize(("answer", "score"), [("red", 1), ("Crimson", 1), ("blue", 0), ("red or crimson", 0)])
+def test_accuracy_takes_any_of_several_golds(answer: str, score: float) -> None:
+    response = f"<answer>{answer}</answer>"
+    assert Accuracy()([Sample(response, answer="red", alternatives=("crimson", " "))]) == [score]
+    assert Accuracy()([Sample(response, alternatives=("", "red", "crimson"))]) == [score]
+    assert Accuracy()([Sample(response, answer=" ", alternatives=("",)), Sample(response)]) == [None, None]
