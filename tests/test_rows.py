@@ -63,6 +63,10 @@ CHOICES = {
     "object of lists": {"label": ["A", "B"], "text": ["blue", "red"]},
     "objects": [{"label": "A", "text": "blue"}, {"label": "B", "text": "red"}],
     "objects in another order": [{"key": "(b)", "value": "red"}, {"key": "(a)", "value": "blue"}],
+    "labels in the texts": ["A. blue", "B. red"],
+    "labels in brackets in the texts": ["(A) blue", "(B) red"],
+    "one text": "A. blue B. red",
+    "one text of lines": "(A) blue\n(B) red",
     "objects with one text": [{"text": "blue"}, {"text": "red"}],
 }
 

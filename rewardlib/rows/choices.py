@@ -53,6 +53,8 @@ def read_choices(columns: Mapping[str, Any]) -> Choices:
         pairs = _of_mapping(value, name)
     elif isinstance(value, list | tuple):
         pairs = _of_list(value, name)
+    elif isinstance(value, str) and (pairs := _of_text(value)):
+        pass
     else:
         raise RowError("bad choices", f"{name} is {value!r:.80}, {_EXPECTED}")
     while pairs and is_missing(pairs[-1][1]):  # tables fill up lists and objects to one length
@@ -61,7 +63,7 @@ def read_choices(columns: Mapping[str, Any]) -> Choices:
         raise RowError("bad choices", f"option {empty[0]} of {len(pairs)} in {name} is empty, so that the letters are in doubt")
     if len(pairs) > 26:
         raise RowError("bad choices", f"{name} has {len(pairs)} options, more than there are letters")
-    texts = tuple(text(option, "choices") for _, option in pairs)
+    texts = _unlabelled([text(option, "choices") for _, option in pairs])
     return _in_order(texts, tuple(_bare(label) for label, _ in pairs if label is not None), name)
 
 
@@ -107,6 +109,20 @@ def _of_list(value: Sequence[Any], name: str) -> list[tuple[Any, Any]]:
         labels = [key for key in _LABELS if key != names[0] and not is_missing(option.get(key))]
         pairs.append((option[labels[0]] if labels else None, option[names[0]]))
     return pairs
+
+
+def _of_text(value: str) -> list[tuple[Any, Any]]:
+    """(label, text) of a text that labels its options A, B, ... from its beginning; none where it does not."""
+    pieces = re.split(r"(?:^|\s+)\(?([A-Z])[.):]\s+", value.strip())
+    labels, texts = pieces[1::2], pieces[2::2]
+    in_order = len(labels) > 1 and labels == [letter(n) for n in range(len(labels))]
+    return list(zip(labels, texts, strict=True)) if in_order and not pieces[0] else []
+
+
+def _unlabelled(texts: Sequence[str]) -> tuple[str, ...]:
+    """The options without labels in their texts, where all have them in order."""
+    labelled = [re.fullmatch(rf"\(?{letter(n)}[.):]\s+(\S.*)", option.strip(), re.S) for n, option in enumerate(texts)]
+    return tuple(match[1] for match in labelled if match) if all(labelled) else tuple(texts)
 
 
 def _in_order(texts: tuple[str, ...], labels: tuple[str, ...], name: str) -> Choices:
