@@ -39,7 +39,7 @@ _RECORD: dict[Format, Callable[[Row, int, str], Row]] = {
     "coco": formats.coco_image,
 }
 _FEATURES = {"easyr1": formats.EASYR1, "verl": formats.VERL}  # the formats that hold their images
-_SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp"}  # of what pipelines.images stores
+_SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp"}  # of what a build stores
 
 
 class ExportError(RuntimeError):
