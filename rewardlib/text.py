@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from rewardlib.answers import check_answer, without_reasoning
+from rewardlib.ink import has_ink
 from rewardlib.quantities import DEFAULT_TOLERANCE
 from rewardlib.sample import Sample, Score
 from rewardlib.spans import find_boxes
@@ -51,11 +52,6 @@ _ORDER = {
     "perception-r1": ["<think>", "</think>", "<answer>", "</answer>"],
     "answer": ["<answer>", "</answer>"],
 }
-# A character that leaves ink: neither space nor one of the characters that fonts show as nothing.
-_INK = re.compile(
-    r"[^\s\x00-\x1f\x7f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
-    r"\ufe00-\ufe0f\ufeff\uffa0]"
-)
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,12 @@ class Format:
         # No pattern with wildcards: those take cubic time on a response that ends in another sentence.
         edges = [0, *(edge for tag in tags for edge in tag.span()), len(text)]
         *outer, answer, after = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
-        if after.strip() or not _INK.search(answer):
+        if after.strip() or not has_ink(answer):
             return False
         if self.template == "answer":
             return True
         before, think, gap = outer
-        if not _INK.search(think):
+        if not has_ink(think):
             return False
         if self.template == "think-answer":
             return not before.strip() and not gap.strip()
@@ -116,7 +112,7 @@ class Format:
 
 def _one_box(text: str) -> bool:
     boxes = find_boxes(text)
-    return len(boxes) == 1 == text.count(r"\boxed") and _INK.search(text, boxes[0][1], boxes[0][2]) is not None
+    return len(boxes) == 1 == text.count(r"\boxed") and has_ink(text[boxes[0][1] : boxes[0][2]])
 
 
 @dataclass(frozen=True)
