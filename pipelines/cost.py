@@ -1,4 +1,15 @@
-"""What the language models of a dataset take: tokens by model, and dollars where prices are known."""
+"""What the language models of a dataset take: tokens by model, and dollars where prices are known.
+
+Two accounts are kept, for two questions.
+
+The manifest's says what the labels of this dataset took. It is summed from the shards' counts: for every question that its rows ask,
+all that was ever paid for an answer, whether it was usable or not, in this build or in one before. The reply cache remembers that by
+question (``JudgeReply``, ``JudgeError.usage``), so a shard that is built anew, after a kill or because the judge failed, counts what
+its earlier attempts paid, and a build that was interrupted ends with the same manifest as one that was not.
+
+The cache's own, ``ReplyCache.spending``, says what was ever paid in this folder, also under settings that were given up since; it is
+what ``--max-cost`` limits. It is never less than the manifest's at the same prices, as far as the cache has been kept.
+"""
 
 from __future__ import annotations
 
