@@ -131,7 +131,7 @@ def _annotated(reply: JudgeReply | JudgeError, trace: str) -> Annotated | JudgeE
         return reply.with_flags("--annotator.")
     return replace(
         verify(reply.value, trace),
-        requests=reply.requests,
+        requests=1,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
     )

@@ -69,7 +69,7 @@ def trace_requests(question: Question, draws: int) -> Iterator[JudgeRequest]:
 def _trace(reply: JudgeReply | JudgeError) -> Trace | JudgeError:
     if isinstance(reply, JudgeError):
         return reply.with_flags("--collector.")
-    return Trace(reply.value, reply.requests, reply.prompt_tokens, reply.completion_tokens)
+    return Trace(reply.value, 1, reply.prompt_tokens, reply.completion_tokens)
 
 
 def data_url(image: bytes) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeling import masks
@@ -28,6 +28,8 @@ from rewardlib.judge import JudgeError, Usage
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
 FAILURES = ("collector_failed: ", "judge_failed: ")  # counts of questions to an endpoint that had no usable reply, by reason
+WASTED = "_wasted"  # in the names of the counts of what such questions took; it is part of what all questions took
+ENDPOINT_FAILED = ("no trace could be collected", "the judge failed")  # why a row is rejected that they left without
 
 
 def collect(items: Sequence[Item], collector: TraceCollector | None, ledger: Ledger) -> list[Item]:
@@ -49,14 +51,16 @@ def collect(items: Sequence[Item], collector: TraceCollector | None, ledger: Led
         if item.row["traces"] or item.row["regions"]:
             kept.append(item)
         else:
-            ledger.reject(item.row, "collect", "no trace could be collected", str(failures.get(item.row["id"], "no trace was usable")))
+            ledger.reject(item.row, "collect", ENDPOINT_FAILED[0], str(failures.get(item.row["id"], "no trace was usable")))
     return kept
 
 
 def _fail(stage: str, error: JudgeError, ledger: Ledger) -> None:
     """Count a question that had no usable reply, and what it took all the same."""
     ledger.counts[f"{stage}_failed: {error.reason}"] += 1
-    _pay(stage, error.usage, ledger)
+    if error.usage.requests:
+        _pay(stage, error.usage, ledger)
+        _pay(f"{stage}{WASTED}", error.usage, ledger)
 
 
 def _pay(stage: str, taken: Usage | Trace | Annotated, ledger: Ledger) -> None:
@@ -64,6 +68,14 @@ def _pay(stage: str, taken: Usage | Trace | Annotated, ledger: Ledger) -> None:
     ledger.counts[f"{stage}_requests"] += taken.requests
     ledger.counts[f"{stage}_prompt_tokens"] += taken.prompt_tokens
     ledger.counts[f"{stage}_completion_tokens"] += taken.completion_tokens
+
+
+def carry_over(counts: Mapping[str, int], ledger: Ledger) -> None:
+    """Enter what an earlier attempt at the same shard, with these counts, paid in vain into the account of this one."""
+    for name, count in counts.items():
+        if WASTED in name:
+            ledger.counts[name] += count
+            ledger.counts[name.replace(WASTED, "")] += count
 
 
 def _add_trace(item: Item, model: str, reply: Trace, ledger: Ledger) -> None:
@@ -124,7 +136,7 @@ def annotate(items: Sequence[Item], annotator: Annotator, ledger: Ledger) -> lis
         if row["annotations"] or row["regions"]:
             kept.append(item)
         elif row["id"] in failures:
-            ledger.reject(row, "annotate", "the judge failed", "; ".join(failures[row["id"]]))
+            ledger.reject(row, "annotate", ENDPOINT_FAILED[1], "; ".join(failures[row["id"]]))
         else:
             detail = "the annotator found nothing that the traces read off the image"
             if row["id"] in dropped:

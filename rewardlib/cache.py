@@ -18,14 +18,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rewardlib.endpoint import Usage
-
 _SPENDING = "CREATE TABLE IF NOT EXISTS spending (model TEXT PRIMARY KEY, requests INT, prompt INT, completion INT, dollars REAL)"
 _SPEND = """INSERT INTO spending VALUES (?, 1, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET requests = requests + 1,
 prompt = prompt + excluded.prompt, completion = completion + excluded.completion, dollars = dollars + excluded.dollars"""
-_WASTED = "CREATE TABLE IF NOT EXISTS wasted (key TEXT PRIMARY KEY, requests INT, prompt INT, completion INT)"
-_WASTE = """INSERT INTO wasted VALUES (?, 1, ?, ?) ON CONFLICT (key) DO UPDATE SET requests = requests + 1,
-prompt = prompt + excluded.prompt, completion = completion + excluded.completion"""
 _PUTS_PER_CHECKPOINT = 500  # some 1,500 pages of the log
 _LONGEST_LOG = 25_000  # pages, 100 MB: a log to which replies keep coming is never emptied beside them; beyond this the writer does it
 
@@ -51,7 +46,6 @@ class ReplyCache:
         # With row ids, since replies are long: a table without them keeps them in the tree of the keys, and a third more pages are written.
         self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
         self._db.execute(_SPENDING)
-        self._db.execute(_WASTED)
 
     def get(self, key: str) -> dict[str, Any] | None:
         with self._lock:
@@ -71,18 +65,6 @@ class ReplyCache:
         """Note what a request took, whatever came of it; requests that are answered from here take nothing."""
         with self._lock:
             self._db.execute(_SPEND, (model, prompt_tokens, completion_tokens, dollars or 0.0))
-
-    def waste(self, key: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Note what was paid for a request that came to nothing; a reply that comes later has cost that, too."""
-        with self._lock:
-            self._db.execute(_WASTE, (key, prompt_tokens, completion_tokens))
-
-    def wasted(self, key: str) -> Usage:
-        """What was paid in vain for a request: attempts that all failed, and their tokens."""
-        with self._lock:
-            row = self._db.execute("SELECT requests, prompt, completion FROM wasted WHERE key = ?", (key,)).fetchone()
-        requests, prompt, completion = row or (0, 0, 0)
-        return Usage(requests, 0, requests, prompt, completion)
 
     def spending(self) -> list[dict[str, Any]]:
         """What all who share this file have spent, by model: model, requests, prompt and completion tokens, dollars at known prices."""

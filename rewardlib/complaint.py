@@ -93,7 +93,9 @@ def read_complaint(status: int, text: str) -> Complaint:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = _plain(text)
-    told, hidden, named = [], [], []
+    told: list[str] = []
+    hidden: list[str] = []
+    named: list[str] = []
     for name, part in _strings(value):
         if name in _NAMING:
             named.append(part)

@@ -186,10 +186,10 @@ def _parameters(request: Any) -> set[str]:
 
 
 async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, **asked: Any) -> str:
-    """The text of a chat completion; ``asked`` are its messages, limit, seed and response_format. Tokens are added to ``spent`` in any case.
+    """The text of a chat completion; ``asked`` are its messages, limit, seed and response_format.
 
-    Raises ``JudgeError``, ``Runaway`` for a reply that was cut off, and ``Refused`` where another response_format or name of the limit
-    may help."""
+    Tokens are added to ``spent`` in any case. Raises ``JudgeError``, ``Runaway`` for a reply that was cut off, and
+    ``Refused`` where another response_format, or another name of the limit, may help."""
     from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
     from openai.types.chat import ChatCompletion
 

@@ -67,7 +67,7 @@ def _kind(schema: Schema, root: Schema) -> str:
         return " or ".join(_kind(_resolved(choice, root), root) for choice in choices)
     kind = schema.get("type")
     if isinstance(kind, list):
-        return " or ".join(_TYPES.get(name, name) for name in kind)
+        return " or ".join(_TYPES.get(name, str(name)) for name in kind)
     if "properties" in schema:
         return "an object with"
     if kind == "array" and "items" in schema:

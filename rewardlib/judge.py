@@ -68,15 +68,12 @@ class JudgeRequest:
 
 @dataclass(frozen=True)
 class JudgeReply:
-    """A checked reply and the tokens it took, whenever they were paid: a reply from the cache still says what it once cost.
-
-    What was paid for the same request before, and came to nothing, is part of that; ``requests`` counts these attempts, too."""
+    """A checked reply and the tokens it took, whenever they were paid: a reply from the cache still says what it once cost."""
 
     value: Any
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = False
-    requests: int = 1
 
 
 _FORMATS = ("json_schema", "json_object", "text")
@@ -127,23 +124,11 @@ class JudgeClient:
                 return await self._ask(session.client, request, spent)
             except JudgeError as error:
                 spent.failed = 1
-                wasted = self._waste(request, spent)
-                return JudgeError(error.reason, redact(str(error), self.endpoint.key), wasted, error.setting)
+                paid = spent.prompt_tokens + spent.completion_tokens > 0
+                usage = Usage(int(paid), 0, 1, spent.prompt_tokens, spent.completion_tokens)
+                return JudgeError(error.reason, redact(str(error), self.endpoint.key), usage, error.setting)
             finally:
                 self._account(spent)
-
-    def _waste(self, request: JudgeRequest, spent: Usage) -> Usage:
-        """What was ever paid for a request that has no reply; kept beside the replies, for the account of whoever asks again."""
-        key, paid = request_key(self._identity(request)), spent.prompt_tokens + spent.completion_tokens > 0
-        before = Usage() if self.cache is None else self.cache.wasted(key)
-        if not paid:
-            return before
-        wasted = Usage(before.requests + 1, 0, 1, before.prompt_tokens, before.completion_tokens)
-        wasted.prompt_tokens += spent.prompt_tokens
-        wasted.completion_tokens += spent.completion_tokens
-        if self.cache is not None:
-            self.cache.waste(key, spent.prompt_tokens, spent.completion_tokens)
-        return wasted
 
     def _account(self, spent: Usage) -> None:
         with self._lock:
@@ -180,8 +165,7 @@ class JudgeClient:
         key = request_key(self._identity(request))
         if self.cache is not None and (known := self.cache.get(key)) is not None:
             with suppress(ValueError):  # one that a stricter check refuses now is asked for anew
-                taken = (known["prompt_tokens"], known["completion_tokens"])
-                reply = JudgeReply(request.check(known["value"]), *taken, cached=True, requests=known.get("requests", 1))
+                reply = JudgeReply(request.check(known["value"]), known["prompt_tokens"], known["completion_tokens"], cached=True)
                 spent.cached = 1
                 return reply
         self._check_budget()
@@ -195,15 +179,11 @@ class JudgeClient:
             text = await self._complete(client, messages, request, spent)
             with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}"):
                 value, result = _read(text, request)
-        before = Usage() if self.cache is None else self.cache.wasted(key)
-        tokens = {
-            "prompt_tokens": before.prompt_tokens + spent.prompt_tokens,
-            "completion_tokens": before.completion_tokens + spent.completion_tokens,
-            "requests": before.requests + 1,
-        }
+        reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
+            tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
             self.cache.put(key, {"value": value, **tokens})
-        return JudgeReply(result, **tokens)
+        return reply
 
     def _check_budget(self) -> None:
         """``BudgetSpent`` if the money that was spent has reached the limit."""
@@ -282,9 +262,7 @@ def _repair(problem: Exception) -> str:
 
 # Where thoughts begin and end: what models and their templates put there.
 _THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7")
-_THOUGHT_ENDS = re.compile(
-    r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>"
-)
+_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>")
 
 
 def parse_json(text: str, given: str = "") -> Any:
