@@ -44,14 +44,15 @@ class Perception:
         # The judge reads no further than max_characters, so that no response is too long to be judged.
         self.endpoint, self.cache, self.max_characters, self.name = endpoint, cache, max_characters, name
         self.failures: Counter[str] = Counter()  # by the reason of the JudgeError
+        self.last_error: JudgeError | None = None  # the newest of them
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
-        asked = [i for i, sample in enumerate(samples) if _is_judged(sample)]
+        asked = [i for i, sample in enumerate(samples) if is_judged(sample)]
         return self._scores(samples, asked, self.client.ask_all(self._requests(samples, asked)) if asked else [])
 
     async def score_async(self, samples: Sequence[Sample]) -> list[Score]:
         """The same inside a running event loop."""
-        asked = [i for i, sample in enumerate(samples) if _is_judged(sample)]
+        asked = [i for i, sample in enumerate(samples) if is_judged(sample)]
         return self._scores(samples, asked, await self.client.ask_all_async(self._requests(samples, asked)))
 
     @cached_property
@@ -71,13 +72,15 @@ class Perception:
         for i, reply in zip(asked, replies, strict=True):
             if isinstance(reply, JudgeError):
                 self.failures[reply.reason] += 1
+                self.last_error = reply
                 scores[i] = None
             else:
                 scores[i] = sum(reply.value.values()) / len(samples[i].annotations)
         return scores
 
 
-def _is_judged(sample: Sample) -> bool:
+def is_judged(sample: Sample) -> bool:
+    """Whether a judge is asked about a sample: without facts there is nothing to ask, and without words they are not stated."""
     return bool(sample.annotations) and bool(sample.response.strip())
 
 
