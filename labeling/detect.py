@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from labeling.boxes import Detection, suppress
-from labeling.prompts import Prompt, build_prompts, normalize_phrase
+from labeling.prompts import Prompt, build_prompts, can_be_read, normalize_phrase
 
 
 class GroundingDinoDetector:
@@ -58,12 +58,15 @@ class GroundingDinoDetector:
     def detect(
         self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float | None = None
     ) -> list[list[Detection]]:
-        """What each image shows of its own phrases, best first. Phrases come back as they were given."""
+        """What each image shows of its own phrases, best first. Phrases come back as they were given.
+
+        A phrase that the tokenizer knows nothing of is not found."""
         threshold = self.threshold if threshold is None else threshold
         jobs: list[tuple[int, Prompt]] = []
         originals: list[dict[str, str]] = []
         for i, wanted in enumerate(phrases):
-            originals.append({clean: phrase for phrase in wanted if (clean := normalize_phrase(phrase))})
+            clean = {normalize_phrase(phrase): phrase for phrase in wanted}
+            originals.append({name: phrase for name, phrase in clean.items() if can_be_read(self.processor.tokenizer, name)})
             jobs += [(i, p) for p in build_prompts(self.processor.tokenizer, list(originals[i]), self.model.config.max_text_len)]
         found: list[list[Detection]] = [[] for _ in images]
         for batch in batches(jobs, lambda job: images[job[0]].size, self.batch_size):

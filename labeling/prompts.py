@@ -28,6 +28,11 @@ def normalize_phrase(phrase: str) -> str:
     return " ".join(re.sub(r"[.?!;:\"]", " ", phrase.lower()).split())
 
 
+def can_be_read(tokenizer: PreTrainedTokenizerBase, phrase: str) -> bool:
+    """Whether a normalised phrase has tokens: a model's vocabulary may know nothing of what an eye sees, of private signs, say."""
+    return bool(set(tokenizer(phrase, add_special_tokens=False)["input_ids"]) - set(SEPARATOR_IDS))
+
+
 def build_prompts(tokenizer: PreTrainedTokenizerBase, phrases: list[str], max_tokens: int) -> list[Prompt]:
     """Split distinct phrases into prompts of at most ``max_tokens`` tokens, keeping their order.
 
