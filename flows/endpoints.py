@@ -173,9 +173,11 @@ def _judged(answer: Answer, url: str, key_env: str, key: str | None) -> Check:
         names = [str(_field(model, "id")) for model in models]
         rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
         return Check("judge", "ok", f"{shown(url)} serves {', '.join(names[:5]) or 'no model'}{rest}")
-    unlisted = answer.is_page or answer.status in (200, 404, 405, 501)
-    if unlisted and (found := _chats(url, key)) is not None:
-        return Check("judge", "ok", f"{shown(url)} lists no models ({answer.status}), but answers chat requests: {found}")
+    probed = _probed(url, key) if answer.is_page or answer.status in (200, 404, 405, 501) else None
+    if probed is not None and probed.status in (401, 403):
+        return _judged(probed, url, key_env, key)
+    if probed is not None and (said := _chats(probed)):
+        return Check("judge", "ok", f"{shown(url)} lists no models ({answer.status}), but answers chat requests: {said}")
     if answer.status in (404, 405, 501):
         return failed(f"answers {answer.status}: it is not the API's base", _BASE)
     if answer.is_page:
@@ -190,19 +192,23 @@ _BASE = "the address of an OpenAI-compatible API mostly ends in /v1"
 _PROBE = {"model": "default", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 1}
 
 
-def _chats(url: str, key: str | None) -> str | None:
-    """What an address says to a chat request, if it is one that answers them: a reply, or why there is none in an API's words."""
+def _probed(url: str, key: str | None) -> Answer | None:
+    """What an address says to a chat request; None where nothing comes back."""
     try:
-        answer = get(url.rstrip("/") + "/chat/completions", f"Bearer {key or 'none'}", posted=_PROBE)
+        return get(url.rstrip("/") + "/chat/completions", f"Bearer {key or 'none'}", posted=_PROBE)
     except Unreachable:
         return None
+
+
+def _chats(answer: Answer) -> str:
+    """What an API has said to a chat request: that a reply came, or why none did. Empty where it was no such API."""
     value = answer.json()
     if answer.status == 200 and isinstance(_field(value, "choices"), list):
         return "a reply came"
-    complaint = read_complaint(answer.status, answer.text)
-    of_an_api = isinstance(value, dict) and any(_field(value, name) for name in ("error", "detail", "message"))
-    about_the_request = answer.status in (400, 422) or (answer.status == 404 and re.search(r"\bmodel\b", complaint.words, re.I))
-    return f"{answer.status}, {complaint.words}" if of_an_api and about_the_request else None
+    words = read_complaint(answer.status, answer.text).words
+    of_an_api = any(_field(value, name) for name in ("error", "detail", "message"))
+    no_such_model = answer.status == 404 and re.search(r"\bmodel\b", words, re.I) is not None
+    return f"{answer.status}, {words}" if of_an_api and (answer.status in (400, 422) or no_such_model) else ""
 
 
 def _field(value: Any, *names: str) -> Any:

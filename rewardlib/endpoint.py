@@ -104,7 +104,7 @@ class Usage:
 
 
 class Runaway(Exception):
-    """The reply hit the token limit; the message says what there was of it."""
+    """The reply hit the token limit; the message is what there is to add to that."""
 
 
 class Refused(Exception):
@@ -146,6 +146,8 @@ def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
         def as_meant(self, response: Any, request: Any) -> Any:
             body = response.content
             if response.status_code == 200:
+                if body.lstrip()[:1] == b"{":  # openai reads only what is also called JSON
+                    response.headers["content-type"] = "application/json"
                 if b'"error"' not in body and b'"choices"' in body:  # spares replies the parsing
                     return response
                 complaint = complaint_inside(response.text)
@@ -277,7 +279,7 @@ def _text_of(reply: Any, spent: Usage, endpoint: JudgeEndpoint) -> str:
         raise JudgeError("refusal", "the endpoint's content filter stopped the reply")
     thought_only = not has_ink(text) and _has_thoughts(message)
     if finish == "length":
-        raise Runaway("only its reasoning came back" if thought_only else "it was cut off")
+        raise Runaway("; only its reasoning came back" if thought_only else "")
     if thought_only:
         raise JudgeError(
             "empty",

@@ -100,6 +100,7 @@ class JudgeClient:
     max_cost: float | None = None
     usage: Usage = field(default_factory=Usage)
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
+    _why_freer: str = field(default="", init=False)  # what it said to a format that it does not take
     _limit: str = field(default="max_tokens", init=False)  # what it calls the longest reply
     _sessions: dict[asyncio.AbstractEventLoop, _Session] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -177,7 +178,7 @@ class JudgeClient:
             said = text.encode("utf-8", "replace").decode()  # half an emoji cannot be sent back
             messages += [{"role": "assistant", "content": said}, {"role": "user", "content": _repair(problem)}]
             text = await self._complete(client, messages, request, spent)
-            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}"):
+            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}", self._why_freer):
                 value, result = _read(text, request)
         reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
@@ -219,13 +220,14 @@ class JudgeClient:
                 elif refusal.parameter == "response_format":
                     rung += 1
                     accepted = rung
+                    self._why_freer = f"; it was not held to the form, since {refusal.error}"
                 else:
                     raise refusal.error from None
             except Runaway as cut:
                 # Constrained decoding can loop on whitespace until the limit; a freer format usually ends.
                 self._limit = limit
                 if rung == last:
-                    message = f"the reply did not end within {e.max_tokens} tokens; {cut}"
+                    message = f"the reply did not end within {e.max_tokens} tokens{cut}"
                     raise JudgeError("length", message, setting=("max-tokens", str(4 * e.max_tokens))) from None
                 rung += 1
             else:
@@ -241,11 +243,11 @@ def _read(text: str, request: JudgeRequest) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _as_judge_error(reason: str, message: str) -> Iterator[None]:
+def _as_judge_error(reason: str, message: str, more: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise JudgeError(reason, f"{message} ({error})") from error
+        raise JudgeError(reason, f"{message} ({error}){more}") from error
 
 
 def _response_format(kind: str, schema: dict[str, Any] | None) -> dict[str, Any]:

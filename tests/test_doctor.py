@@ -298,14 +298,16 @@ UNLISTED: dict[str, tuple[Answer, str, str]] = {
     "a reply": (completion("yes"), "ok", "answers chat requests: a reply came"),
     "no such model": (failure(404, "The model `default` does not exist"), "ok", "does not exist"),
     "another question wanted": (failure(400, "this judge answers two questions"), "ok", "400, this judge answers two questions"),
+    "the key": (failure(401, "no"), "failed", "wants a key, and OPENAI_API_KEY is not set"),
     "no such path": ((404, {}, json.dumps({"detail": "Not Found"})), "failed", "it is not the API's base"),
     "a page": ((200, {}, "<html>hello</html>"), "failed", "it is not the API's base"),
 }
 
 
 @pytest.mark.parametrize(("answer", "state", "said"), UNLISTED.values(), ids=UNLISTED)
-def test_a_judge_that_lists_no_models_is_asked(answer: Answer, state: str, said: str) -> None:
+def test_a_judge_that_lists_no_models_is_asked(answer: Answer, state: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a server answers a GET with a page that says 501."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with Server(lambda n, body: answer).running() as server:
         check = endpoints.judge(server.url, "OPENAI_API_KEY")
         assert [body["max_tokens"] for body in server.requests] == [1]

@@ -392,6 +392,24 @@ def test_only_what_is_due_to_the_content_is_final() -> None:
     assert {"refusal", "invalid"} == FINAL
 
 
+def test_a_wrong_form_says_why_it_was_not_enforced() -> None:
+    reply, _, _ = _ask(lambda n, body: failure(400, "no response_format here") if "response_format" in body else completion("7"))
+    assert isinstance(reply, JudgeError)
+    assert (reply.reason, str(reply).endswith("since the endpoint answered 400: no response_format here")) == ("invalid", True)
+
+
+def test_a_reply_that_is_not_called_json_is_read() -> None:
+    status, _, text = GOOD
+    assert _ask(lambda n, body: (status, {"Content-Type": "text/plain"}, text))[0] == 7
+
+
+def test_thoughts_that_fill_the_reply_are_told() -> None:
+    choice = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": None, "reasoning_content": "hm"}}
+    reply, _, _ = _ask(lambda n, body: as_json({"choices": [choice]}))
+    assert isinstance(reply, JudgeError)
+    assert (reply.reason, "only its reasoning came back" in str(reply)) == ("length", True)
+
+
 def test_an_error_says_what_was_paid_for_it() -> None:
     reply, _, client = _ask(lambda n, body: completion("no"))
     assert isinstance(reply, JudgeError)
