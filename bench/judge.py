@@ -42,7 +42,7 @@ from openai import AsyncOpenAI
 
 from bench.judge_server import reply, serving
 from bench.text_rewards import make_reasoning
-from labeling.annotate import SCHEMA, SYSTEM, check_reply
+from labeling.annotate import INSTRUCTIONS, SCHEMA, check_reply
 from pipelines.console import console, say, table
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeReply, JudgeRequest
@@ -63,12 +63,12 @@ def make_requests(count: int, seed: int) -> list[JudgeRequest]:
         reasoning = " ".join([f"Figure {seed}.{n}.", *(make_reasoning(draw) for _ in range(4))])
         trace = f"<think>{reasoning[:CHARACTERS]}</think><answer>{n % 7}</answer>"
         user = json.dumps({"question": QUESTION, "trace": trace}, ensure_ascii=False)
-        requests.append(JudgeRequest(SYSTEM, user, SCHEMA, check_reply))
+        requests.append(JudgeRequest(INSTRUCTIONS, user, SCHEMA, check_reply))
     return requests
 
 
 def messages_of(request: JudgeRequest) -> list[Any]:
-    return [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
+    return [{"role": "system", "content": request.prompt}, {"role": "user", "content": request.user}]
 
 
 def settings_of(endpoint: JudgeEndpoint) -> dict[str, Any]:

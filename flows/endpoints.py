@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flows.check import Check
 from flows.packages import installed
+from rewardlib.complaint import read_complaint
 from rewardlib.redact import redact
 
 SECONDS = 4.0
@@ -59,9 +60,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None  # urllib would send the key along
 
 
-def get(url: str, authorization: str | None = None, seconds: float = SECONDS) -> Answer:
-    """The answer to a GET, whatever its status; ``Unreachable`` if none is complete within ``seconds``, looking the host up included."""
+def get(url: str, authorization: str | None = None, seconds: float = SECONDS, posted: Any = None) -> Answer:
+    """The answer to a GET, or to a POST of JSON, whatever its status.
+
+    ``Unreachable`` if none is complete within ``seconds``, looking the host up included."""
     request = _request(url, authorization)
+    if posted is not None:
+        request.data = json.dumps(posted).encode()
+        request.add_header("Content-Type", "application/json")
     outcome: list[Answer | Unreachable] = []
     # Neither a slow name server nor an answer that drips heeds a socket's timeout.
     thread = threading.Thread(target=lambda: outcome.append(_asked(request, seconds)), daemon=True)
@@ -131,7 +137,7 @@ _HEALTHY = "ask whoever runs it; its own log says more"
 
 
 def judge(url: str | None, key_env: str) -> Check:
-    """Whether the judge's endpoint lists its models; without an address, only whether its key is set."""
+    """Whether the judge's endpoint lists its models, or at least answers; without an address, only whether its key is set."""
     key, url = os.environ.get(key_env), url or os.environ.get("OPENAI_BASE_URL")
     if not url:
         if key:
@@ -162,17 +168,47 @@ def _judged(answer: Answer, url: str, key_env: str, key: str | None) -> Check:
     if answer.status in (401, 403):
         whose = f"the key in {key_env} is refused" if key else f"it wants a key, and {key_env} is not set"
         return failed(f"answers {answer.status}: {whose}", f"export {key_env}=...; --api-key-env NAME reads another variable")
-    if answer.is_page or answer.status == 404:
-        kind = "a web page" if answer.is_page else "404"
-        return failed(f"answers {kind}: it is not the API's base", "the address of an OpenAI-compatible API mostly ends in /v1")
+    models = _field(answer.json(), "data")
+    if answer.status == 200 and isinstance(models, list):
+        names = [str(_field(model, "id")) for model in models]
+        rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        return Check("judge", "ok", f"{shown(url)} serves {', '.join(names[:5]) or 'no model'}{rest}")
+    probed = _probed(url, key) if answer.is_page or answer.status in (200, 404, 405, 501) else None
+    if probed is not None and probed.status in (401, 403):
+        return _judged(probed, url, key_env, key)
+    if probed is not None and (said := _chats(probed)):
+        return Check("judge", "ok", f"{shown(url)} lists no models ({answer.status}), but answers chat requests: {said}")
+    if answer.status in (404, 405, 501):
+        return failed(f"answers {answer.status}: it is not the API's base", _BASE)
+    if answer.is_page:
+        return failed("answers a web page: it is not the API's base", _BASE)
     if answer.status != 200:
         return failed(f"answers {answer.status}", "wait a moment and try again" if answer.status in (429, 503) else _HEALTHY)
-    models = _field(answer.json(), "data")
-    if not isinstance(models, list):
-        return failed("answers, but with no list of models", "give the base of an OpenAI-compatible API; it mostly ends in /v1")
-    names = [str(_field(model, "id")) for model in models]
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return Check("judge", "ok", f"{shown(url)} serves {', '.join(names[:5]) or 'no model'}{rest}")
+    return failed("answers, but with no list of models", "give the base of an OpenAI-compatible API; it mostly ends in /v1")
+
+
+_BASE = "the address of an OpenAI-compatible API mostly ends in /v1"
+# A server that lists no models is asked for the shortest reply there is, of a model that it may well not have.
+_PROBE = {"model": "default", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 1}
+
+
+def _probed(url: str, key: str | None) -> Answer | None:
+    """What an address says to a chat request; None where nothing comes back."""
+    try:
+        return get(url.rstrip("/") + "/chat/completions", f"Bearer {key or 'none'}", posted=_PROBE)
+    except Unreachable:
+        return None
+
+
+def _chats(answer: Answer) -> str:
+    """What an API has said to a chat request: that a reply came, or why none did. Empty where it was no such API."""
+    value = answer.json()
+    if answer.status == 200 and isinstance(_field(value, "choices"), list):
+        return "a reply came"
+    words = read_complaint(answer.status, answer.text).words
+    of_an_api = any(_field(value, name) for name in ("error", "detail", "message"))
+    no_such_model = answer.status == 404 and re.search(r"\bmodel\b", words, re.I) is not None
+    return f"{answer.status}, {words}" if of_an_api and (answer.status in (400, 422) or no_such_model) else ""
 
 
 def _field(value: Any, *names: str) -> Any:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines import store
 from pipelines.console import console, say, table
 from pipelines.cost import cost_rows
 from pipelines.estimate import Estimate
-from pipelines.schema import STAGES
-from pipelines.steps import FAILURES
+from pipelines.schema import STAGES, Reject
+from pipelines.steps import ENDPOINT_FAILED, FAILURES
+from rewardlib.judge import FINAL
 
 LANGUAGE_MODELS = ["model", "requests", "prompt tokens", "completion tokens", "cost"]  # the columns of cost_rows
+
+_LONGEST = 500  # characters of a reject; endpoints can be talkative
 
 
 def funnel_rows(manifest: dict[str, Any]) -> list[list[str]]:
@@ -33,10 +38,30 @@ def print_summary(manifest: dict[str, Any], out: Path, seconds: float) -> None:
         console.print(table("\nLanguage models", LANGUAGE_MODELS, cost_rows(manifest["cost"])))
     models = manifest["models"]
     say(f"\njudge {models['annotator']['judge']}, detector {models['detector']['detector']}, segmenter {models['segmenter']['segmenter']}")
-    if any(name.startswith(FAILURES) for name in counts):
-        say("an endpoint failed on some rows, see the counts above; the same command asks again for those that may have better luck")
+    _print_failures(manifest, out)
     say(f"{manifest['rows']} rows in {out}/data, {manifest['rejected']} in {out}/rejects.parquet, {seconds:.0f} s")
     say(f"look at it: {out}/gallery.html")
+
+
+def _print_failures(manifest: dict[str, Any], out: Path) -> None:
+    """What no reader of the tables may miss: endpoints that failed, in their own words, and a dataset without rows."""
+    failed = {name.split(": ", 1)[1] for name in manifest["counts"] if name.startswith(FAILURES)}
+    rejects = store.read_rejects(out) if failed or not manifest["rows"] else []
+    if failed and manifest["rows"]:
+        say(f"an endpoint failed on some rows: {_first([r for r in rejects if r.reason in ENDPOINT_FAILED])}")
+    if failed - FINAL:
+        say("the same command asks again for those that may have better luck")
+    if not manifest["rows"]:
+        console.print(f"[bold red]NO ROWS: all {manifest['rejected']} were dropped[/bold red], the first because:")
+        say(_first(rejects))
+
+
+def _first(rejects: Sequence[Reject]) -> str:
+    """The first of some rejects, in a line without anything that a terminal would obey."""
+    if not rejects:
+        return "see the counts above"
+    text = f"{rejects[0].id}: {rejects[0].reason}: {rejects[0].detail}"
+    return "".join(c if c.isprintable() else " " for c in text)[:_LONGEST]
 
 
 def print_estimate(found: Estimate) -> None:

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast, get_args
 
+from rewardlib.ink import has_ink, is_encodable
 from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 
 Kind = Literal["object", "attribute", "count", "relation", "text", "absence"]
 KINDS: tuple[str, ...] = get_args(Kind)
-PROMPT_VERSION = "annotate-1"
+PROMPT_VERSION = "annotate-2"
+HALF_CHARACTER = "half a character"  # why a text cannot be stored: it ends, or goes on, within a surrogate pair
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,19 @@ class Fact:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An annotator's answer for one trace; ``dropped`` counts claimed facts whose quote is not in the trace."""
+    """An annotator's answer for one trace, and what it took to get it.
+
+    ``dropped_for`` has the reason of every claimed fact that was not usable: its quote is not in the trace, say."""
 
     facts: tuple[Fact, ...]
-    dropped: int = 0
+    dropped_for: tuple[str, ...] = ()
+    requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def dropped(self) -> int:
+        return len(self.dropped_for)
 
 
 class Annotator(Protocol):
@@ -56,7 +65,7 @@ class Annotator(Protocol):
         ...
 
 
-SYSTEM = """You extract visual facts from a solution that somebody wrote about an image. You do not see the image.
+INSTRUCTIONS = """You extract visual facts from a solution that somebody wrote about an image. You do not see the image.
 
 A visual fact is one thing that the writer read off the image: an object and its attributes, a count, a spatial relation, a length or angle
 that is marked, or text in the image. Not a calculation, a definition, a guess, or a conclusion.
@@ -92,6 +101,9 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+# The whole system prompt, as it is sent.
+SYSTEM = JudgeRequest(INSTRUCTIONS, "", SCHEMA).prompt
+
 
 class LLMAnnotator:
     """Asks a judge LLM for the facts of each trace."""
@@ -111,13 +123,18 @@ class LLMAnnotator:
 
 def annotation_request(question: str, trace: str) -> JudgeRequest:
     """What the judge is asked about a trace. Inside a JSON string a trace cannot close its own fence, whatever it contains."""
-    return JudgeRequest(SYSTEM, json.dumps({"question": question, "trace": trace}, ensure_ascii=False), SCHEMA, check_reply)
+    return JudgeRequest(INSTRUCTIONS, json.dumps({"question": question, "trace": trace}, ensure_ascii=False), SCHEMA, check_reply)
 
 
 def _annotated(reply: JudgeReply | JudgeError, trace: str) -> Annotated | JudgeError:
     if isinstance(reply, JudgeError):
-        return reply
-    return replace(verify(reply.value, trace), prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+        return reply.with_flags("--annotator.")
+    return replace(
+        verify(reply.value, trace),
+        requests=1,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
 
 
 def check_reply(value: Any) -> list[dict[str, str]]:
@@ -130,26 +147,34 @@ def check_reply(value: Any) -> list[dict[str, str]]:
                 raise ValueError(f"facts[{i}].{name} must be a string")
         if fact["kind"] not in KINDS:
             raise ValueError(f"facts[{i}].kind is {fact['kind']!r}, expected one of {', '.join(KINDS)}")
-    return list(value["facts"])
+    # No other member of a fact is used, and none may break what is done with these.
+    return [{name: fact[name] for name in ("kind", "statement", "phrase", "quote")} for fact in value["facts"]]
 
 
 def verify(claimed: Sequence[dict[str, str]], trace: str) -> Annotated:
-    """Locate each fact's quote in the trace; facts whose quote is not there, or that say nothing, are dropped and counted."""
+    """Locate each fact's quote in the trace; facts whose quote is not there, or that say nothing, are dropped, with the reason."""
     facts: list[Fact] = []
+    dropped_for: list[str] = []
     for claim in claimed:
         span = find_quote(claim["quote"], trace)
-        if span is None or not claim["statement"].strip():
-            continue
-        phrase = "" if claim["kind"] == "absence" else " ".join(claim["phrase"].split())
-        facts.append(Fact(cast(Kind, claim["kind"]), claim["statement"].strip(), phrase, trace[slice(*span)], *span))
-    distinct = tuple(dict.fromkeys(facts))
-    return Annotated(distinct, dropped=len(claimed) - len(facts))
+        if not all(map(is_encodable, claim.values())):
+            dropped_for.append(HALF_CHARACTER)
+        elif not has_ink(claim["statement"]):
+            dropped_for.append("no statement")
+        elif span is None:
+            dropped_for.append("quote not in trace")
+        else:
+            statement, phrase = claim["statement"].strip(), " ".join(claim["phrase"].split())
+            if claim["kind"] == "absence" or not has_ink(phrase):
+                phrase = ""
+            facts.append(Fact(cast(Kind, claim["kind"]), statement, phrase, trace[slice(*span)], *span))
+    return Annotated(tuple(dict.fromkeys(facts)), tuple(dropped_for))
 
 
 def find_quote(quote: str, trace: str) -> tuple[int, int] | None:
     """Where the trace says it: exactly, or but for white space and case. None if nowhere."""
     words = quote.split()
-    if not words:
+    if not has_ink(quote):
         return None
     if (start := trace.find(quote)) >= 0:
         return start, start + len(quote)

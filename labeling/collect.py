@@ -33,9 +33,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Trace:
-    """A response of the vision model, as it wrote it."""
+    """A response of the vision model, as it wrote it, and what it took to get it."""
 
     text: str
+    requests: int = 1
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -66,7 +67,9 @@ def trace_requests(question: Question, draws: int) -> Iterator[JudgeRequest]:
 
 
 def _trace(reply: JudgeReply | JudgeError) -> Trace | JudgeError:
-    return reply if isinstance(reply, JudgeError) else Trace(reply.value, reply.prompt_tokens, reply.completion_tokens)
+    if isinstance(reply, JudgeError):
+        return reply.with_flags("--collector.")
+    return Trace(reply.value, 1, reply.prompt_tokens, reply.completion_tokens)
 
 
 def data_url(image: bytes) -> str:

@@ -58,7 +58,9 @@ class GroundingDinoDetector:
     def detect(
         self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float | None = None
     ) -> list[list[Detection]]:
-        """What each image shows of its own phrases, best first. Phrases come back as they were given."""
+        """What each image shows of its own phrases, best first. Phrases come back as they were given.
+
+        A phrase that the tokenizer knows nothing of is not found."""
         threshold = self.threshold if threshold is None else threshold
         jobs: list[tuple[int, Prompt]] = []
         originals: list[dict[str, str]] = []

@@ -61,12 +61,16 @@ def build_shard(
             progress(stage, len(shard.indices))
         return record
     ledger = Ledger()
+    if (earlier := store.recorded(config.out, shard.name, key)) is not None:
+        steps.carry_over(earlier.counts, ledger)
     rows = label(shard, source, config, models, ledger, progress)
     return store.write_shard(config.out, shard.name, key, rows, ledger)
 
 
 def _is_unanswered(record: store.ShardRecord) -> bool:
-    """Whether a shard lacks labels because an endpoint was down: asked again, it may answer; the replies that came are remembered."""
+    """Whether a shard lacks labels for a reason that can be put right: asked again, the endpoint may answer.
+
+    The replies that came are remembered, so that asking again costs the failures only."""
     failures = [name.split(": ")[1] for name in record.counts if name.startswith(steps.FAILURES)]
     return any(reason not in FINAL for reason in failures)
 

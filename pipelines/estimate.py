@@ -97,7 +97,7 @@ def _requests(config: BuildConfig, items: Sequence[Item], ledger: Ledger) -> dic
 
 def _prompt_tokens(request: JudgeRequest) -> int:
     schema = json.dumps(request.schema) if request.schema else ""
-    tokens = (len(request.system) + len(request.user) + len(schema)) // _CHARACTERS
+    tokens = (len(request.prompt) + len(request.user) + len(schema)) // _CHARACTERS
     return tokens + (_image_tokens(request.image) if request.image else 0)
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_DROPPED = {
+    "quote not in trace": "because their quote is not in the trace",
+    "no statement": "because they state nothing",
+    "half a character": "because they hold half a character, which no file can",
+}
+
 
 def known_failures(counts: Mapping[str, int], rejected: int = 0) -> list[str]:
     """A sentence for everything that did not work, with its share; nothing for what always worked or was not tried."""
@@ -30,9 +36,12 @@ def known_failures(counts: Mapping[str, int], rejected: int = 0) -> list[str]:
     if part := counts.get("traces_wrong", 0):
         whole = share(part, part + counts.get("traces_correct", 0))
         lines.append(f"{whole} traces end in a wrong answer; they are kept with `correct` false and were not read for annotations.")
-    if part := counts.get("annotations_dropped: quote not in trace", 0):
-        whole = share(part, part + counts.get("annotations", 0))
-        lines.append(f"{whole} facts that the judge named were dropped, because their quote is not in the trace.")
+    dropped = {name.split(": ", 1)[1]: n for name, n in counts.items() if name.startswith("annotations_dropped: ")}
+    for reason, part in sorted(dropped.items()):
+        if part:
+            whole = share(part, sum(dropped.values()) + counts.get("annotations", 0))
+            why = _DROPPED.get(reason, f"with this reason: {reason}")
+            lines.append(f"{whole} facts that the judge named were dropped, {why}.")
     for stage, effect in (("collector", "were asked for and not written"), ("judge", "have no annotations")):
         if failed := {name.split(": ", 1)[1]: n for name, n in counts.items() if name.startswith(f"{stage}_failed: ")}:
             reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(failed.items()))

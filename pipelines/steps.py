@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeling import masks
-from labeling.annotate import Annotated, Annotator
+from labeling.annotate import HALF_CHARACTER, Annotated, Annotator
 from labeling.boxes import Detection, Detector, iou_matrix
 from labeling.collect import Question, Trace, TraceCollector
 from labeling.counterfactual import Intervention, Removal, intervene, verify_removal
@@ -22,11 +22,14 @@ from labeling.segment import Segment, Segmenter
 from pipelines.config import CounterfactualConfig
 from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.answers import check_answer, final_answer
-from rewardlib.judge import JudgeError
+from rewardlib.ink import is_encodable
+from rewardlib.judge import JudgeError, Usage
 from rewardlib.rows.images import png
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
 FAILURES = ("collector_failed: ", "judge_failed: ")  # counts of questions to an endpoint that had no usable reply, by reason
+WASTED = "_wasted"  # in the names of the counts of what such questions took; it is part of what all questions took
+ENDPOINT_FAILED = ("no trace could be collected", "the judge failed")  # why a row is rejected that they left without
 
 
 def collect(items: Sequence[Item], collector: TraceCollector | None, ledger: Ledger) -> list[Item]:
@@ -40,7 +43,7 @@ def collect(items: Sequence[Item], collector: TraceCollector | None, ledger: Led
         for reply in replies:
             if isinstance(reply, JudgeError):
                 failures[item.row["id"]] = reply
-                ledger.counts[f"{FAILURES[0]}{reply.reason}"] += 1
+                _fail("collector", reply, ledger)
             else:
                 _add_trace(item, collector.name, reply, ledger)
     kept = []
@@ -48,21 +51,50 @@ def collect(items: Sequence[Item], collector: TraceCollector | None, ledger: Led
         if item.row["traces"] or item.row["regions"]:
             kept.append(item)
         else:
-            ledger.reject(item.row, "collect", "no trace could be collected", str(failures.get(item.row["id"], "every trace was too long")))
+            ledger.reject(item.row, "collect", ENDPOINT_FAILED[0], str(failures.get(item.row["id"], "no trace was usable")))
     return kept
 
 
+def _fail(stage: str, error: JudgeError, ledger: Ledger) -> None:
+    """Count a question that had no usable reply, and what it took all the same."""
+    ledger.counts[f"{stage}_failed: {error.reason}"] += 1
+    if error.usage.requests:
+        _pay(stage, error.usage, ledger)
+        _pay(f"{stage}{WASTED}", error.usage, ledger)
+
+
+def _pay(stage: str, taken: Usage | Trace | Annotated, ledger: Ledger) -> None:
+    """Enter what an answer took into the account of ``pipelines.cost``."""
+    ledger.counts[f"{stage}_requests"] += taken.requests
+    ledger.counts[f"{stage}_prompt_tokens"] += taken.prompt_tokens
+    ledger.counts[f"{stage}_completion_tokens"] += taken.completion_tokens
+
+
+def carry_over(counts: Mapping[str, int], ledger: Ledger) -> None:
+    """Enter what an earlier attempt at the same shard, with these counts, paid in vain into the account of this one."""
+    for name, count in counts.items():
+        if WASTED in name:
+            ledger.counts[name] += count
+            ledger.counts[name.replace(WASTED, "")] += count
+
+
 def _add_trace(item: Item, model: str, reply: Trace, ledger: Ledger) -> None:
-    ledger.counts["collector_requests"] += 1
-    ledger.counts["collector_prompt_tokens"] += reply.prompt_tokens
-    ledger.counts["collector_completion_tokens"] += reply.completion_tokens
-    repeated = any(trace["text"] == reply.text for trace in item.row["traces"])  # a server that does not sample says the same each time
-    if repeated or len(reply.text) > MAX_TRACE:
-        ledger.counts[f"traces_dropped: {'repeated' if repeated else 'too long'}"] += 1
+    _pay("collector", reply, ledger)
+    if problem := _unusable(reply.text, item):
+        ledger.counts[f"traces_dropped: {problem}"] += 1
         return
     ledger.counts["traces_collected"] += 1
     trace = {"trace_id": f"t{len(item.row['traces'])}", "model": model, "text": reply.text, "answer": None, "correct": None}
     item.row["traces"].append(trace)
+
+
+def _unusable(text: str, item: Item) -> str | None:
+    """Why a row cannot have this trace."""
+    if not is_encodable(text):
+        return HALF_CHARACTER
+    if any(trace["text"] == text for trace in item.row["traces"]):
+        return "repeated"  # a server that does not sample says the same each time
+    return "too long" if len(text) > MAX_TRACE else None
 
 
 def check(items: Sequence[Item], ledger: Ledger) -> list[Item]:
@@ -89,29 +121,34 @@ def annotate(items: Sequence[Item], annotator: Annotator, ledger: Ledger) -> lis
     jobs = [(item, trace) for item in items for trace in item.row["traces"] if trace["correct"]]
     replies = annotator.annotate([(item.row["question"], trace["text"]) for item, trace in jobs]) if jobs else []
     failures: dict[str, list[str]] = {}
+    dropped: dict[str, dict[str, None]] = {}  # the reasons by row, each once
     for (item, trace), reply in zip(jobs, replies, strict=True):
         if isinstance(reply, JudgeError):
             failures.setdefault(item.row["id"], []).append(f"{trace['trace_id']}: {reply}")
-            ledger.counts[f"{FAILURES[1]}{reply.reason}"] += 1
+            _fail("judge", reply, ledger)
         else:
             _add_annotations(item, trace["trace_id"], reply, ledger)
+            if reply.dropped_for:
+                dropped.setdefault(item.row["id"], {}).update(dict.fromkeys(reply.dropped_for))
     kept = []
     for item in items:
         row = item.row
         if row["annotations"] or row["regions"]:
             kept.append(item)
         elif row["id"] in failures:
-            ledger.reject(row, "annotate", "the judge failed", "; ".join(failures[row["id"]]))
+            ledger.reject(row, "annotate", ENDPOINT_FAILED[1], "; ".join(failures[row["id"]]))
         else:
-            ledger.reject(row, "annotate", "no visual fact in its traces", "the annotator found nothing that the traces read off the image")
+            detail = "the annotator found nothing that the traces read off the image"
+            if row["id"] in dropped:
+                detail = f"none of the facts that the annotator named is usable: {', '.join(dropped[row['id']])}"
+            ledger.reject(row, "annotate", "no visual fact in its traces", detail)
     return kept
 
 
 def _add_annotations(item: Item, trace_id: str, reply: Annotated, ledger: Ledger) -> None:
-    ledger.counts["annotations_dropped: quote not in trace"] += reply.dropped
-    ledger.counts["judge_requests"] += reply.prompt_tokens > 0
-    ledger.counts["judge_prompt_tokens"] += reply.prompt_tokens
-    ledger.counts["judge_completion_tokens"] += reply.completion_tokens
+    _pay("judge", reply, ledger)
+    for reason in reply.dropped_for:
+        ledger.counts[f"annotations_dropped: {reason}"] += 1
     for fact in reply.facts:
         item.row["annotations"].append(
             {

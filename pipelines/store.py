@@ -59,12 +59,21 @@ def _record_path(out: Path, shard: str) -> Path:
 
 def finished(out: Path, shard: str, key: str) -> ShardRecord | None:
     """The record of a shard that was made from exactly these inputs and is intact on disk."""
+    record = recorded(out, shard, key)
     try:
-        record = ShardRecord(**json.loads(_record_path(out, shard).read_text()))
-        intact = record.key == key and _file_sha256(data_path(out, shard)) == record.file_sha256
-    except (OSError, ValueError, TypeError):
+        intact = record is not None and _file_sha256(data_path(out, shard)) == record.file_sha256
+    except OSError:
         return None
     return record if intact else None
+
+
+def recorded(out: Path, shard: str, key: str) -> ShardRecord | None:
+    """The record of the last attempt at a shard from exactly these inputs, whatever became of its file."""
+    try:
+        record = ShardRecord(**json.loads(_record_path(out, shard).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if record.key == key else None
 
 
 def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], ledger: Ledger) -> ShardRecord:

@@ -8,28 +8,52 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import os
-import re
+from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from rewardlib.complaint import complaint_inside, read_complaint
+from rewardlib.ink import has_ink
 from rewardlib.redact import redact
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI
 
-FINAL = frozenset({"refusal", "invalid", "length", "bad_request", "empty"})  # reasons that asking again at another time will not cure
+# Reasons that asking again will not cure: the model refuses what is in the request, or answers it in a wrong form even after a repair.
+# Whatever else goes wrong can be put right without another request: a server that was down, full, started with too short a context or
+# with thoughts that fill the reply, a wrong key, address or name.
+FINAL = frozenset({"refusal", "invalid"})
 
 
 class JudgeError(Exception):
-    """The judge gave no usable reply. ``reason`` is one word for counting, the message says what happened."""
+    """The judge gave no usable reply. ``reason`` is one word for counting, the message says what happened.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(redact(message))  # endpoints have been seen to echo the key
-        self.reason = reason
+    ``usage`` is what was paid for nothing; ``setting`` is the endpoint's setting that would help, as (name, value), where one would."""
 
-    def __reduce__(self) -> tuple[type[JudgeError], tuple[str, str]]:
-        return JudgeError, (self.reason, str(self))
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        usage: Usage | None = None,
+        setting: tuple[str, str] | None = None,
+    ) -> None:
+        clean = message.encode("utf-8", "backslashreplace").decode()  # servers quote what no file can hold
+        super().__init__(redact(clean))  # endpoints have been seen to echo the key
+        self.reason, self.usage, self.setting = reason, usage or Usage(), setting
+
+    def __reduce__(self) -> tuple[type[JudgeError], tuple[Any, ...]]:
+        return JudgeError, (self.reason, str(self), self.usage, self.setting)
+
+    def with_flags(self, prefix: str) -> JudgeError:
+        """The same for a command line on which the endpoint's settings begin with ``prefix``, such as "--annotator."."""
+        if self.setting is None:
+            return self
+        name, value = self.setting
+        return JudgeError(self.reason, f"{self}: {prefix}{name} {value}", self.usage, self.setting)
 
 
 @dataclass(frozen=True)
@@ -80,11 +104,21 @@ class Usage:
 
 
 class Runaway(Exception):
-    """The reply hit the token limit."""
+    """The reply hit the token limit; the message is what there is to add to that."""
 
 
-class FormatRefused(Exception):
-    """The server does not support the output format."""
+class Refused(Exception):
+    """The server does not take a parameter as it was sent; ``error`` is for a caller that cannot do without it."""
+
+    def __init__(self, parameter: str, error: JudgeError) -> None:
+        super().__init__(parameter)
+        self.parameter, self.error = parameter, error
+
+
+# What the request in hand has taken so far: replies that end with an error are paid for, too, and openai asks again without a word.
+_spent: ContextVar[Usage] = ContextVar("spent")
+_INSIDE = "x-sightline-inside"  # marks an error that came in a 200
+_BAD_GATEWAY = 502  # the status of an error in a 200 that tells none
 
 
 def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
@@ -96,14 +130,42 @@ def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
     )  # httpx, or what openai has in its place
 
     class Bounded(DefaultAsyncHttpxClient):
-        """Its own timeout is for each read, so that a body which trickles in would never end; this one is for the whole answer."""
+        """Its own timeout is for each read, so that a body which trickles in would never end; this one is for the whole answer.
+
+        What openai decides by status and headers, whether to ask again and when, is told to it in these words where servers say it
+        otherwise: an error in a 200, a refused parameter in a 500, a pause that is asked for in the body."""
 
         async def send(self, request: Any, **options: Any) -> Any:
             try:
                 async with asyncio.timeout(endpoint.timeout):
-                    return await super().send(request, **options)
+                    response = await super().send(request, **options)
             except TimeoutError as error:
                 raise http.ReadTimeout(f"no whole answer within {endpoint.timeout:g} s", request=request) from error
+            return response if options.get("stream") else self.as_meant(response, request)
+
+        def as_meant(self, response: Any, request: Any) -> Any:
+            body = response.content
+            if response.status_code == 200:
+                if body.lstrip()[:1] == b"{":  # openai reads only what is also called JSON
+                    response.headers["content-type"] = "application/json"
+                if b'"error"' not in body and b'"choices"' in body:  # spares replies the parsing
+                    return response
+                complaint = complaint_inside(response.text)
+                if complaint is None:
+                    return response
+                with suppress(LookupError, ValueError, AttributeError, TypeError):
+                    _account(json.loads(body).get("usage"), _spent.get())
+                headers = {_INSIDE: "1", **{name: response.headers[name] for name in _PAUSES if name in response.headers}}
+                response = http.Response(complaint.status or _BAD_GATEWAY, headers=headers, content=body, request=request)
+            elif response.status_code in (408, 409, 429) or response.status_code >= 500:
+                complaint = read_complaint(response.status_code, response.text)
+            else:
+                return response
+            if complaint.wait is not None and not any(name in response.headers for name in _PAUSES):
+                response.headers["retry-after"] = str(complaint.wait)
+            if complaint.blames(_parameters(request)):
+                response.headers["x-should-retry"] = "false"
+            return response
 
     return AsyncOpenAI(
         api_key=endpoint.key or "none",  # local servers need none, but the client insists on one
@@ -114,57 +176,144 @@ def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
     )
 
 
-async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, **asked: Any) -> str:
-    """The text of a chat completion; ``asked`` are its messages, seed and response_format. Tokens are added to ``spent`` in any case.
+_PAUSES = ("retry-after-ms", "retry-after")
 
-    Raises ``JudgeError``, ``Runaway`` for a reply that was cut off, and ``FormatRefused`` where a freer response_format may help."""
-    from openai import APIConnectionError, APIStatusError, APITimeoutError, BadRequestError, OpenAIError, UnprocessableEntityError
+
+def _parameters(request: Any) -> set[str]:
+    """What a request has set."""
+    try:
+        return set(json.loads(request.content))
+    except (ValueError, AttributeError, TypeError):
+        return set()
+
+
+async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, **asked: Any) -> str:
+    """The text of a chat completion; ``asked`` are its messages, limit, seed and response_format.
+
+    Tokens are added to ``spent`` in any case. Raises ``JudgeError``, ``Runaway`` for a reply that was cut off, and
+    ``Refused`` where another response_format, or another name of the limit, may help."""
+    from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
     from openai.types.chat import ChatCompletion
 
     e = endpoint
+    body = {"model": e.model, "temperature": e.temperature, **asked}
+    _spent.set(spent)
     try:
         # As chat.completions.create does, but without its walk through schema and messages, a quarter of a request's CPU time.
-        body = {"model": e.model, "temperature": e.temperature, "max_tokens": e.max_tokens, **asked}
         reply = await client.post("/chat/completions", body=body, cast_to=ChatCompletion)
-    except (BadRequestError, UnprocessableEntityError) as error:
-        if "response_format" in asked and re.search(r"response_format|json_schema|json_object|schema|structured|guided", str(error), re.I):
-            raise FormatRefused from error
-        raise JudgeError("bad_request", f"the endpoint refused the request: {_brief(error)}") from None
     except APITimeoutError:
         raise JudgeError("timeout", f"no reply from {e.place} within {e.timeout:g} s, {e.retries} retries") from None
     except APIConnectionError as error:
-        raise JudgeError("connection", f"cannot reach {e.place}: {_brief(error)}") from None
+        raise JudgeError("connection", _lost(error, e.place)) from None
     except APIStatusError as error:
-        raise JudgeError(f"http_{error.status_code}", f"the endpoint answered {error.status_code}: {_brief(error)}") from None
+        _raise_refusal(error, body)
+    except UnicodeEncodeError as error:
+        raise JudgeError("protocol", f"the request holds what cannot be sent: {_brief(error)}") from None
     except (OpenAIError, ValueError) as error:
         raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error)}") from None
     try:
-        return _text_of(reply, spent, e.place)
+        return _text_of(reply, spent, e)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # the openai client does not check what it received
         raise JudgeError("protocol", f"the endpoint's reply is no chat completion: {_brief(error)}") from None
 
 
-def _text_of(reply: Any, spent: Usage, place: str) -> str:
+def _lost(error: Exception, place: str) -> str:
+    """Why there is no answer: nobody there, or somebody who went away."""
+    cause = error.__cause__
+    if type(cause).__name__ in ("RemoteProtocolError", "ReadError", "WriteError"):
+        return (
+            f"{place} closed the connection without an answer ({_brief(cause or error)}): "
+            "its server may have crashed on this request; its log says more"
+        )
+    return f"cannot reach {place}: {_brief(error)}"
+
+
+def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any]) -> NoReturn:
+    """What became of a request that was answered with an error: ``Refused`` or ``JudgeError``."""
+    inside = _INSIDE in error.response.headers
+    complaint = complaint_inside(error.response.text) if inside else read_complaint(error.status_code, error.response.text)
+    assert complaint is not None  # it is the one that the error was made from
+    status = complaint.status
+    words = redact(complaint.words)[:500] or "nothing more"
+    if inside:
+        message = f"the endpoint answered 200 with the error {status or ''}".rstrip() + f": {words}"
+    else:
+        message = f"the endpoint answered {status}: {words}"
+    reason = f"http_{status}" if status else "error_in_200"
+    reason = "bad_request" if status in (400, 422) else reason
+    parameter = complaint.blames(sent)
+    if parameter in ("temperature", "seed"):
+        value = "None" if parameter == "seed" else "1"
+        hint = f"{message}. Set {parameter} to {value}"
+        raise JudgeError(reason, hint, setting=(parameter, value)) from None
+    if parameter is not None:
+        raise Refused(parameter, JudgeError(reason, message)) from None
+    raise JudgeError(reason, message) from None
+
+
+def _account(usage: Any, spent: Usage) -> None:
+    """Add what a reply took, given as an object or a dictionary; ``TypeError`` for anything else."""
+    if usage is None:
+        return
+    if isinstance(usage, str | int | list):
+        raise TypeError(f"the usage is {usage!r}")
+    for name in ("prompt_tokens", "completion_tokens"):
+        taken = usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
+        setattr(spent, name, getattr(spent, name) + (taken or 0))
+
+
+def _text_of(reply: Any, spent: Usage, endpoint: JudgeEndpoint) -> str:
     """The text of a chat completion; raises on a refusal, an empty reply or one that was cut off."""
     if isinstance(reply, str):  # openai hands on what is not JSON
-        raise JudgeError("protocol", f"{place} answered {redact(reply.strip())[:60]!r}; is this the API's address, ending in /v1?")
+        start = redact(reply.strip())[:60]
+        raise JudgeError("protocol", f"{endpoint.place} answered {start!r}; is this the API's address, ending in /v1?")
+    _account(getattr(reply, "usage", None), spent)
     choices = getattr(reply, "choices", None)
     if not choices:
         raise JudgeError("empty", "the endpoint returned no choices")
-    if (usage := getattr(reply, "usage", None)) is not None:
-        spent.prompt_tokens += usage.prompt_tokens or 0
-        spent.completion_tokens += usage.completion_tokens or 0
     message, finish = choices[0].message, choices[0].finish_reason
-    if getattr(message, "refusal", None):
-        raise JudgeError("refusal", f"the judge refused: {redact(message.refusal)[:200]}")
+    text, refusal = _parts(message.content)
+    if refusal := getattr(message, "refusal", None) or refusal:
+        raise JudgeError("refusal", f"the judge refused: {redact(refusal)[:200]}")
     if finish == "content_filter":
         raise JudgeError("refusal", "the endpoint's content filter stopped the reply")
+    thought_only = not has_ink(text) and _has_thoughts(message)
     if finish == "length":
-        raise Runaway
-    if not (message.content or "").strip():
+        raise Runaway("; only its reasoning came back" if thought_only else "")
+    if thought_only:
+        raise JudgeError(
+            "empty",
+            "the judge returned its reasoning only, and no reply: turn its thinking off where it is served, "
+            f"or raise max_tokens (now {endpoint.max_tokens})",
+            setting=("max-tokens", str(4 * endpoint.max_tokens)),
+        )
+    if not has_ink(text):
         raise JudgeError("empty", "the judge returned an empty reply")
-    return str(message.content)
+    return text
 
 
-def _brief(error: Exception) -> str:
+def _parts(content: Any) -> tuple[str, str]:
+    """What a message says and what it refuses: its content, or the texts of its parts. Thoughts are neither."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    said, refused = [], []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            said.append(part)
+        elif part.get("type") == "refusal":
+            refused.append(str(part.get("refusal") or part.get("text") or "without a word"))
+        elif part.get("type", "text") in ("text", "output_text"):
+            text = part.get("text") or ""
+            said.append(str(text.get("value", "")) if isinstance(text, dict) else str(text))
+    return "".join(said), "".join(refused)
+
+
+def _has_thoughts(message: Any) -> bool:
+    """Whether there is reasoning beside, or in the place of, the reply."""
+    if isinstance(message.content, list) and message.content:
+        return True
+    return any(getattr(message, name, None) for name in ("reasoning_content", "reasoning", "reasoning_details", "thinking"))
+
+
+def _brief(error: BaseException) -> str:
     return " ".join(redact(str(error)).split())[:300]  # before the cut: half a key is not known for one

@@ -6,6 +6,7 @@ tokens and cost, and walks down a ladder of output formats, since servers differ
 
     JSON schema -> JSON object -> plain text with JSON in it, and one request to repair a reply that does not validate.
 
+Every prompt that wants JSON says its form in words (``rewardlib.form``), so that below the schema a model knows it, too.
 A judge that cannot be reached or does not answer properly is a ``JudgeError``, never an empty or zero verdict.
 
     client = JudgeClient(JudgeEndpoint(model="Qwen/Qwen2.5-32B-Instruct", base_url="http://localhost:8000/v1"))
@@ -21,10 +22,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rewardlib.cache import ReplyCache, request_key
-from rewardlib.endpoint import FINAL, FormatRefused, JudgeEndpoint, JudgeError, Runaway, Usage, complete, connect
+from rewardlib.endpoint import FINAL, JudgeEndpoint, JudgeError, Refused, Runaway, Usage, complete, connect
+from rewardlib.form import in_words
 from rewardlib.redact import redact
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ class BudgetSpent(Exception):
 class JudgeRequest:
     """One question. ``check`` turns the parsed JSON into the caller's type and raises ``ValueError`` if it is not acceptable.
 
-    Without a ``schema`` the reply is free text, and ``check`` is given the text. ``image`` is a data URL, shown before the question.
+    ``system`` says what is wanted; the form of the reply is added to it from the ``schema``, see ``prompt``. Without a schema
+    the reply is free text, and ``check`` is given the text. ``image`` is a data URL, shown before the question.
     ``draw`` numbers several replies to the same question: each has a seed and a place in the cache of its own."""
 
     system: str
@@ -51,10 +55,15 @@ class JudgeRequest:
     image: str | None = None
     draw: int = 0
 
+    @cached_property
+    def prompt(self) -> str:
+        """The system prompt as it is sent."""
+        return self.system if self.schema is None else f"{self.system}\n\n{in_words(self.schema)}"
+
     def messages(self) -> list[dict[str, Any]]:
         shown = {"type": "image_url", "image_url": {"url": self.image}}
         user: Any = [shown, {"type": "text", "text": self.user}] if self.image else self.user
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
+        return [{"role": "system", "content": self.prompt}, {"role": "user", "content": user}]
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ class JudgeClient:
     max_cost: float | None = None
     usage: Usage = field(default_factory=Usage)
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
+    _why_freer: str = field(default="", init=False)  # what it said to a format that it does not take
+    _limit: str = field(default="max_tokens", init=False)  # what it calls the longest reply
     _sessions: dict[asyncio.AbstractEventLoop, _Session] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -114,7 +125,9 @@ class JudgeClient:
                 return await self._ask(session.client, request, spent)
             except JudgeError as error:
                 spent.failed = 1
-                return JudgeError(error.reason, redact(str(error), self.endpoint.key))
+                paid = spent.prompt_tokens + spent.completion_tokens > 0
+                usage = Usage(int(paid), 0, 1, spent.prompt_tokens, spent.completion_tokens)
+                return JudgeError(error.reason, redact(str(error), self.endpoint.key), usage, error.setting)
             finally:
                 self._account(spent)
 
@@ -162,9 +175,10 @@ class JudgeClient:
         try:
             value, result = _read(text, request)
         except ValueError as problem:
-            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": _repair(problem)}]
+            said = text.encode("utf-8", "replace").decode()  # half an emoji cannot be sent back
+            messages += [{"role": "assistant", "content": said}, {"role": "user", "content": _repair(problem)}]
             text = await self._complete(client, messages, request, spent)
-            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}"):
+            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}", self._why_freer):
                 value, result = _read(text, request)
         reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
@@ -187,23 +201,39 @@ class JudgeClient:
         """All that decides the reply; where the server runs and how fast does not."""
         e = self.endpoint
         settings = {"model": e.model, "temperature": e.temperature, "seed": e.seed, "max_tokens": e.max_tokens}
-        asked = {"system": request.system, "user": request.user, "schema": request.schema}
+        asked = {"system": request.prompt, "user": request.user, "schema": request.schema}
         return settings | asked | ({"image": request.image} if request.image else {}) | ({"draw": request.draw} if request.draw else {})
 
     async def _complete(self, client: AsyncOpenAI, messages: list[dict[str, Any]], request: JudgeRequest, spent: Usage) -> str:
         """The reply's text, from the best output format that the server supports."""
-        e = self.endpoint
+        e, last = self.endpoint, len(_FORMATS) - 1
         seed = {} if e.seed is None else {"seed": e.seed + request.draw}
-        for rung in range(self._format if request.schema else len(_FORMATS) - 1, len(_FORMATS)):
+        rung = self._format if request.schema else last
+        accepted, limit = self._format, self._limit
+        while True:
+            asked = {"messages": messages, limit: e.max_tokens, **seed, **_response_format(_FORMATS[rung], request.schema)}
             try:
-                return await complete(client, e, spent, messages=messages, **seed, **_response_format(_FORMATS[rung], request.schema))
-            except FormatRefused:
-                self._format = max(self._format, rung + 1)  # do not ask this server in vain again
-            except Runaway:
+                text = await complete(client, e, spent, **asked)
+            except Refused as refusal:
+                if refusal.parameter == "max_tokens":
+                    limit = "max_completion_tokens"
+                elif refusal.parameter == "response_format":
+                    rung += 1
+                    accepted = rung
+                    self._why_freer = f"; it was not held to the form, since {refusal.error}"
+                else:
+                    raise refusal.error from None
+            except Runaway as cut:
                 # Constrained decoding can loop on whitespace until the limit; a freer format usually ends.
-                if rung + 1 == len(_FORMATS):
-                    raise JudgeError("length", f"the reply did not end within {e.max_tokens} tokens") from None
-        raise AssertionError("the ladder ends by returning or raising")
+                self._limit = limit
+                if rung == last:
+                    message = f"the reply did not end within {e.max_tokens} tokens{cut}"
+                    raise JudgeError("length", message, setting=("max-tokens", str(4 * e.max_tokens))) from None
+                rung += 1
+            else:
+                # Do not ask this server in vain again. An error that was not due to the format is not held against it.
+                self._format, self._limit = max(self._format, accepted), limit
+                return text
 
 
 def _read(text: str, request: JudgeRequest) -> tuple[Any, Any]:
@@ -213,11 +243,11 @@ def _read(text: str, request: JudgeRequest) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _as_judge_error(reason: str, message: str) -> Iterator[None]:
+def _as_judge_error(reason: str, message: str, more: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise JudgeError(reason, f"{message} ({error})") from error
+        raise JudgeError(reason, f"{message} ({error}){more}") from error
 
 
 def _response_format(kind: str, schema: dict[str, Any] | None) -> dict[str, Any]:
@@ -232,32 +262,51 @@ def _repair(problem: Exception) -> str:
     return f"Your reply cannot be used: {problem}. Answer again with the JSON object only, nothing before or after it."
 
 
+# Where thoughts begin and end: what models and their templates put there.
+_THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7")
+_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>")
+
+
 def parse_json(text: str, given: str = "") -> Any:
     """The JSON value in a model's reply: bare, or the only object in prose or a code fence. ``ValueError`` if there is none or any doubt.
 
-    A judge may quote its input, and so a reply forged there: in prose, an object that stands in ``given``, the JSON that the judge was
-    asked, is not the judge's. Two different objects, one beside another that is broken, a name that occurs twice in an object (what is
+    What stands before the last ``</think>`` is thought, also where the model's template has opened it. A judge may quote its input,
+    and so a reply forged there: in prose or behind thoughts, an object that stands in ``given``, the JSON that the judge was asked,
+    is not the judge's. Two different objects, one beside another that is broken, a name that occurs twice in an object (what is
     quoted without escapes can add it), and thoughts that do not end are therefore no reply.
     """
-    visible = re.sub(r"(?s)^\s*<think>.*?</think>", "", text)
-    if visible.lstrip().startswith("<think>"):
-        raise ValueError("its reasoning has no end")
-    decoder, found, position = json.JSONDecoder(object_pairs_hook=_unrepeated), [], 0
-    if visible == text:  # what follows thoughts may be of them: quoted words can end them early
+    decoder = json.JSONDecoder(object_pairs_hook=_unrepeated)
+    if not _THOUGHT.match(text.lstrip()):  # what follows thoughts may be of them: quoted words can end them early
         with suppress(ValueError, RecursionError):
             return decoder.decode(text)
+    visible = text
+    for end in _THOUGHT_ENDS.finditer(text):
+        visible = text[end.end() :]
+        with suppress(ValueError, RecursionError):  # whole, so that a mark inside one of its strings ends nothing
+            value = decoder.decode(visible.strip())
+            if not _stands_in(visible.strip(), given):
+                return value
+    if _THOUGHT.match(visible.lstrip()):
+        raise ValueError("its reasoning has no end")
+    found: list[Any] = []
+    position = 0
     while (start := visible.find("{", position)) >= 0:
         try:
             value, position = decoder.raw_decode(visible, start)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the brace at character {start} begins no JSON object ({error})") from error
-        if value not in found and _escaped(visible[start:position]) not in _squeezed(given):
+        if value not in found and not _stands_in(visible[start:position], given):
             found.append(value)
     if len(found) > 1:
         raise ValueError("it holds several JSON objects")
     if found:
         return found[0]
     raise ValueError("it holds no JSON object")
+
+
+def _stands_in(text: str, given: str) -> bool:
+    """Whether a piece of a reply is a piece of what was asked."""
+    return _escaped(text) in _squeezed(given)
 
 
 def _escaped(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 Answer = tuple[int, dict[str, str], str | Iterable[str]]  # status, headers, body: whole, or in pieces that may take their time
 
 
-def completion(content: str | None, finish: str = "stop", refusal: str | None = None) -> Answer:
+def completion(content: Any, finish: str = "stop", refusal: str | None = None) -> Answer:
     """A well-formed chat completion."""
     message = {"role": "assistant", "content": content, "refusal": refusal}
     choice = {"index": 0, "message": message, "finish_reason": finish}

@@ -75,6 +75,18 @@ def test_invented_and_empty_facts_are_dropped_and_counted() -> None:
     assert annotated.dropped == 2
 
 
+def test_every_dropped_fact_has_its_reason() -> None:
+    claims = [_claim(), _claim(quote="\u200b"), _claim(statement="\u2060"), _claim(statement="half \ud83d"), _claim(quote="\ud83d")]
+    annotated = verify(claims, TRACE)
+    assert annotated.dropped_for == ("quote not in trace", "no statement", "half a character", "half a character")
+    assert len(annotated.facts) == 1
+
+
+@pytest.mark.parametrize("phrase", ["\u200b", "\u2060", "\u00ad", "\u2800", " \u200b ", ""])
+def test_a_phrase_that_nobody_can_see_is_none(phrase: str) -> None:
+    assert verify([_claim(phrase=phrase)], TRACE).facts[0].phrase == ""
+
+
 def test_an_absence_has_nothing_to_ground() -> None:
     assert verify([_claim(kind="absence", quote="no red star", phrase="red star")], TRACE).facts[0].phrase == ""
 

@@ -142,3 +142,25 @@ def test_collected_traces_are_read_by_the_judge_and_both_are_paid(tmp_path: Path
     assert (manifest["rows"], manifest["counts"]["annotations"]) == (3, 3)
     assert [(m["model"], m["requests"]) for m in manifest["cost"]["models"]] == [("looker", 6), ("judge", 3)]
     assert manifest["cost"]["dollars"] == pytest.approx(6 * EACH + 3 * (100 * 2 + 10 * 8) / 1e6)
+
+
+@pytest.mark.usefixtures("with_fakes")
+def test_a_trace_that_cannot_be_stored_is_dropped_and_paid_for(tmp_path: Path) -> None:
+    def half(n: int, body: dict[str, Any]) -> Answer:
+        status, headers, text = look(n, body)
+        assert isinstance(text, str)
+        return status, headers, text.replace("There is", "\\ud83d There is") if body["seed"] % 2 else text
+
+    with Server(half).running() as server:
+        config = configure(tmp_path, server.url, BARE)
+        manifest = build.build(config)
+    assert (manifest["rows"], manifest["counts"]["traces_dropped: half a character"]) == (3, 3)
+    assert manifest["cost"]["dollars"] == pytest.approx(6 * EACH)
+
+
+@pytest.mark.usefixtures("with_fakes")
+def test_a_collectors_settings_are_named_by_its_own_flags(tmp_path: Path) -> None:
+    with Server(lambda n, body: failure(400, "Unrecognized request argument: seed")).running() as server:
+        config = configure(tmp_path, server.url, BARE)
+        build.build(config)
+    assert "--collector.seed None" in store.read_rejects(config.out)[0].detail

@@ -56,6 +56,13 @@ def test_nothing_is_found_of_nothing(detector: GroundingDinoDetector, scenes: Sc
     assert detector.detect([], []) == []
 
 
+@pytest.mark.parametrize("unreadable", ["\u200b", "\ufffd", "\ue000", "\u0301", " . ", ""])
+def test_a_phrase_without_tokens_is_not_found(detector: GroundingDinoDetector, scenes: Scenes, unreadable: str) -> None:
+    images, phrases = scenes[0][:1], scenes[1][:1]
+    assert detector.detect(images, [[unreadable, *phrases[0]]]) == detector.detect(images, phrases)
+    assert detector.detect(images, [[unreadable]]) == [[]]
+
+
 def test_an_empty_image_shows_nothing(detector: GroundingDinoDetector) -> None:
     assert detector.detect([Image.new("RGB", (400, 100), (211, 211, 211))], [["black square", "yellow circle"]]) == [[]]
 

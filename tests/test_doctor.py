@@ -23,10 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
+from demo.judge import serving
 from flows import endpoints, machine
 from flows.doctor import COMMANDS, main
 from flows.packages import parse_requirement, within
 from tests.conftest import ROOT
+from tests.judge_server import Answer, Server, completion, failure
 
 JUDGE_KEY, HUB_TOKEN, PASSWORD = "planted-judge-key-1f", "hf_plantedHubToken2e", "planted-password-3d"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -290,6 +292,35 @@ def test_the_judge(base: Path, page: Page, state: str, found: str, remedy: str) 
     assert found in check["found"]
     assert remedy in check["remedy"]
     assert check["found"].isprintable()
+
+
+UNLISTED: dict[str, tuple[Answer, str, str]] = {
+    "a reply": (completion("yes"), "ok", "answers chat requests: a reply came"),
+    "no such model": (failure(404, "The model `default` does not exist"), "ok", "does not exist"),
+    "another question wanted": (failure(400, "this judge answers two questions"), "ok", "400, this judge answers two questions"),
+    "the key": (failure(401, "no"), "failed", "wants a key, and OPENAI_API_KEY is not set"),
+    "no such path": ((404, {}, json.dumps({"detail": "Not Found"})), "failed", "it is not the API's base"),
+    "a page": ((200, {}, "<html>hello</html>"), "failed", "it is not the API's base"),
+}
+
+
+@pytest.mark.parametrize(("answer", "state", "said"), UNLISTED.values(), ids=UNLISTED)
+def test_a_judge_that_lists_no_models_is_asked(answer: Answer, state: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a server answers a GET with a page that says 501."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with Server(lambda n, body: answer).running() as server:
+        check = endpoints.judge(server.url, "OPENAI_API_KEY")
+        assert [body["max_tokens"] for body in server.requests] == [1]
+    assert (check.state, said in check.found) == (state, True), check
+
+
+def test_the_demos_judge_is_known_by_its_model(base: Path) -> None:
+    with serving() as url:
+        check = checks(run(base, "--json", "--judge-url", url))["judge"]
+        assert (check["state"], check["found"]) == ("ok", f"{url} serves reader")
+        check = endpoints.judge(url.removesuffix("/v1"), "OPENAI_API_KEY")
+        assert (check.state, "404: it is not the API's base" in check.found) == ("failed", True)
+    assert "nobody listens" in endpoints.judge(url, "OPENAI_API_KEY").found
 
 
 def test_a_judge_that_wants_a_key_where_none_is_set(base: Path) -> None:

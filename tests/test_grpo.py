@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars
@@ -19,13 +20,14 @@ torch = pytest.importorskip("torch")
 datasets = pytest.importorskip("datasets")
 
 from rewardlib import rle  # noqa: E402
-from rewardlib.sample import Counterfactual  # noqa: E402
+from rewardlib.sample import Counterfactual, Sample  # noqa: E402
 from tests.judge_server import Server, failure  # noqa: E402
 from tests.test_trl import honest_judge  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
 from train.group import Whole, assess, learn, sample_groups  # noqa: E402
 from train.grpo import learning_rate, make_rewards, train  # noqa: E402
+from train.missing import heed  # noqa: E402
 from train.parallel import World  # noqa: E402
 from train.policy import load_model, load_policy  # noqa: E402
 from train.prompts import draw_groups, row_index  # noqa: E402
@@ -421,13 +423,55 @@ def test_updates_that_are_not_finite_are_skipped_and_then_stop_the_run(settings,
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_training_goes_on_without_its_judge_and_says_so(settings):
-    with Server(lambda number, body: failure(401)).running() as server:
-        train(replace(settings, perception=1.0, judge="judge", judge_url=server.url, steps=1))
+def test_a_dead_judge_stops_the_run(settings):
+    dead = replace(settings, perception=1.0, judge="judge", steps=1)
+    said = r"perception scored none of the \d+ .*401: no such key.*--judge-url.*--perception 0.*--missing warn"
+    with Server(lambda number, body: failure(401, "no such key")).running() as server, pytest.raises(ValueError, match=said):
+        train(replace(dead, judge_url=server.url))
+    assert not settings.out.joinpath("metrics.jsonl").exists()
+
+
+def test_training_goes_on_without_its_judge_and_says_so(settings, capsys):
+    with Server(lambda number, body: failure(401, "no such key")).running() as server:
+        train(replace(settings, perception=1.0, judge="judge", judge_url=server.url, steps=1, missing="warn"))
     (line,) = metrics(settings.out)
     assert line["rewards/perception/missing"] > 0.8  # of an empty response no judge is asked
     assert not line["rewards/perception/mean"]
+    assert line["rewards/perception/silent"] == 1
     assert line["rewards/accuracy/missing"] == 0
+    assert "WARNING  step 1: the reward perception scored none" in capsys.readouterr().out
+    page = (settings.out / "report.html").read_text()
+    assert "perception scored nothing in 1 of 1 steps" in page
+    assert "rewards/perception/silent" not in page
+
+
+def test_rows_without_labels_make_no_reward_silent(settings):
+    class Alone:
+        main = True
+        gather = staticmethod(list)
+
+    def group(*samples, **scores):
+        return SimpleNamespace(samples=list(samples), scores=scores)
+
+    rewards = [SimpleNamespace(name=name) for name in ("accuracy", "perception")]
+    bare, empty, full = Sample("x"), Sample("", answer="4", annotations=("a",)), Sample("x", answer="4", annotations=("a",))
+    unlabelled = group(bare, bare, accuracy=[None, None], perception=[None, None])
+    wordless = group(empty, accuracy=[0.0], perception=[0.0])
+    dead = group(full, empty, accuracy=[1.0, 0.0], perception=[None, 0.0])
+    assert heed([unlabelled, wordless], rewards, settings, Alone, 0) == {}
+    assert heed([], rewards, settings, Alone, 0) == {}
+    assert heed([dead, group(full, accuracy=[1.0], perception=[0.5])], rewards, settings, Alone, 0) == {}
+    assert heed([dead], rewards, replace(settings, missing="warn"), Alone, 0) == {"rewards/perception/silent": 1.0}
+    with pytest.raises(ValueError, match="perception scored none of the 1 completions"):
+        heed([dead, unlabelled, wordless], rewards, settings, Alone, 0)
+
+
+def test_two_processes_stop_together(settings):
+    flags = {"perception": 1.0, "judge": "x", "judge-url": "http://127.0.0.1:9/v1", "prompts": 2, "steps": 1}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    done = subprocess.run([*launch, *command(settings, **flags)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0
+    assert "the reward perception scored none" in done.stderr
 
 
 def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(settings, monkeypatch):

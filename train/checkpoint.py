@@ -20,7 +20,19 @@ from train.settings import Settings
 from train.sharding import dealt, gathered
 
 # What a run may change when it goes on: how long, how fast, where, and what it shows; never what it computes.
-FREE = {"out", "steps", "device", "micro_batch", "checkpointing", "save_every", "show_every", "trackers", "max_skipped", "judge_url"}
+FREE = {
+    "out",
+    "steps",
+    "device",
+    "micro_batch",
+    "checkpointing",
+    "save_every",
+    "show_every",
+    "trackers",
+    "max_skipped",
+    "judge_url",
+    "missing",
+}
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 def train(settings: Settings) -> Path:
     """Run the settings to their end and return the folder of the trained model."""
     from train.group import Lesson, Whole, assess, learn
+    from train.missing import heed
     from train.prompts import draw_groups
     from train.record import summarise, tally
 
@@ -48,7 +49,9 @@ def train(settings: Settings) -> Path:
         began = time.perf_counter()
         rate = learning_rate(step, settings)
         # ---- sample, and reward the texts
-        groups, drawn = draw_groups(policy, run.rows, [r for r in rewards if not r.needs], settings, world, drawn)
+        text_rewards = [r for r in rewards if not r.needs]
+        groups, drawn = draw_groups(policy, run.rows, text_rewards, settings, world, drawn)
+        silent = heed(groups, text_rewards, settings, world, step)
         whole = Whole(world.total(sum(len(g.completions) for g in groups)), world.total(sum(g.tokens for g in groups)))
         lessons: list[Lesson] = []
         shown, norms = [], []
@@ -68,7 +71,7 @@ def train(settings: Settings) -> Path:
         # ---- report
         tallies = world.gather([tally(group, policy) for group in groups])
         figures = summarise(world.gather(shown), tallies, time.perf_counter() - began, settings.updates)
-        run.record.step(step, figures | update_figures(norms) | {"learning_rate": rate})
+        run.record.step(step, figures | silent | update_figures(norms) | {"learning_rate": rate})
         last = step + 1 == settings.steps
         if last or step % settings.show_every == 0:
             run.record.completions(step, groups, lessons, policy)

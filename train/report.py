@@ -51,10 +51,12 @@ def write_report(out: Path, limit: int = 24) -> Path:
     settings = read_settings(out / "settings.json")
     steps = list(history)
     columns = {name: [history[step].get(name) for step in steps] for name in dict.fromkeys(n for m in history.values() for n in m)}
+    silent = silent_rewards(columns)
     page = {
         "name": out.resolve().name,
         "settings": settings,
         "done": steps[-1] + 1,
+        "silent": silent,
         "recipe": RECIPES.get(str(settings.get("recipe"))),
         "changed": changed_settings(settings),
         "sections": draw_sections(steps, columns),
@@ -90,6 +92,16 @@ def read_metrics(path: Path) -> dict[int, dict[str, float | None]]:
     if not found:
         raise ValueError(f"{path} has no metrics: give a folder that train.grpo has written at least one step to")
     return dict(sorted(found.items()))
+
+
+def silent_rewards(columns: dict[str, list[float | None]]) -> list[tuple[str, int]]:
+    """The rewards that scored nothing in some steps, and in how many; their columns are taken out, for the page says it in words."""
+    found = []
+    for name in [name for name in columns if re.fullmatch(r"rewards/.*/silent", name)]:
+        steps = sum(bool(value) for value in columns.pop(name))
+        if steps:
+            found.append((name.removeprefix("rewards/").removesuffix("/silent"), steps))
+    return found
 
 
 def _metrics_of(line: str) -> dict[str, Any] | None:

@@ -142,6 +142,8 @@ class Settings(Recipe):
     """longest prompt, in tokens; longer ones are left out and counted"""
     max_skipped: int = 10
     """non-finite updates in a row after which the run stops"""
+    missing: Literal["stop", "warn"] = "stop"
+    """what to do in a step in which a reward scored nothing that it should have scored, say because its judge is down"""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     save_every: int = 50

@@ -1,0 +1,197 @@
+"""What a server complains of, whatever shape its answer has: an object, a string, a list, plain text, a page; also inside a 200.
+
+    complaint = read_complaint(400, '{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}')
+    complaint.words                                  # "Extra inputs are not permitted; body.seed"
+    complaint.blames({"seed", "response_format"})    # "seed": the parameter to do without
+
+Servers agree on no shape, and proxies wrap one server's in their own. So every string of the answer counts, but for those in
+which it repeats the request, and a parameter that is named as one counts more than one that a sentence mentions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+# The parameters that a server may refuse, by the words that it has for them.
+_PARAMETERS = {
+    "response_format": r"response[ _-]?(?:format|schema|mime)|json[ _-]?(?:schema|object|mode)|\bschemas?\b|structured[ _-]?output"
+    r"|guided[ _-]?(?:json|decoding|grammar)?\b|\bgrammar|xgrammar|additional_?properties|requested parameters"
+    r"|json_validate|generate (?:valid )?json",
+    "max_tokens": r"\bmax_tokens\b|\bmax_completion_tokens\b",
+    "temperature": r"\btemperature\b",
+    "seed": r"(?<![\w/-])seed(?![\w/-])",  # there are models of this name
+}
+_CONTEXT = re.compile(r"context[ _-](?:length|window|size)|too many tokens", re.I)
+_SIZE = re.compile(r"too (?:large|big|long|high|small|low)|at (?:most|least)|maximum|exceed|greater|less than|between|range", re.I)
+_REFUSING = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not (?:permitted|allowed|available|accepted|valid)|forbidden"
+    r"|invalid|deprecated|extra|cannot find|no longer|use .?max_completion_tokens",
+    re.I,
+)
+_BUSY = re.compile(r"rate.?limit|too many requests|overloaded|quota|throttl|capacity", re.I)
+_WRONG = re.compile(
+    r"invalid.?request|bad.?request|context.?length|not support|unsupported|not valid|not found|does not exist|unauthori[sz]ed|api.?key",
+    re.I,
+)
+_WAIT = re.compile(r"(?:try again|retry)\D{0,20}?(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|sec|seconds?)\b", re.I)
+# By these a server quotes the request, or what the model made of it.
+_REPEATED = {"input", "inputs", "body", "request", "messages", "prompt", "ctx", "url", "failed_generation"}
+_UNTOLD = {"type", "object", "id", "request_id", "user_id", "code", "status", "headers", "provider_name"}  # for machines
+_NAMING = ("param", "parameter", "loc", "field", "argument")
+_FIRST = ("message", "error", "detail", "msg", "raw")
+_ERRORS = ("error", "errors", "detail", "message", "msg", "base_resp")  # members by which a 200 says that it is none
+_SILENT = {"", "error", "badrequest", "invalidrequest", "invalidrequesterror", "servererror"}
+_UNREFUSED = {401, 408, 409, 429}  # whatever the words: who asks, or when, was wrong
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """A server's answer that is no reply."""
+
+    status: int  # of HTTP, or the one that a 200 holds; 0 where it holds none
+    words: str  # for people; empty where the server says nothing
+    named: tuple[str, ...] = ()  # what it names as a parameter
+    hidden: str = ""  # what it says for machines
+    wait: float | None = None  # seconds after which it wants to be asked again
+
+    def blames(self, sent: Collection[str]) -> str | None:
+        """Which of the parameters that were sent this server does not take; None where that is not what is wrong."""
+        if self.status in _UNREFUSED:
+            return None
+        for text in (*self.named, f"{self.words} {self.hidden}"):
+            places = [(m.start(), name) for name, p in _PARAMETERS.items() if (m := re.search(p, text, re.I))]
+            # The first one named is the culprit: some servers go on to list all that they know.
+            if places and (name := min(places)[1]) in sent:
+                return name if self._is_refusal_of(name, named=text in self.named) else None
+        may_be_form = self.status in (400, 415, 422, 501) and not self.named
+        return "response_format" if may_be_form and self._is_silent and "response_format" in sent else None
+
+    def _is_refusal_of(self, name: str, named: bool) -> bool:
+        if name == "response_format":
+            return not _CONTEXT.search(self.words)
+        if name == "max_tokens":  # its size may be wrong, too
+            suggested = re.search(r"use .?max_completion_tokens", self.words, re.I)
+            sized = _SIZE.search(self.words) or _CONTEXT.search(self.words)
+            return bool(suggested) or (not sized and (named or bool(_REFUSING.search(self.words))))
+        return named or self.status < 500 or bool(_REFUSING.search(self.words))
+
+    @property
+    def _is_silent(self) -> bool:
+        plain = re.sub(r"[^a-z]", "", self.words.lower())
+        phrases = {re.sub(r"[^a-z]", "", status.phrase.lower()) for status in HTTPStatus}
+        return plain in _SILENT | phrases
+
+
+def read_complaint(status: int, text: str) -> Complaint:
+    """What an answer of this status says."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = _plain(text)
+    told: list[str] = []
+    hidden: list[str] = []
+    named: list[str] = []
+    for name, part in _strings(value):
+        if name in _NAMING:
+            named.append(part)
+        (hidden if name in _UNTOLD else told).append(part)
+    words = "; ".join(dict.fromkeys(told))
+    return Complaint(status, words, tuple(named), " ".join(hidden), _wait(value, words))
+
+
+def complaint_inside(text: str) -> Complaint | None:
+    """What the body of a 200 complains of; None where it is a reply, or nothing that says what is wrong."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    codes = {name: value.get(name) for name in ("code", "status")}
+    for error in (value.get("error"), choice.get("error")):
+        if isinstance(error, dict) and any(error.values()):
+            return _inside({**codes, **error})
+        if error and not isinstance(error, dict):
+            return _inside({**codes, "error": error})
+    if choice.get("finish_reason") == "error":
+        return Complaint(0, "the reply ended with an error")
+    if not choices and any(value.get(name) for name in _ERRORS):
+        return _inside(value)
+    return None
+
+
+def _inside(error: dict[str, Any]) -> Complaint:
+    found = read_complaint(0, json.dumps(error))
+    for status in (error.get(name) for name in ("code", "status", "status_code", "http_status")):
+        if isinstance(status, int | str) and re.fullmatch(r"[45]\d\d", str(status)):
+            return Complaint(int(status), found.words, found.named, found.hidden, found.wait)
+    said = f"{found.words} {found.hidden}"
+    status = 429 if _BUSY.search(said) else 400 if _WRONG.search(said) else 0
+    return Complaint(status, found.words, found.named, found.hidden, found.wait)
+
+
+def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every string below a value with its member's name, sentences first."""
+    if isinstance(value, dict):
+        first = [member for member in _FIRST if member in value]
+        for member in [*first, *(member for member in value if member not in first)]:
+            if member not in _REPEATED:
+                yield from _strings(value[member], str(member))
+    elif isinstance(value, list):
+        if name == "loc":
+            yield name, ".".join(map(str, value))
+        else:
+            for item in value:
+                yield from _strings(item, name)
+    elif isinstance(value, str) and value.strip():
+        inner = _parsed(value)
+        if isinstance(inner, dict | list):  # an answer that a proxy quotes
+            yield from _strings(inner, name)
+        else:
+            yield name, " ".join(value.split())
+
+
+def _parsed(text: str) -> Any:
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _plain(text: str) -> str:
+    """The words of plain text or of a page."""
+    if not text.lstrip().startswith("<"):
+        return text
+    without = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", " ", text)
+    return " ".join(without.split()) or text
+
+
+def _wait(value: Any, words: str) -> float | None:
+    """The pause that an answer asks for in its body."""
+    for name, pause in _pauses(value):
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?s?", str(pause).strip()):
+            return float(match[1]) / (1000 if name.endswith("ms") else 1)
+    if match := _WAIT.search(words):
+        return float(match[1]) / (1000 if match[2].lower().startswith("m") else 1)
+    return None
+
+
+def _pauses(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            plain = re.sub(r"[^a-z]", "", str(name).lower())
+            if re.fullmatch(r"retry(?:after|delay)(?:ms|s|seconds)?", plain):
+                yield plain, member
+            yield from _pauses(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _pauses(item)
