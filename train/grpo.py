@@ -243,6 +243,10 @@ def main() -> None:
     with failing_clearly(ValueError, OSError):
         out = train(settings)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+        from train.report import findings_of
+
+        for finding in findings_of(out):
+            say(f"{finding.what} {finding.remedy}")
         say(f"report   {out / 'report.html'}")
 
 

@@ -30,6 +30,7 @@ from PIL import Image
 from pipelines.console import failing_clearly, say
 from pipelines.gallery import data_url
 from train.curves import Curve, Values, draw_curve, known, shown, stride_of, varies, window_of
+from train.diagnosis import Finding, diagnose
 from train.settings import RECIPES, Settings
 
 # Metrics by section, as patterns in the order of their charts; what no pattern names comes under "Other".
@@ -49,14 +50,15 @@ def write_report(out: Path, limit: int = 24) -> Path:
     history = read_metrics(out / "metrics.jsonl")
     groups, total = read_groups(out / "completions", limit)
     settings = read_settings(out / "settings.json")
-    steps = list(history)
-    columns = {name: [history[step].get(name) for step in steps] for name in dict.fromkeys(n for m in history.values() for n in m)}
+    steps, columns = list(history), by_metric(history)
     silent = silent_rewards(columns)
     page = {
         "name": out.resolve().name,
         "settings": settings,
         "done": steps[-1] + 1,
         "silent": silent,
+        "findings": diagnose(columns),
+        "left_out": read_left_out(out / "left_out.jsonl"),
         "recipe": RECIPES.get(str(settings.get("recipe"))),
         "changed": changed_settings(settings),
         "sections": draw_sections(steps, columns),
@@ -92,6 +94,27 @@ def read_metrics(path: Path) -> dict[int, dict[str, float | None]]:
     if not found:
         raise ValueError(f"{path} has no metrics: give a folder that train.grpo has written at least one step to")
     return dict(sorted(found.items()))
+
+
+def by_metric(history: Mapping[int, Mapping[str, float | None]]) -> dict[str, list[float | None]]:
+    """Every metric's values over the steps, None where it was not measured."""
+    names = dict.fromkeys(name for metrics in history.values() for name in metrics)
+    return {name: [metrics.get(name) for metrics in history.values()] for name in names}
+
+
+def findings_of(out: Path) -> list[Finding]:
+    """The cases that a run in a folder is in."""
+    return diagnose(by_metric(read_metrics(out / "metrics.jsonl")))
+
+
+def read_left_out(path: Path) -> list[tuple[str, list[dict[str, str]]]]:
+    """The rows that a run went on without, by reason, the commonest first; none where all could be used."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            rows.setdefault(row["reason"], []).append({"id": str(row["id"]), "detail": str(row["detail"])})
+    return sorted(rows.items(), key=lambda kind: -len(kind[1]))
 
 
 def silent_rewards(columns: dict[str, list[float | None]]) -> list[tuple[str, int]]:
