@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: peers demo test test-slow test-hosts lint serve bench efficacy checkpoints clean
+.PHONY: peers demo test cases test-slow test-hosts lint serve bench efficacy checkpoints clean
 
 demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it, train on it
 	$(BIN)/python -m demo.run
 
-test: .venv/ready lint  ## everything that CI runs
-	$(BIN)/python -m pytest
+test: .venv/ready lint  ## everything that CI runs, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+cases: .venv/ready  ## inputs of other people on which the product once failed, where their folder lies beside the project's
+	$(BIN)/python -m pytest tests/test_cases.py tests/test_cases_judges.py
 
 test-slow: .venv/ready  ## kill -9, a real Prefect worker, real-size models, headless Chromium
 	$(BIN)/python -m pytest -m slow
