@@ -29,7 +29,7 @@ def normalize_phrase(phrase: str) -> str:
 
 
 def can_be_read(tokenizer: PreTrainedTokenizerBase, phrase: str) -> bool:
-    """Whether a normalised phrase has tokens: a model's vocabulary may know nothing of what an eye sees, of private signs, say."""
+    """Whether a normalised phrase has tokens: a vocabulary may know nothing of what an eye sees."""
     return bool(set(tokenizer(phrase, add_special_tokens=False)["input_ids"]) - set(SEPARATOR_IDS))
 
 
