@@ -20,7 +20,8 @@ from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 Kind = Literal["object", "attribute", "count", "relation", "text", "absence"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PROMPT_VERSION = "annotate-2"
-HALF_CHARACTER = "half a character"  # why a text cannot be stored: it ends, or goes on, within a surrogate pair
+# Why a text cannot be stored: it ends, or goes on, within a surrogate pair.
+HALF_CHARACTER = "half a character"
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def check_reply(value: Any) -> list[dict[str, str]]:
 
 
 def verify(claimed: Sequence[dict[str, str]], trace: str) -> Annotated:
-    """Locate each fact's quote in the trace; facts whose quote is not there, or that say nothing, are dropped, with the reason."""
+    """Locate each fact's quote in the trace; facts that are not usable are dropped, with the reason."""
     facts: list[Fact] = []
     dropped_for: list[str] = []
     for claim in claimed:

@@ -2,13 +2,15 @@
 
 Two accounts are kept, for two questions.
 
-The manifest's says what the labels took. It is summed from the shards' counts: the tokens of every reply, whenever they were paid, for
-the cache remembers them; and those of replies that were of no use. A shard that is built anew, because the judge failed, carries over
-what its earlier attempts paid in vain (``steps.carry_over``). An attempt that did not come to its end has no record, so that a build
+The manifest's says what the labels took. It is summed from the shards' counts: the tokens of every
+reply, whenever they were paid, for the cache remembers them; and those of replies that were of no use.
+A shard that is built anew, because the judge failed, carries over what its earlier attempts paid in
+vain (``steps.carry_over``). An attempt that did not come to its end has no record, so that a build
 which was killed, however often, ends with the same manifest as one that was not.
 
-The cache's, ``ReplyCache.spending``, says what was paid in this folder by whatever attempt, under whatever settings. It is what
-``--max-cost`` limits. The two agree where nothing was cut short, no setting was changed, and no two rows ask the same.
+The cache's, ``ReplyCache.spending``, says what was paid in this folder by whatever attempt, under
+whatever settings. It is what ``--max-cost`` limits. The two agree where nothing was cut short, no
+setting was changed, and no two rows ask the same.
 """
 
 from __future__ import annotations

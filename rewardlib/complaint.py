@@ -1,11 +1,13 @@
-"""What a server complains of, whatever shape its answer has: an object, a string, a list, plain text, a page; also inside a 200.
+"""What a server complains of, whatever shape its answer has: an object, a string, a list, plain
+text, a page; also inside a 200.
 
-    complaint = read_complaint(400, '{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}')
-    complaint.words                                  # "Extra inputs are not permitted; body.seed"
+    complaint = read_complaint(400, '{"detail": [{"loc": ["body", "seed"], "msg": "not known"}]}')
+    complaint.words                                  # "not known; body.seed"
     complaint.blames({"seed", "response_format"})    # "seed": the parameter to do without
 
-Servers agree on no shape, and proxies wrap one server's in their own. So every string of the answer counts, but for those in
-which it repeats the request, and a parameter that is named as one counts more than one that a sentence mentions.
+Servers agree on no shape, and proxies wrap one server's in their own. So every string of the answer
+counts, but for those in which it repeats the request, and a parameter that is named as one counts
+more than one that a sentence mentions.
 """
 
 from __future__ import annotations
@@ -19,32 +21,46 @@ from typing import Any
 
 # The parameters that a server may refuse, by the words that it has for them.
 _PARAMETERS = {
-    "response_format": r"response[ _-]?(?:format|schema|mime)|json[ _-]?(?:schema|object|mode)|\bschemas?\b|structured[ _-]?output"
-    r"|guided[ _-]?(?:json|decoding|grammar)?\b|\bgrammar|xgrammar|additional_?properties|requested parameters"
+    "response_format": r"response[ _-]?(?:format|schema|mime)|json[ _-]?(?:schema|object|mode)"
+    r"|\bschemas?\b|structured[ _-]?output|guided[ _-]?(?:json|decoding|grammar)?\b|\bgrammar"
+    r"|xgrammar|additional_?properties|requested parameters"
     r"|json_validate|generate (?:valid )?json",
     "max_tokens": r"\bmax_tokens\b|\bmax_completion_tokens\b",
     "temperature": r"\btemperature\b",
     "seed": r"(?<![\w/-])seed(?![\w/-])",  # there are models of this name
 }
 _CONTEXT = re.compile(r"context[ _-](?:length|window|size)|too many tokens", re.I)
-_SIZE = re.compile(r"too (?:large|big|long|high|small|low)|at (?:most|least)|maximum|exceed|greater|less than|between|range", re.I)
+_SIZE = re.compile(
+    r"too (?:large|big|long|high|small|low)|at (?:most|least)|maximum|exceed|greater|less than"
+    r"|between|range",
+    re.I,
+)
 _REFUSING = re.compile(
-    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not (?:permitted|allowed|available|accepted|valid)|forbidden"
-    r"|invalid|deprecated|extra|cannot find|no longer|use .?max_completion_tokens",
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected"
+    r"|not (?:permitted|allowed|available|accepted|valid)|forbidden|invalid"
+    r"|deprecated|extra|cannot find|no longer|use .?max_completion_tokens",
     re.I,
 )
 _BUSY = re.compile(r"rate.?limit|too many requests|overloaded|quota|throttl|capacity", re.I)
 _WRONG = re.compile(
-    r"invalid.?request|bad.?request|context.?length|not support|unsupported|not valid|not found|does not exist|unauthori[sz]ed|api.?key",
+    r"invalid.?request|bad.?request|context.?length|not support|unsupported|not valid|not found"
+    r"|does not exist|unauthori[sz]ed|api.?key",
     re.I,
 )
-_WAIT = re.compile(r"(?:try again|retry)\D{0,20}?(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|sec|seconds?)\b", re.I)
+_WAIT = re.compile(
+    r"(?:try again|retry)\D{0,20}?(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|sec|seconds?)\b",
+    re.I,
+)
 # By these a server quotes the request, or what the model made of it.
-_REPEATED = {"input", "inputs", "body", "request", "messages", "prompt", "ctx", "url", "failed_generation"}
-_UNTOLD = {"type", "object", "id", "request_id", "user_id", "code", "status", "headers", "provider_name"}  # for machines
+_REPEATED = {"input", "inputs", "body", "request", "messages", "prompt", "ctx", "url"}
+_REPEATED |= {"failed_generation"}
+# These are for machines.
+_UNTOLD = {"type", "object", "id", "request_id", "user_id", "code", "status", "headers"}
+_UNTOLD |= {"provider_name"}
 _NAMING = ("param", "parameter", "loc", "field", "argument")
 _FIRST = ("message", "error", "detail", "msg", "raw")
-_ERRORS = ("error", "errors", "detail", "message", "msg", "base_resp")  # members by which a 200 says that it is none
+# Members by which a 200 says that it is none.
+_ERRORS = ("error", "errors", "detail", "message", "msg", "base_resp")
 _SILENT = {"", "error", "badrequest", "invalidrequest", "invalidrequesterror", "servererror"}
 _UNREFUSED = {401, 408, 409, 429}  # whatever the words: who asks, or when, was wrong
 
@@ -60,16 +76,18 @@ class Complaint:
     wait: float | None = None  # seconds after which it wants to be asked again
 
     def blames(self, sent: Collection[str]) -> str | None:
-        """Which of the parameters that were sent this server does not take; None where that is not what is wrong."""
+        """Which of the parameters that were sent is not taken; None where none is at fault."""
         if self.status in _UNREFUSED:
             return None
         for text in (*self.named, f"{self.words} {self.hidden}"):
-            places = [(m.start(), name) for name, p in _PARAMETERS.items() if (m := re.search(p, text, re.I))]
+            matches = {name: re.search(p, text, re.I) for name, p in _PARAMETERS.items()}
+            places = [(match.start(), name) for name, match in matches.items() if match]
             # The first one named is the culprit: some servers go on to list all that they know.
             if places and (name := min(places)[1]) in sent:
                 return name if self._is_refusal_of(name, named=text in self.named) else None
-        may_be_form = self.status in (400, 415, 422, 501) and not self.named
-        return "response_format" if may_be_form and self._is_silent and "response_format" in sent else None
+        if self.status in (400, 415, 422, 501) and not self.named and self._is_silent:
+            return "response_format" if "response_format" in sent else None
+        return None
 
     def _is_refusal_of(self, name: str, named: bool) -> bool:
         if name == "response_format":
@@ -105,7 +123,7 @@ def read_complaint(status: int, text: str) -> Complaint:
 
 
 def complaint_inside(text: str) -> Complaint | None:
-    """What the body of a 200 complains of; None where it is a reply, or nothing that says what is wrong."""
+    """What the body of a 200 complains of; None where it is a reply, or says nothing."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -113,7 +131,8 @@ def complaint_inside(text: str) -> Complaint | None:
     if not isinstance(value, dict):
         return None
     choices = value.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    first = choices[0] if isinstance(choices, list) and choices else None
+    choice = first if isinstance(first, dict) else {}
     codes = {name: value.get(name) for name in ("code", "status")}
     for error in (value.get("error"), choice.get("error")):
         if isinstance(error, dict) and any(error.values()):

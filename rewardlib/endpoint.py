@@ -23,16 +23,18 @@ from rewardlib.redact import redact
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
-# Reasons that asking again will not cure: the model refuses what is in the request, or answers it in a wrong form even after a repair.
-# Whatever else goes wrong can be put right without another request: a server that was down, full, started with too short a context or
-# with thoughts that fill the reply, a wrong key, address or name.
+# Reasons that asking again will not cure: the model refuses what is in the request, or answers it in a
+# wrong form even after a repair. Whatever else goes wrong can be put right without another request: a
+# server that was down, full, started with too short a context or with thoughts that fill the reply, a
+# wrong key, address or name.
 FINAL = frozenset({"refusal", "invalid"})
 
 
 class JudgeError(Exception):
-    """The judge gave no usable reply. ``reason`` is one word for counting, the message says what happened.
+    """The judge gave no usable reply. ``reason`` is one word for counting, the message says what
+    happened, ``usage`` what was paid for nothing.
 
-    ``usage`` is what was paid for nothing; ``setting`` is the endpoint's setting that would help, as (name, value), where one would."""
+    ``setting`` is the endpoint's setting that would help, as (name, value), where one would."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class JudgeError(Exception):
         return JudgeError, (self.reason, str(self), self.usage, self.setting)
 
     def with_flags(self, prefix: str) -> JudgeError:
-        """The same for a command line on which the endpoint's settings begin with ``prefix``, such as "--annotator."."""
+        """The same for a command line where the endpoint's settings begin with ``prefix``, such as "--annotator."."""
         if self.setting is None:
             return self
         name, value = self.setting
@@ -108,14 +110,15 @@ class Runaway(Exception):
 
 
 class Refused(Exception):
-    """The server does not take a parameter as it was sent; ``error`` is for a caller that cannot do without it."""
+    """The server does not take a parameter as it was sent; ``error`` is for who cannot do without it."""
 
     def __init__(self, parameter: str, error: JudgeError) -> None:
         super().__init__(parameter)
         self.parameter, self.error = parameter, error
 
 
-# What the request in hand has taken so far: replies that end with an error are paid for, too, and openai asks again without a word.
+# What the request in hand has taken so far: replies that end with an error are paid for, too, and
+# openai asks again without a word.
 _spent: ContextVar[Usage] = ContextVar("spent")
 _INSIDE = "x-sightline-inside"  # marks an error that came in a 200
 _BAD_GATEWAY = 502  # the status of an error in a 200 that tells none
@@ -130,10 +133,12 @@ def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
     )  # httpx, or what openai has in its place
 
     class Bounded(DefaultAsyncHttpxClient):
-        """Its own timeout is for each read, so that a body which trickles in would never end; this one is for the whole answer.
+        """Its own timeout is for each read, so that a body which trickles in would never end; this
+        one is for the whole answer.
 
-        What openai decides by status and headers, whether to ask again and when, is told to it in these words where servers say it
-        otherwise: an error in a 200, a refused parameter in a 500, a pause that is asked for in the body."""
+        What openai decides by status and headers, whether to ask again and when, is told to it that
+        way where servers say it otherwise: an error in a 200, a refused parameter in a 500, a pause
+        that is asked for in the body."""
 
         async def send(self, request: Any, **options: Any) -> Any:
             try:
@@ -155,8 +160,9 @@ def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
                     return response
                 with suppress(LookupError, ValueError, AttributeError, TypeError):
                     _account(json.loads(body).get("usage"), _spent.get())
-                headers = {_INSIDE: "1", **{name: response.headers[name] for name in _PAUSES if name in response.headers}}
-                response = http.Response(complaint.status or _BAD_GATEWAY, headers=headers, content=body, request=request)
+                headers = {name: response.headers[name] for name in _PAUSES if name in response.headers}
+                status, headers[_INSIDE] = complaint.status or _BAD_GATEWAY, "1"
+                response = http.Response(status, headers=headers, content=body, request=request)
             elif response.status_code in (408, 409, 429) or response.status_code >= 500:
                 complaint = read_complaint(response.status_code, response.text)
             else:
@@ -231,7 +237,8 @@ def _lost(error: Exception, place: str) -> str:
 def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any]) -> NoReturn:
     """What became of a request that was answered with an error: ``Refused`` or ``JudgeError``."""
     inside = _INSIDE in error.response.headers
-    complaint = complaint_inside(error.response.text) if inside else read_complaint(error.status_code, error.response.text)
+    text = error.response.text
+    complaint = complaint_inside(text) if inside else read_complaint(error.status_code, text)
     assert complaint is not None  # it is the one that the error was made from
     status = complaint.status
     words = redact(complaint.words)[:500] or "nothing more"
@@ -293,7 +300,7 @@ def _text_of(reply: Any, spent: Usage, endpoint: JudgeEndpoint) -> str:
 
 
 def _parts(content: Any) -> tuple[str, str]:
-    """What a message says and what it refuses: its content, or the texts of its parts. Thoughts are neither."""
+    """What a message says and what it refuses, in one text or in parts. Thoughts are neither."""
     if content is None or isinstance(content, str):
         return content or "", ""
     said, refused = [], []
@@ -312,7 +319,8 @@ def _has_thoughts(message: Any) -> bool:
     """Whether there is reasoning beside, or in the place of, the reply."""
     if isinstance(message.content, list) and message.content:
         return True
-    return any(getattr(message, name, None) for name in ("reasoning_content", "reasoning", "reasoning_details", "thinking"))
+    names = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+    return any(getattr(message, name, None) for name in names)
 
 
 def _brief(error: BaseException) -> str:

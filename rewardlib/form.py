@@ -26,16 +26,17 @@ _TYPES = {
     "object": "an object",
     "array": "a list",
 }
-_EXAMPLES: dict[str, Any] = {"string": "...", "boolean": True, "integer": 1, "number": 0.5, "null": None}
+_EXAMPLES: dict[str, Any] = {"boolean": True, "integer": 1, "number": 0.5, "null": None}
 _DEEPEST = 8  # levels that are written out; a schema that refers to itself has no end
 
 
 def in_words(schema: Schema) -> str:
     """What to reply, as a model is told: names, types, allowed values, and an example."""
     whole = _resolved(schema, schema)
-    example = json.dumps(_example(whole, schema, 0), ensure_ascii=False)
+    example = _json(_example(whole, schema, 0))
     if "properties" not in whole:
-        return f"Reply with JSON, and nothing before or after it: {_kind(whole, schema)}. For example: {example}"
+        kind = _kind(whole, schema)
+        return f"Reply with JSON, and nothing before or after it: {kind}. For example: {example}"
     lines = [
         "Reply with one JSON object of this form, and nothing before or after it:",
         *_members(whole, schema, 0),
@@ -49,7 +50,7 @@ def _members(schema: Schema, root: Schema, depth: int) -> Iterator[str]:
     for name, member in schema["properties"].items():
         member = _resolved(member, root)
         optional = "" if name in required else ", may be left out"
-        yield f"{'  ' * depth}- {json.dumps(name, ensure_ascii=False)}: {_kind(member, root)}{optional}"
+        yield f"{'  ' * depth}- {_json(name)}: {_kind(member, root)}{optional}"
         inner = _resolved(member.get("items", member), root)
         if "properties" in inner and depth < _DEEPEST:
             yield from _members(inner, root, depth + 1)
@@ -60,9 +61,9 @@ def _kind(schema: Schema, root: Schema) -> str:
     if "description" in schema:
         return str(schema["description"])
     if "const" in schema:
-        return json.dumps(schema["const"], ensure_ascii=False)
+        return _json(schema["const"])
     if "enum" in schema:
-        return "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
+        return "one of " + ", ".join(map(_json, schema["enum"]))
     if choices := schema.get("anyOf") or schema.get("oneOf"):
         return " or ".join(_kind(_resolved(choice, root), root) for choice in choices)
     kind = schema.get("type")
@@ -88,13 +89,17 @@ def _example(schema: Schema, root: Schema, depth: int) -> Any:
     if depth > _DEEPEST:
         return None
     if "properties" in schema:
-        members = schema["properties"].items()
-        return {name: _example(_resolved(member, root), root, depth + 1) for name, member in members}
+        members = {name: _resolved(member, root) for name, member in schema["properties"].items()}
+        return {name: _example(member, root, depth + 1) for name, member in members.items()}
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "array":
         return [_example(_resolved(schema.get("items", {}), root), root, depth + 1)]
     return {} if kind == "object" else _EXAMPLES.get(str(kind), "...")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _resolved(schema: Any, root: Schema) -> Schema:

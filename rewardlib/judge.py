@@ -178,7 +178,8 @@ class JudgeClient:
             said = text.encode("utf-8", "replace").decode()  # half an emoji cannot be sent back
             messages += [{"role": "assistant", "content": said}, {"role": "user", "content": _repair(problem)}]
             text = await self._complete(client, messages, request, spent)
-            with _as_judge_error("invalid", f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}", self._why_freer):
+            message = f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}"
+            with _as_judge_error("invalid", message, self._why_freer):
                 value, result = _read(text, request)
         reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
         if self.cache is not None:
@@ -211,7 +212,8 @@ class JudgeClient:
         rung = self._format if request.schema else last
         accepted, limit = self._format, self._limit
         while True:
-            asked = {"messages": messages, limit: e.max_tokens, **seed, **_response_format(_FORMATS[rung], request.schema)}
+            form = _response_format(_FORMATS[rung], request.schema)
+            asked = {"messages": messages, limit: e.max_tokens, **seed, **form}
             try:
                 text = await complete(client, e, spent, **asked)
             except Refused as refusal:
@@ -231,7 +233,8 @@ class JudgeClient:
                     raise JudgeError("length", message, setting=("max-tokens", str(4 * e.max_tokens))) from None
                 rung += 1
             else:
-                # Do not ask this server in vain again. An error that was not due to the format is not held against it.
+                # Do not ask this server in vain again. What was not due to the format is not held
+                # against it.
                 self._format, self._limit = max(self._format, accepted), limit
                 return text
 

@@ -80,7 +80,7 @@ class Perception:
 
 
 def is_judged(sample: Sample) -> bool:
-    """Whether a judge is asked about a sample: without facts there is nothing to ask, and without words they are not stated."""
+    """Whether a judge is asked: without facts there is nothing to ask, without words none is stated."""
     return bool(sample.annotations) and bool(sample.response.strip())
 
 

@@ -1,6 +1,8 @@
-"""A reward that scores nothing teaches nothing, and the run would go on as if it did: noticed in the step where it happens.
+"""A reward that scores nothing teaches nothing, and the run would go on as if it did: noticed in
+the step where it happens.
 
-What cannot be scored for want of a label is no matter of the reward: a step whose rows all lack facts is not silent.
+What cannot be scored for want of a label is no matter of the reward: a step whose rows all lack
+facts is not silent.
 """
 
 from __future__ import annotations
@@ -27,8 +29,14 @@ class Heard:
     last_error: str  # why the last one was not scored, where the reward knows
 
 
-def heed(groups: Sequence[Group], rewards: Sequence[Any], settings: Settings, world: World, step: int) -> dict[str, float]:
-    """The step's figures about rewards that scored nothing at all, over all processes: none, if all is well.
+def heed(
+    groups: Sequence[Group],
+    rewards: Sequence[Any],
+    settings: Settings,
+    world: World,
+    step: int,
+) -> dict[str, float]:
+    """The step's figures about rewards that scored nothing at all, over all processes; mostly none.
 
     Raises ``ValueError`` where ``settings.missing`` says to stop, in every process alike."""
     parts = world.gather([_hear(reward, groups) for reward in rewards])
@@ -38,27 +46,35 @@ def heed(groups: Sequence[Group], rewards: Sequence[Any], settings: Settings, wo
         could, scored = sum(part.could for part in mine), sum(part.scored for part in mine)
         if scored or not could:
             continue
-        why = "".join(f": {words}" for words in [part.last_error for part in mine if part.last_error][-1:])
-        message = f"step {step + 1}: the reward {name} scored none of the {could} completions that it should have scored{why}"
+        why = [f": {part.last_error}" for part in mine if part.last_error]
+        message = f"step {step + 1}: the reward {name} scored none of the {could} completions "
+        message += "that it should have scored" + "".join(why[-1:])
         if settings.missing == "stop":
-            remedy = "correct --judge, --judge-url or the key" if name == "perception" else "correct the data"
-            flag = name.replace("_", "-")
-            raise ValueError(f"{message}. To go on, {remedy}; or leave the reward out with --{flag} 0, or do without with --missing warn")
+            raise ValueError(f"{message}. {_remedy(name)}")
         if world.main:
             say(f"WARNING  {message}")
         figures[f"rewards/{name}/silent"] = 1.0
     return figures
 
 
+def _remedy(name: str) -> str:
+    cause = "--judge, --judge-url or the key" if name == "perception" else "the data"
+    flag = name.replace("_", "-")
+    return f"Correct {cause}, leave the reward out with --{flag} 0, or do without it with --missing warn"
+
+
 def _hear(reward: Any, groups: Sequence[Group]) -> Heard:
-    samples = [sample for group in groups for sample in group.samples]
-    scores = [score for group in groups for score in group.scores.get(reward.name, ())]
-    known = [score is not None for sample, score in zip(samples, scores, strict=False) if _could_score(reward.name, sample)]
-    return Heard(reward.name, len(known), sum(known), str(getattr(reward, "last_error", None) or ""))
+    could: list[bool] = []
+    for group in groups:
+        for sample, score in zip(group.samples, group.scores[reward.name], strict=True):
+            if _could_score(reward.name, sample):
+                could.append(score is not None)
+    last_error = str(getattr(reward, "last_error", None) or "")
+    return Heard(reward.name, len(could), sum(could), last_error)
 
 
 def _could_score(name: str, sample: Sample) -> bool:
-    """Whether a completion holds what a reward needs. Those that measure fail by themselves if they cannot, and have no scores here."""
+    """Whether a completion holds what a reward of the text needs."""
     if name == "accuracy":
         return bool(sample.answer and sample.answer.strip())
     return is_judged(sample) if name == "perception" else True
