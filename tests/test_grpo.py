@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -322,6 +323,65 @@ def test_every_update_of_a_step_is_reported(settings, monkeypatch):
 def test_a_group_of_one_is_refused(settings):
     with pytest.raises(ValueError, match="--group 1: an advantage is a completion's reward against the others of its prompt"):
         train(replace(settings, group=1))
+
+
+THINKING = [
+    ("qwen2_5_vl", "<think>\n", "<think>\n", "the model's chat template opens <think>, which counts as the response's"),
+    ("qwen2_5_vl", "<think></think>", "", r"closes <think></think> in the prompt, so --template think-answer can hardly be kept to: take"),
+    ("qwen3_vl", "", "", "Qwen3-VL-Instruct models do not write <think> of their own accord.*take --template boxed or answer"),
+    ("qwen2_5_vl", "", "", None),
+]
+
+
+@pytest.mark.parametrize(("family", "ending", "opening", "advice"), THINKING)
+def test_chat_templates_of_thinking_models(family, ending, opening, advice, settings, tmp_path, capsys):
+    processor = PROCESSORS[family]()
+    processor.chat_template += "{% if add_generation_prompt %}" + ending + "{% endif %}"
+    model(FAMILIES[family]()).save_pretrained(tmp_path / "thinking")
+    processor.save_pretrained(tmp_path / "thinking")
+    chosen = replace(settings, model=str(tmp_path / "thinking"), steps=1)
+    policy, rows = load_policy(chosen), load_rows(settings.data, settings.template)
+    (group,) = sample_groups(policy, [rows[0]], chosen, [0], [0])
+    assert [sample.opening for sample in group.samples] == [opening] * 4
+    train(chosen)
+    said = capsys.readouterr().out
+    assert re.search(advice, said) if advice else "think" not in said
+    train(replace(chosen, out=tmp_path / "boxed", template="boxed"))
+    assert "think" not in capsys.readouterr().out
+
+
+def test_rows_that_cannot_be_used_are_left_out_named_and_counted(settings, tmp_path, capsys):
+    Image.new("RGB", (2400, 10)).save(tmp_path / "strip.png")
+    picture(60).save(tmp_path / "good.png")
+    row = {"image": "good.png", "question": "How many?", "answer": "4"}
+    bad = {
+        "strip": {"image": "strip.png"},
+        "token": {"question": "What is <|image_pad|>?"},
+        "absent": {"image": "none.png"},
+        "video": {"videos": ["a.mp4"]},
+        "gold": {"choices": ["a", "b"], "answer": "E"},
+    }
+    rows = [
+        {"id": "good", **row},
+        {"id": "text", "question": "How many?", "answer": "4"},
+        *({"id": name, **row, **bad[name]} for name in bad),
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(replace(settings, data=str(tmp_path / "rows.jsonl"), steps=4, prompts=2))
+    left = [json.loads(line) for line in (settings.out / "left_out.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["reason"] for row in left} == {
+        "strip": "prompt cannot be encoded",
+        "token": "special token in a text",
+        "absent": "missing image",
+        "video": "unread media",
+        "gold": "bad answer",
+    }
+    said = capsys.readouterr().out
+    assert all(said.count(f"left out row {name}: ") == 1 for name in bad)
+    page = (settings.out / "report.html").read_text()
+    assert "5 rows could not be used and were left out" in page
+    assert "missing image" in page
+    assert sum(line["prompts"] for line in metrics(settings.out)) == 3  # of the eight, good once more and text
 
 
 def test_recipes_have_their_papers_schedules():
