@@ -145,7 +145,7 @@ def folder_bytes(folder: Path, hidden: bool = False) -> dict[str, str]:
 def run_module(module: str, *arguments: str | Path) -> tuple[int, str, str]:
     """Exit status, last line of stdout, and stderr of ``python -m MODULE ARGUMENTS``."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     return done.returncode, (done.stdout.splitlines() or [""])[-1], done.stderr
 
 

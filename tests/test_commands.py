@@ -53,7 +53,7 @@ def test_the_same_command_again_changes_nothing(built: tuple[Path, Path]) -> Non
 @pytest.mark.parametrize(
     ("module", "arguments", "expected"),
     [
-        ("flows.build_dataset", ["--source", "gone.jsonl", "--out", "OUT"], "does not exist"),
+        ("flows.build_dataset", ["--source", "gone.jsonl", "--out", "OUT"], "there is no such file or folder"),
         ("flows.build_dataset", ["--source", "EMPTY", "--out", "OUT"], "no rows"),
         ("flows.build_dataset", ["--source", "ROWS", "--out", "OUT", "--detector.threshold", "7"], "less than 1"),
         ("flows.build_dataset", ["--source", "ROWS", "--out", "OUT", "--detector.name", "no/such-model"], "cannot load the detector"),

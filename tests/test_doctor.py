@@ -93,7 +93,7 @@ def run(folder: Path, *arguments: str, whole: bool = False, **environment: str) 
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     variables = {**kept, "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *([] if whole else ["-S"]), "-m", "flows.doctor", *arguments]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=180)
 
 
 @pytest.fixture(scope="module")
@@ -521,13 +521,13 @@ def test_help_is_quick_and_names_every_command() -> None:
     seconds = []
     for arguments in (["--help"], [], ["--help"]):
         started = time.monotonic()
-        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
         seconds.append(time.monotonic() - started)
         assert (done.returncode, done.stderr) == (0, "")
         assert all(f"python -m {module} " in done.stdout for module in COMMANDS if (ROOT / f"{module.replace('.', '/')}.py").exists())
     assert min(seconds) < 0.5
     assert PROJECT["scripts"]["sightline"] == "flows.doctor:main"
-    taught = subprocess.run([*command, "doctor", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
+    taught = subprocess.run([*command, "doctor", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
     assert all(word in taught for word in ("--judge-url", "--api-key-env", "--json", "exit status 1", "OPENAI_BASE_URL"))
 
 

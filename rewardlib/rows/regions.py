@@ -115,7 +115,7 @@ def _fitted(n: int, region: Mapping[str, Any], size: Size, of: Size, scale: tupl
     if isinstance(phrase, str) and phrase.strip() and not has_ink(phrase):
         flags.append("invisible_phrase")
     return {
-        "phrase": "" if is_missing(phrase) else text(phrase, f"regions[{n}].phrase"),
+        "phrase": "" if is_missing(phrase) else text(phrase, f"regions[{n}].phrase", "bad region"),
         "bbox": clipped,
         "mask": _mask(n, fields.get("mask"), clipped, size, of),
         "flags": flags,

@@ -56,14 +56,14 @@ def stated(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in columns.items() if not is_missing(value)}
 
 
-def text(value: Any, what: str) -> str:
+def text(value: Any, what: str, reason: str | None = None) -> str:
     """A value as text. ``RowError`` for what is no text or number, and for half a character.
 
     Tables write whole numbers as 3.0 where a row lacks one; 3 is meant.
     """
     value = plain(value)
     if not isinstance(value, str | int | float):
-        raise RowError(f"bad {what}", f"{what} is {value!r:.80}, expected text")
+        raise RowError(reason or f"bad {what}", f"{what} is {value!r:.80}, expected text")
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     written = str(value)
