@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.table import Table
 
+from rewardlib.ink import printable
 from rewardlib.redact import redact
 
 console = Console(highlight=False)
@@ -27,7 +28,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def say(text: str) -> None:
     """A line as it is: not wrapped, so that paths can be copied, and without markup."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def quiet_libraries() -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import SPLIT_NAME, BuildConfig
-from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source
+from pipelines.licenses import is_stated
+from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source, why_unreadable
 from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, QUESTIONS
@@ -22,9 +24,9 @@ from rewardlib.rows.golds import GOLDS
 from rewardlib.rows.images import Folders, load_stored
 from rewardlib.rows.pictures import PICTURES, located
 from rewardlib.rows.regions import REGIONS
-from rewardlib.rows.row import columns_for
+from rewardlib.rows.row import reads
 from rewardlib.rows.traces import TRACES
-from rewardlib.rows.values import is_missing, stated, text
+from rewardlib.rows.values import is_missing, reading, stated, text
 
 # Columns that say the same thing: what --columns names comes before all others of its kind.
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -71,7 +73,7 @@ def plan(source: Source, config: BuildConfig) -> list[Shard]:
     splits: dict[str, list[int]] = {}
     for index in range(min(len(source), config.limit or len(source))):
         split = config.split
-        try:
+        with suppress(RowError), reading():  # reported when the shard is built
             row = read_row(source.peek(index), config)
             split = row.split or config.split
             if not re.match(SPLIT_NAME, split):
@@ -79,8 +81,6 @@ def plan(source: Source, config: BuildConfig) -> list[Shard]:
             if (key := row_id(row, source, index)) in first_seen:
                 duplicates[index] = first_seen[key]
             first_seen.setdefault(key, index)
-        except RowError:
-            pass  # reported when the shard is built
         splits.setdefault(split, []).append(index)
     return [
         Shard(f"{split}-{n:05d}", split, part, {i: duplicates[i] for i in part if i in duplicates})
@@ -96,9 +96,11 @@ def _slices(indices: list[int], size: int) -> Iterator[tuple[int, ...]]:
 def _require_columns(source: Source, config: BuildConfig) -> None:
     """Columns that no row has are a mistake of the command, not of the rows."""
     present = source.columns()
+    if not present:
+        raise SourceError(f"no row of {config.source!r} can be read; the first: {why_unreadable(source)}")
     missing = sorted(set(config.columns.values()) - present)
     for what in ("image", "question", "answer"):
-        if what not in config.columns and present.isdisjoint(columns_for(what)):
+        if what not in config.columns and not reads(what, present):
             missing.append(what)
     if missing:
         raise SourceError(
@@ -128,14 +130,13 @@ def record_digest(source: Source, index: int, config: BuildConfig, folders: Fold
     """Changes whenever a record does, or the image file that it names, or why there is none."""
     digest = hashlib.sha256(source.raw(index))
     try:
-        for picture in read_row(source.peek(index), config).pictures[:1]:
-            if isinstance(name := located(picture), str):
-                stat = folders.find(name).stat()
-                digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+        with reading():
+            for picture in read_row(source.peek(index), config).pictures[:1]:
+                if isinstance(name := located(picture), str):
+                    stat = folders.find(name).stat()
+                    digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     except RowError as error:
         digest.update(error.reason.encode())  # what its remedy changes
-    except OSError:
-        digest.update(b"unreadable")
     return digest.digest()
 
 
@@ -145,14 +146,15 @@ def ingest(shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) ->
     for index in shard.indices:
         record: Record = {"id": f"row {index + 1}", "raw": source.raw(index)[:10_000].decode("utf-8", "backslashreplace")}
         try:
-            row = read_row(source.read(index), config)
-            if "question" in row.columns:
-                del record["raw"]
-            record |= {name: value for name, value in row.columns.items() if name != "id"}
-            record["id"] = row_id(row, source, index)
-            if index in shard.duplicates:
-                raise RowError("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
-            items.append(_item(row, record["id"], shard, source, folders, config, ledger))
+            with reading():
+                row = read_row(source.read(index), config)
+                if "question" in row.columns:
+                    del record["raw"]
+                record |= {name: value for name, value in row.columns.items() if name != "id"}
+                record["id"] = row_id(row, source, index)
+                if index in shard.duplicates:
+                    raise RowError("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
+                items.append(_item(row, record["id"], shard, source, folders, config, ledger))
         except RowError as error:
             ledger.reject(record, "ingest", error.reason, f"row {index + 1}: {error.detail}")
     ledger.counts["rows_in"] += len(shard.indices)
@@ -161,7 +163,7 @@ def ingest(shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) ->
 
 def _item(row: DatasetRow, key: str, shard: Shard, source: Source, folders: Folders, config: BuildConfig, ledger: Ledger) -> Item:
     question = row.question
-    answer, license = row.answer, row.license or config.license
+    answer, license = row.answer, row.license if is_stated(row.license) else config.license or row.license
     if answer is None:
         raise RowError("no answer", f"the column {config.columns.get('answer', 'answer')!r} is missing or empty")
     if license is None:

@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Features, Image, List, Value
 from PIL import Image as PILImage
 
+from rewardlib.ink import printable
 from rewardlib.redact import redact
 
 SCHEMA_VERSION = 2
@@ -132,4 +133,4 @@ class Ledger:
         kept = {name: row[name] for name in _KEPT if name in row}
         text = json.dumps(kept, ensure_ascii=True, default=str)
         # A detail may quote what an endpoint said, and that the key it refused.
-        self.rejects.append(Reject(str(row.get("id", "")), stage, reason, redact(detail), text))
+        self.rejects.append(Reject(printable(str(row.get("id", ""))), stage, reason, printable(redact(detail)), text))

@@ -29,7 +29,7 @@ _NEGATED_BOX = re.compile(r"(?i)(?:\b(?:not|never|nor)|n't|\\neq?)[\s$*:]*$")
 
 # How prose states an answer; the end cuts the next sentence or the clause that justifies it.
 _PHRASE = re.compile(r"(?i)\b(?:answer|option|choice)\**(?:\s+(?:is|would be|should be|must be)\b|\s*:)\**\s*:?\s*")
-_PHRASE_END = re.compile(r"\.(?:\s|$)|\n|\\\]|[,;]\s+(?:as|so|since|because|which|where)\b")
+_PHRASE_END = re.compile(r"\.(?:\s|$)|\n|\\\]|[,;]\s+(?:as|so|since|because|which|where)\b|\s+because\b")
 _LABELLED_LINE = re.compile(r"\$*(?:\([A-Za-z]\)(?:\s.*)?|[A-Za-z][.)]?|[A-Z]\)\s.*)")
 # The last words of a response that gives its result without the word "answer": "... is shown in (C).", "... is 15."
 _CLOSING = re.compile(

@@ -28,3 +28,11 @@ def has_ink(text: str) -> bool:
 def is_encodable(text: str) -> bool:
     """Whether a text can be written as UTF-8; half a surrogate pair, of a cut emoji, cannot."""
     return _HALF.search(text) is None
+
+
+def printable(text: str) -> str:
+    """A text for a screen or a file: half characters and control characters as escapes, so that none of them does anything."""
+    return _UNPRINTABLE.sub(lambda sign: ascii(sign[0])[1:-1], text)
+
+
+_UNPRINTABLE = re.compile(r"[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -6,6 +6,7 @@ Finding an answer and comparing it must agree on which wrappers carry no meaning
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 # Longer spans are prose, not answers; the bound also keeps every step below fast on hostile input.
@@ -34,6 +35,9 @@ _UNICODE = str.maketrans(
         "—": " - ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "⁄": "/", "π": r"\pi ", "’": "'", ";": ",",
     }
 )  # fmt: skip
+# Letters and signs as Chinese and Japanese typing has them, as wide as a word sign; and quotes that know where they stand.
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord(a): b for a, b in zip("“”‘’。、", "\"\"''.,", strict=True)}
+_EXCLAIMED = re.compile(r"(?<=[A-Za-z])!+$")  # not a factorial
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _ROOT = re.compile(r"√\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))")
@@ -91,10 +95,12 @@ def bare(span: str) -> str | None:
 @lru_cache(maxsize=8192)
 def clean(span: str) -> str:
     """Canonical plain form: no wrappers, LaTeX spacing or lead-in; one spelling of degrees, percent and fractions."""
+    if not span.isascii():
+        span = unicodedata.normalize("NFC", span).translate(_WIDE)
     span = bare(span) or ""
     if not span.isascii() or not _PLAIN.fullmatch(span):
         span = _respelled(span)
-    span = _BOLD_END.sub("", span.strip(" *`\"'\t\r\n")).rstrip(" .,:")
+    span = _EXCLAIMED.sub("", _BOLD_END.sub("", span.strip(" *`\"'\t\r\n")).rstrip(" .,:"))
     lead = _LEAD.match(span)
     return " ".join(span[lead.end() if lead else 0 :].split())
 

@@ -29,7 +29,7 @@ CAN = (
     "labeling.rules",
 )
 CANNOT = (
-    *("pipelines.gallery", "pipelines.hub", "pipelines.publish", "pipelines.agreement", "pipelines.licenses", "pipelines.formats"),
+    *("pipelines.gallery", "pipelines.hub", "pipelines.publish", "pipelines.agreement", "pipelines.kappa", "pipelines.formats"),
     *("rewardlib.vgpo", "rewardlib.probe", "rewardlib.tokens", "rewardlib.perception", "rewardlib.adapters.rows"),
 )
 

@@ -359,3 +359,16 @@ def test_choices_may_carry_their_own_labels(answer: str, gold: str, same: bool) 
 @pytest.mark.parametrize(("answer", "gold"), [("5=5", "7=7"), ("0.5", "9" * 400), ("9" * 400, "0.5")])
 def test_empty_equations_and_endless_numbers_match_nothing_else(answer: str, gold: str) -> None:
     assert not answers_match(answer, gold, tolerance=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [("B", "Ｂ"), ("B", "（B）"), ("café", "cafe\u0301"), ("stop", "STOP!"), ("stop", "“stop”"), ("3.5", "３．５"), ("it's", "it’s")],
+)
+def test_signs_that_look_alike_are_alike(gold: str, answer: str) -> None:
+    assert answers_match(answer, gold)
+    assert answers_match(gold, answer)
+
+
+def test_an_exclamation_mark_behind_a_number_is_a_factorial() -> None:
+    assert not answers_match("5!", "5")

@@ -218,3 +218,9 @@ def test_json_lines_in_a_json_file_are_still_rows(tmp_path: Path) -> None:
 def test_a_single_trace_is_one() -> None:
     row = DatasetRow({"problem": "?", "answer": "4", "image": "a.png", "traces": "It is 4."})
     assert [trace["text"] for trace in row.traces] == ["It is 4."]
+
+
+def test_coco_files_that_were_put_together(tmp_path: Path) -> None:
+    image = {"id": 5, "file_name": "a.png", "width": WIDTH, "height": HEIGHT, **WANTED}
+    with pytest.raises(SourceError, match="two entries of images have the id 5"):
+        take(coco_file(tmp_path, images=[image, image]))

@@ -379,7 +379,7 @@ BAD_SOURCES = {
     "half an array": (lambda folder: write(folder / "rows.json", b'[{"id": 1},'), "it is no JSON array"),
     "UTF-16": (
         lambda folder: write(folder / "rows.jsonl", json.dumps(record()).encode("utf-16")),
-        "no column image, question, answer",
+        "no row of .* can be read; the first: not UTF-8",
     ),
     "a folder of other things": (lambda folder: write(folder / "notes.txt", b"x").parent, "there is no file of rows in it"),
     "another file": (lambda folder: write(folder / "rows.xlsx", b"PK"), "rows.xlsx is no file of rows"),

@@ -67,6 +67,7 @@ CHOICES = {
     "labels in brackets in the texts": ["(A) blue", "(B) red"],
     "one text": "A. blue B. red",
     "one text of lines": "(A) blue\n(B) red",
+    "as numpy prints it": "['blue' 'red']",
     "objects with one text": [{"text": "blue"}, {"text": "red"}],
 }
 
@@ -139,8 +140,17 @@ GOLDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "an option by its number with a gap beside": ({"answer": 1.0, "choices": ["blue", "red"]}, ("B",)),
     "an option by its label": ({"answer": "2", "choices": {"1": "blue", "2": "red"}}, ("B",)),
     "an option that is a number": ({"answer": 3, "choices": ["2", "3"]}, ("3",)),
-    "an option that is a number with a unit": ({"answer": 3, "choices": ["2 cm", "3 cm"]}, ("3",)),
+    "an option that is a number with a unit": ({"answer": 3, "choices": ["2 cm", "3 cm"]}, ("B",)),
     "a letter that is an option": ({"answer": "x", "choices": ["x", "y"]}, ("x",)),
+    "an option by its value": ({"answer": 10, "choices": ["10 cm", "20 cm"]}, ("A",)),
+    "an option by its value in money": ({"answer": "5", "choices": ["$5", "$10"]}, ("A",)),
+    "several options": ({"answer": "A, C", "choices": ["x", "y", "z"]}, ("A, C",)),
+    "annotators in text": ({"answers": "[{'answer': 'red'}, {'answer': 'blue'}]"}, ("red", "blue")),
+    "an object in text": ({"answer": "{'text': ['red'], 'answer_start': [1]}"}, ("red",)),
+    "a list as numpy prints it": ({"answer": "['red' 'crimson']"}, ("red", "crimson")),
+    "an empty tag": ({"answer": "<answer> </answer>", "gt": "red"}, ("red",)),
+    "reward_model in text": ({"reward_model": '{"ground_truth": "red"}'}, ("red",)),
+    "behind because": ({"solution": "The answer is B because the square is red.", "choices": ["blue", "red"]}, ("B",)),
     "options in verl's extra_info": ({"reward_model": {"ground_truth": 1}, "extra_info": {"choices": ["blue", "red"]}}, ("B",)),
     "a reply": (
         {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "It is so. The answer is red."}]},
@@ -159,10 +169,18 @@ def test_golds_in_every_spelling(columns: dict[str, Any], golds: tuple[str, ...]
 @pytest.mark.parametrize(
     ("columns", "detail"),
     [
+        ({"answer": -1, "choices": ["blue", "red"]}, "is none of the options"),
+        ({"answer": "purple", "choices": ["blue", "red"]}, "is none of the options"),
+        ({"answer": "BC", "choices": ["blue", "red", "green"]}, "is none of the options"),
+        ({"answer": [0, 1], "choices": ["blue", "red"]}, "is none of the options"),
+        ({"answer": "$$"}, "which no response can match"),
         ({"answer": {"bbox": [1, 2, 3, 4]}}, "expected text, a number or a list of texts"),
         ({"answer": 2, "choices": ["blue", "red"]}, "counts the 2 options blue, red from 0, and there is none of that number"),
-        ({"answer": "E", "choices": ["blue", "red"]}, "the answer is E, and there are 2 options"),
-        ({"answer": 7, "choices": ["2", "3"]}, "the answer 7 is none of the options 2, 3; if it counts them, write the option's letter"),
+        (
+            {"answer": "E", "choices": ["blue", "red"]},
+            "the answer 'E' is none of the options blue, red; write the option's letter",
+        ),
+        ({"answer": 7, "choices": ["2", "3"]}, "the answer '7' is none of the options 2, 3"),
     ],
 )
 def test_golds_that_no_answer_can_match(columns: dict[str, Any], detail: str) -> None:
@@ -217,12 +235,54 @@ def test_images_in_parts_and_in_columns() -> None:
         DatasetRow({"prompt": [{"role": "user", "content": content}]}).pictures  # noqa: B018
 
 
+ROLES = [("human", "gpt"), ("user", "assistant"), ("USER", "ASSISTANT"), ("human", "chatgpt"), ("user", "model"), ("human", "bard")]
+
+
+@pytest.mark.parametrize(("asks", "answers"), ROLES)
+def test_the_reply_is_the_answer_and_never_in_the_prompt(asks: str, answers: str) -> None:
+    talk = [{"from": asks, "value": "<image>\nWhich?"}, {"from": answers, "value": "red"}, {"from": "system", "value": "Be brief."}]
+    row = DatasetRow({"image": "a.png", "conversations": talk})
+    assert (row.answer, [turn.role for turn in row.turns], row.question) == ("red", ["user"], "Which?")
+
+
+def test_an_unknown_role_is_named() -> None:
+    with pytest.raises(RowError, match="a message of the role 'narrator'"):
+        DatasetRow({"messages": [{"role": "narrator", "content": "?"}]}).turns  # noqa: B018
+
+
+def test_numpy_inside_of_chats() -> None:
+    parts = np.array([{"type": "image", "image": "a.png"}, {"type": "text", "text": "Which?"}], dtype=object)
+    row = DatasetRow({"messages": np.array([{"role": "user", "content": parts}], dtype=object), "answer": np.array(["red"])})
+    assert (row.question, row.pictures, row.answer) == ("Which?", ["a.png"], "red")
+    assert to_sample("<answer>red</answer>", row.columns).answer == "red"
+
+
+@pytest.mark.parametrize("names", [("A", "B"), ("option_a", "option_b"), ("choice_a", "choice_b"), ("option1", "option2")])
+def test_options_in_columns_of_their_own(names: tuple[str, str]) -> None:
+    row = DatasetRow({"question": "Which?", "answer": "B", names[0]: "blue", names[1]: "red"})
+    assert (row.choices.texts, row.answer) == (("blue", "red"), "B")
+
+
+def test_an_empty_column_hides_no_other() -> None:
+    row = DatasetRow({"images": [], "image": "a.png", "choices": [], "options": ["blue", "red"], "answer": "red"})
+    assert (row.pictures, row.choices.texts) == (["a.png"], ("blue", "red"))
+
+
+def test_numbered_images() -> None:
+    columns = {"question": "<image 1> Which?", "image_1": "a.png", "image_2": None, "image_10": "c.png", "image_3": "b.png"}
+    assert DatasetRow(columns).pictures == ["a.png", "b.png", "c.png"]
+    assert DatasetRow({"image": "a.png", "image_2": "b.png"}).pictures == ["a.png", "b.png"]
+
+
 UNREAD: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": [{"type": kind, kind: "x"}, {"type": "text", "text": "?"}]}]}
     for kind in ("video", "audio", "input_audio", "video_url", "file")
 ] + [
     {"question": "?", "videos": ["a.mp4"]},
     {"question": "?", "audio": {"array": [0.0]}},
+    {"question": "?", "video_path": "a.mp4"},
+    {"messages": [{"role": "user", "content": "Look. <video>\nWhat happens?"}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "?", "video": "a.mp4"}]}]},
     {"problem": "<video>What happens?"},
     {"messages": [{"role": "user", "content": "<audio>\nWhat is said?"}]},
 ]
@@ -274,6 +334,7 @@ PICTURES: dict[str, Any] = {
     "data URL of many lines": "data:image/png;base64," + "\n".join(BASE64[n : n + 76] for n in range(0, len(BASE64), 76)),
     "base64": BASE64,
     "open": scene(),
+    "an array": np.asarray(scene()),
     "one in a list": ["a.png"],
     "a list in JSON": '["a.png"]',
     "address as OpenAI has it": {"url": f"data:image/png;base64,{BASE64}"},
@@ -375,6 +436,13 @@ def test_regions_in_every_spelling(columns: dict[str, Any]) -> None:
 def test_regions_that_lie_nowhere(columns: dict[str, Any], detail: str) -> None:
     with pytest.raises(RowError, match=detail):
         DatasetRow(columns).regions_on((100, 80))
+
+
+def test_a_unit_beside_the_boxes_is_theirs() -> None:
+    (region,) = DatasetRow({"bboxes": [[0.1, 0.25, 0.3, 0.5]], "bbox_type": "norm1"}).regions_on((100, 80))
+    assert region["bbox"] == pytest.approx(BOX)
+    with pytest.raises(RowError, match="norm1000"):
+        DatasetRow({"bboxes": [[100, 200, 300, 400]], "bbox_type": "norm1000"}).regions_on((1000, 800))
 
 
 def test_masks_are_scaled_with_their_boxes() -> None:

@@ -179,7 +179,120 @@ def test_held_out_splits_are_left_alone(tmp_path):
     assert len(load_rows(str(built), "boxed")) == 1
     assert len(load_rows(str(built / "data" / "*.parquet"), "boxed")) == 2
     (built / "data" / "train-00000.parquet").unlink()
-    assert len(load_rows(str(built), "boxed")) == 1  # nothing to train on: a dataset for evaluation
+    with pytest.raises(DataError, match="it has no files of the split train, only of test; name the files"):
+        load_rows(str(built), "boxed")
+    assert len(load_rows(str(built), "boxed", None)) == 1  # nothing to train on: a dataset for evaluation
+
+
+SPLITS = [
+    (("geo_train.jsonl", "geo_test.jsonl"), "geo_train.jsonl"),
+    (("Train.jsonl", "Test.jsonl"), "Train.jsonl"),
+    (("training.jsonl", "test.jsonl"), "training.jsonl"),
+    (("test.csv", "train.jsonl"), "train.jsonl"),
+    (("data/test.jsonl", "train.jsonl"), "train.jsonl"),
+    (("train-00000-of-00001.jsonl", "validation-00000-of-00001.jsonl", "._train.jsonl"), "train-00000-of-00001.jsonl"),
+    (("part-0.jsonl", "test.jsonl"), "part-0.jsonl"),
+    (("val.jsonl", "test.jsonl"), None),
+    (("easy-00000.jsonl",), "easy-00000.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("names", "wanted"), SPLITS)
+def test_files_of_another_split_are_never_trained_on(names, wanted, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        text = f"question,answer\n{name}?,4\n" if name.endswith(".csv") else json.dumps({"question": f"{name}?", "answer": "4"})
+        (tmp_path / name).write_text(text)
+    if wanted is None:
+        with pytest.raises(DataError, match="no files of the split train, only of test, validation"):
+            load_rows(str(tmp_path), "boxed")
+    else:
+        assert [row.question for row in load_rows(str(tmp_path), "boxed")] == [f"{wanted}?"]
+
+
+TABLES = {
+    "commas": b"question,answer\nHow many?,4\n",
+    "a mark before the first byte": b"\xef\xbb\xbfquestion,answer\nHow many?,4\n",
+    "semicolons": b"question;answer\nHow many?;4\n",
+    "tabs": b"question\tanswer\nHow many?\t4\n",
+    "as Excel says": b"sep=;\nquestion;answer\nHow many?;4\n",
+    "UTF-16": "question,answer\nHow many?,4\n".encode("utf-16"),
+    "line ends of Windows": b"question,answer\r\nHow many?,4\r\n",
+    "line ends of old Macs": b"question,answer\rHow many?,4\r",
+    "spaces in the header": b" question , answer \nHow many?,4\n",
+    "an index": b",question,answer\n0,How many?,4\n",
+    "quotes": b'question,answer\n"How many?","4"\n',
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_tables_in_text(table, tmp_path):
+    (tmp_path / "rows.csv").write_bytes(table)
+    (row,) = load_rows(str(tmp_path / "rows.csv"), "boxed")
+    assert (row.question, row.sample.answer) == ("How many?", "4")
+
+
+def test_a_bad_line_of_a_table_costs_itself(tmp_path):
+    lines = [b"id,question,answer", b"a,How many?,4", b"b,Cups, or mugs?,4", b"c,caf\xe9?,4", b'd,"two\nlines?",4', b"e,How many?"]
+    (tmp_path / "rows.csv").write_bytes(b"\n".join(lines))
+    rows = load_rows(str(tmp_path / "rows.csv"), "boxed")
+    require(rows, answer=True)
+    assert {left.reason for left in rows.left_out.values()} == {"not CSV", "not UTF-8"}
+    assert [row.id for n in range(len(rows)) if (row := rows.take(n))] == ["a", "d", "e"]
+
+
+def test_patterns_over_folders_and_packed_files(tmp_path):
+    import gzip
+
+    for n in range(3):
+        (tmp_path / f"part{n}").mkdir()
+        data = json.dumps({"question": f"{n}?", "answer": "4"}).encode()
+        (tmp_path / f"part{n}" / "rows.JSONL.GZ").write_bytes(gzip.compress(data))
+    assert [row.question for row in load_rows(str(tmp_path / "*" / "rows.JSONL.GZ"), "boxed")] == ["0?", "1?", "2?"]
+    assert len(load_rows(str(tmp_path / "**" / "*.GZ"), "boxed")) == 3
+
+
+def test_other_columns_of_images_are_named(tmp_path, capsys):
+    rows = [
+        {"image": "0.png", "picture": None, "question": "?", "answer": "4"},
+        {"image": "0.png", "picture": "0.png", "question": "?", "answer": "4"},
+    ]
+    load_rows(str(as_json(tmp_path / "rows.jsonl", rows, [picture()])), "boxed")
+    assert "the columns picture look like images, and are not read" in capsys.readouterr().out
+
+
+def test_empty_lists_of_images_are_counted(tmp_path, capsys):
+    rows = [{"images": images, "question": "?", "answer": "4"} for images in ([], [{"bytes": encode(picture()), "path": None}])]
+    data = as_parquet(tmp_path / "rows.parquet", rows, images=datasets.List(datasets.Image()))
+    require(load_rows(str(data), "boxed"))
+    assert "1 of 2 rows have no image and are asked without one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"image": "file://[old]/a.png"},
+        {"id": "\ud83d", "image": "9.png"},
+        {"image": "http://x/\ud83d.png"},
+        {"image": "data:image/png,\ud83d"},
+        {"id": "a\x1b[31m", "image": "9.png"},
+    ],
+)
+def test_no_row_is_so_odd_that_it_ends_a_run(odd, suffix, tmp_path, capsys):
+    rows = [GOOD, GOOD | {"id": "odd"} | odd]
+    if suffix == "parquet":
+        if any("\ud83d" in value for value in odd.values()):
+            pytest.skip("Parquet holds no half characters")
+        data = as_parquet(tmp_path / "rows.parquet", rows)
+        picture().save(tmp_path / "0.png")
+    else:
+        data = as_json(tmp_path / "rows.jsonl", rows, [picture()])
+    loaded = load_rows(str(data), "boxed")
+    require(loaded, answer=True)
+    assert loaded.take(0) is not None
+    assert loaded.take(1) is None
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def hub(monkeypatch, **splits):

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.console import say
-from pipelines.rows.sources import Source, SourceError, Table, folders_of, open_source, scan
+from pipelines.rows.sources import Source, SourceError, Table, folders_of, open_source, scan, why_unreadable
 from rewardlib.rows import DatasetRow, RowError
-from rewardlib.rows.chat import CHATS, PLACEHOLDER, Turn
+from rewardlib.rows.chat import CHATS, PLACEHOLDER, QUESTIONS, Turn
 from rewardlib.rows.images import Folders, load_image
-from rewardlib.rows.pictures import PICTURES, located
-from rewardlib.rows.row import LABELS, columns_for
-from rewardlib.rows.values import is_missing, listed
+from rewardlib.rows.pictures import PICTURES, located, picture_columns
+from rewardlib.rows.row import LABELS, columns_for, reads
+from rewardlib.rows.traces import TRACES
+from rewardlib.rows.values import listed, reading
 from rewardlib.sample import Sample
 from rewardlib.text import Template
 from rewardlib.tokens import Weights, draw_regions
@@ -163,11 +165,9 @@ class Rows(Sequence[Row]):
         return None
 
     def _read(self, number: int) -> Row:
-        columns = self.source.read(number)
-        try:
+        with reading():
+            columns = self.source.read(number)
             return to_row({**columns, "id": self.name(number, columns)}, self.template, self.folders)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise RowError("unreadable row", f"a column is not as expected: {type(error).__name__}: {error}") from error
 
     def leave_out(self, index: int, error: RowError) -> None:
         """Go on without a row. The first ones of a kind are said; all are kept for the report."""
@@ -182,20 +182,20 @@ class Rows(Sequence[Row]):
 
     def name(self, number: int, columns: Mapping[str, Any]) -> str:
         """A row's id, or its number where it has none."""
-        given = columns.get("id")
-        return str(number) if is_missing(given) else str(given)
+        return DatasetRow({"id": columns.get("id")}).id or str(number)
 
     def _name_of(self, index: int) -> str:
         try:
-            return self.name(index, self.source.peek(index))
+            with reading():
+                return self.name(index, self.source.peek(index))
         except RowError:
             return str(index)
 
 
-def load_rows(data: str, template: Template) -> Rows:
-    """The training rows of what ``data`` names. ``DataError`` if it cannot be read, or its columns say nothing to the trainer."""
+def load_rows(data: str, template: Template, split: str | None = "train") -> Rows:
+    """The rows of a split of what ``data`` names. ``DataError`` if it cannot be read, or its columns say nothing to the trainer."""
     try:
-        source = open_source(data)
+        source = open_source(data, split)
     except SourceError as error:
         raise DataError(str(error)) from error
     rows = Rows(data, source, template, folders_of(data))
@@ -206,30 +206,40 @@ def load_rows(data: str, template: Template) -> Rows:
 def _check_columns(rows: Rows) -> None:
     """``DataError`` if no column holds questions, or answers, or if images are where none are looked for."""
     names = rows.source.columns()
-    try:
-        strays = [name for name, value in rows.source.read(0).items() if _holds_picture(name, value)]
-    except RowError:
-        strays = []
+    if not names:
+        raise DataError(f"no row of {rows.data} can be read; the first: {why_unreadable(rows.source)}")
+    strays = _stray_pictures(rows.source)
     for what in ("question", "answer", *(["image"] if strays else [])):
-        known = columns_for(what)
-        if what == "image":
-            known = tuple(name for name in known if name not in CHATS)
-        if names.isdisjoint(known):
+        if not reads(what, names):
+            known = ", ".join(columns_for(what))
             raise DataError(
-                f"{rows.data} has no {what} column, only {', '.join(sorted(names))}; {what}s are read from {', '.join(known)}: rename yours"
+                f"{rows.data} has no {what} column, only {', '.join(sorted(names))}; {what}s are read from {known}: rename yours"
             )
+    if strays and not any(name in CHATS for name in names) and rows.speaks:
+        say(f"the columns {', '.join(sorted(strays))} look like images, and are not read: images are read from {', '.join(PICTURES)}")
 
 
-def _holds_picture(name: str, value: Any) -> bool:
-    """Whether a column looks like an image or several."""
+def _stray_pictures(source: Source) -> set[str]:
+    """Columns that hold images where none are looked for, by their type or by what is in the first rows."""
+    names = source.columns()
+    strays = source.pictures() if isinstance(source, Table) else set()
+    for index in range(min(len(source), LOOKED_AT)):
+        with suppress(RowError), reading():
+            strays |= {name for name, value in source.peek(index).items() if _holds_picture(value)}
+    return strays - set(picture_columns(names)) - {"counterfactuals", *CHATS, *TRACES, *LABELS, *QUESTIONS}
+
+
+def _holds_picture(value: Any) -> bool:
+    """Whether a value looks like an image or several."""
     if isinstance(value, list):
-        return any(_holds_picture(name, item) for item in value)
+        return any(map(_holds_picture, value))
     if isinstance(value, Mapping):
-        return "bytes" in value and name not in CHATS
-    return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(_ENDINGS))
+        return any(_holds_picture(value.get(name)) or isinstance(value.get(name), bytes) for name in ("bytes", "path", "image", "url"))
+    return isinstance(value, str) and len(value) < 1000 and value.lower().partition("?")[0].endswith(_ENDINGS)
 
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+LOOKED_AT = 50  # rows in which images are looked for in columns of other names
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
 
 
 def by_reason(rows: Rows) -> str:
@@ -259,10 +269,11 @@ def require(
         try:
             if isinstance(record, RowError):
                 raise record
-            row = DatasetRow(record)
-            labels = _labels_of(row)
-            if not isinstance(rows.source, Table):
-                without_image += not _check_question(row, rows.folders)
+            with reading():
+                row = DatasetRow(record)
+                labels = _labels_of(row)
+                if not isinstance(rows.source, Table):
+                    without_image += not _check_question(row, rows.folders)
         except RowError as error:
             rows.leave_out(index, error)
             continue
@@ -308,7 +319,7 @@ def _check_question(row: DatasetRow, folders: Folders) -> bool:
 
 def _say_without_image(rows: Rows, count: int) -> None:
     """A question without its image is a question of another kind; all of them without one are a mistake."""
-    columns = [name for name in PICTURES if name in rows.source.columns()]
+    columns = picture_columns(rows.source.columns())
     if not columns:
         return
     if isinstance(rows.source, Table):

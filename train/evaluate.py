@@ -37,6 +37,8 @@ class EvaluateSettings:
 
     data: str
     """rows that were not trained on: a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
+    split: str | None = None
+    """which split of the data; if left out, the only one that there is, or train"""
     model: str
     """a Hub id, a folder or a checkpoint"""
     out: Path = Path("runs/evaluation")
@@ -63,7 +65,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     from train.data import by_reason, load_rows
     from train.policy import load_model
 
-    rows = load_rows(settings.data, settings.template)
+    rows = load_rows(settings.data, settings.template, settings.split)
     policy = load_model(settings.model, settings.device)
     count = min(len(rows), settings.rows or len(rows))
     found: list[dict[str, Any]] = []

@@ -29,9 +29,11 @@ class Coco(Sequence[dict[str, Any]]):
             self.images = [dict(image) for image in content["images"]]
             self._phrases = {category["id"]: category["name"] for category in content.get("categories") or ()}
             self._licenses = {license["id"]: license.get("name") for license in content.get("licenses") or ()}
+            _require_distinct("images", [image.get("id") for image in self.images])
+            _require_distinct("categories", [category["id"] for category in content.get("categories") or ()])
             for annotation in content["annotations"]:
                 self._annotations[annotation["image_id"]].append(annotation)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"an annotation has no image_id, a category no id and name, or a licence no id: {error!r}; correct it"
             ) from error
@@ -79,6 +81,14 @@ class Coco(Sequence[dict[str, Any]]):
             return {"phrase": phrase, "bbox": box, "mask": _mask(annotation.get("segmentation"), image)}
         except Exception as error:  # pycocotools raises bare Exceptions
             raise ValueError(f"{what} has a segmentation that is neither run lengths nor polygons: {error}") from error
+
+
+def _require_distinct(name: str, ids: Sequence[Any]) -> None:
+    """``ValueError`` for an id that two entries have, as in files that were put together without new numbers."""
+    present = [repr(key) for key in ids if key is not None]
+    if len(set(present)) < len(present):
+        twice = next(key for key in present if present.count(key) > 1)
+        raise ValueError(f"two entries of {name} have the id {twice}, so that nobody knows whose boxes are whose; number them anew")
 
 
 def _mask(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any] | None:

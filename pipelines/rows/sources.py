@@ -16,24 +16,29 @@ read is a ``RowError`` in its place, never a crash and never a shift of the rows
 from __future__ import annotations
 
 import bisect
+import csv
+import glob
+import io
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.rows.coco import Coco
+from rewardlib.ink import is_encodable
 from rewardlib.rows import RowError
 from rewardlib.rows.images import Folders
+from rewardlib.rows.values import reading
 
 Record = dict[str, Any]
 
@@ -44,7 +49,7 @@ ACCEPTED = (
     "image folder with metadata.jsonl, a folder saved by `datasets`, a folder made by `python -m flows.build_dataset`, or a Hub id"
 )
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_SAVED = ("state.json", "dataset_dict.json", "dataset_info.json")
+_SAVED = ("state.json", "dataset_dict.json")
 _SAYS_NOTHING = ("rows", "data", "train", "metadata", "dataset")  # names of files that are no names of datasets
 
 
@@ -117,7 +122,7 @@ class Lines:
 
 
 class Objects:
-    """Rows that are held: those of a JSON array, or of a table in text."""
+    """Rows that are held: those of a JSON array, or of a table in text; a ``RowError`` in the place of one that cannot be read."""
 
     def __init__(self, records: Sequence[Any], name: str) -> None:
         self.name, self._records = name, records
@@ -150,10 +155,11 @@ class CocoSource:
         return self._rows.names()
 
     def read(self, index: int) -> Record:
-        try:
-            return dict(self._rows[index])
-        except ValueError as error:
-            raise RowError("bad COCO entry", f"{error}; correct it, or drop it") from error
+        with reading():
+            try:
+                return dict(self._rows[index])
+            except ValueError as error:
+                raise RowError("bad COCO entry", f"{error}; correct it, or drop it") from error
 
     peek = read
 
@@ -178,19 +184,26 @@ class Table:
         return set(self._features)
 
     def peek(self, index: int) -> Record:
-        return self._records(self._light[index])[0]
+        return self._record(self._light[index].to_pylist()[0])
 
     def read(self, index: int) -> Record:
-        return self._records(self._table[index])[0]
+        return self._record(self._table[index].to_pylist()[0])
 
     def raw(self, index: int) -> bytes:
         return repr(sorted(self._table[index].to_pylist()[0].items())).encode("utf-8", "surrogatepass")
 
     def count_missing(self, column: str) -> int:
         """How many rows have nothing in a column."""
-        return int(self._table.data.column(column).null_count)
+        values = self._table.data.column(column)
+        is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+        empty = pc.sum(pc.equal(pc.list_value_length(values), 0)).as_py() if is_list else 0
+        return int(values.null_count + (empty or 0))
 
-    def scan(self, names: Sequence[str]) -> Iterator[Record]:
+    def pictures(self) -> set[str]:
+        """The columns that are images by their type, whatever they are called."""
+        return {column for column, feature in self._features.items() if _is_picture(feature)}
+
+    def scan(self, names: Sequence[str]) -> Iterator[Record | RowError]:
         """These columns of every row, in batches; of counterfactual images only how many there are."""
         columns = [column for column in self._table.column_names if column in names]
         table = self._table.select_columns(columns)
@@ -199,18 +212,21 @@ class Table:
             batch = table[start : start + 1000]
             lists = [column for column in heavy if pa.types.is_list(batch.schema.field(column).type)]
             counts = {column: pc.list_value_length(batch[column]).to_pylist() for column in lists}
-            for n, record in enumerate(self._records(batch.drop_columns(heavy))):
-                yield record | {column: [{}] * (counts[column][n] or 0) for column in lists}
+            for n, values in enumerate(batch.drop_columns(heavy).to_pylist()):
+                try:
+                    record = self._record(values)
+                except RowError as error:
+                    yield error
+                else:
+                    yield record | {column: [{}] * (counts[column][n] or 0) for column in lists}
 
-    def _records(self, batch: pa.Table) -> list[Record]:
-        records: list[Record] = batch.to_pylist()
-        for record in records:
-            for column in record:
-                record[column] = _named(record[column], self._features[column])
+    def _record(self, values: Record) -> Record:
+        with reading():
+            record = {column: _named(value, self._features[column]) for column, value in values.items()}
             for column in self._json:
                 if record.get(column) is not None:
                     record[column] = json.loads(record[column])
-        return records
+            return record
 
 
 class Joined:
@@ -250,27 +266,38 @@ def scan(source: Source, names: Sequence[str]) -> Iterator[Record | RowError]:
         return
     for index in range(len(source)):
         try:
-            record = source.peek(index)
+            with reading():
+                record = source.peek(index)
         except RowError as error:
             yield error
         else:
             yield {name: value for name, value in record.items() if name in names}
 
 
+def why_unreadable(source: Source) -> str:
+    """Why the first row of a source, of which no row can be read, is none."""
+    try:
+        with reading():
+            source.read(0)
+    except RowError as error:
+        return str(error)
+    return "it has no columns"
+
+
 # ------------------------------------------------------------------------------------------------------ opening
 
 
-def open_source(data: str, split: str = "train") -> Source:
+def open_source(data: str, split: str | None = "train") -> Source:
     """What ``data`` names: a file, a folder, a pattern or a Hub id; of several splits the named one.
 
-    ``SourceError`` with the remedy where there is none, or it has no rows.
+    Without a name it is the only one that there is, or train. ``SourceError`` with the remedy where there is none, or it has no rows.
     """
     path = Path(os.path.abspath(data))  # links stay: the Hub's cache is made of them, and images lie beside the link
     try:
         source = _open(data, path, split)
     except SourceError as error:
         raise SourceError(f"cannot read {data}: {error}; {ACCEPTED}") from error
-    except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError, pa.ArrowException, csv.Error) as error:
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetsError) and error.__cause__ else error
         raise SourceError(f"cannot read {data}: {cause}; {ACCEPTED}") from error
     if not len(source):
@@ -295,41 +322,66 @@ def folders_of(data: str, image_root: Path | None = None, *, is_closed: bool = F
     return Folders(places, is_closed)
 
 
-def _open(data: str, path: Path, split: str) -> Source:
+def _open(data: str, path: Path, split: str | None) -> Source:
     if path.is_dir():
         return _open_folder(path, split)
     if path.is_file():
         return _open_files([path], _name(path))
-    if _is_pattern(path.name):
-        files = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+    if _is_pattern(data):
+        files = [Path(os.path.abspath(file)) for file in sorted(glob.glob(data, recursive=True)) if Path(file).is_file()]
         if not files:
-            raise SourceError(f"no file is called like that in {path.parent}")
-        return _open_files(files, path.parent.name)
+            raise SourceError("no file is called like that")
+        return _open_files(files, files[0].parent.name)
     if _kind(path) is not None or path.suffix or Path(data).is_absolute() or data.startswith("."):
         raise SourceError("there is no such file or folder")
-    return Table(datasets.load_dataset(data, split=split), data)
+    return Table(datasets.load_dataset(data, split=split or "train"), data)
 
 
-def _open_folder(folder: Path, split: str) -> Source:
-    if any((folder / name).exists() for name in _SAVED):
+def _open_folder(folder: Path, split: str | None) -> Source:
+    if any((folder / name).exists() for name in _SAVED) or any(folder.glob("*.arrow")):
         try:
             saved = datasets.load_from_disk(str(folder))
         except IndexError as error:  # how `datasets` reads a table of no rows
             raise SourceError("it has no rows, or one of its splits has none") from error
         return Table(_split_of(saved, split), folder.name)
-    for place in (folder, folder / split):
+    for place in (folder, folder / (split or "train")):
         if metadata := [place / name for name in _METADATA if (place / name).exists()]:
             return _InFolder(_open_files(metadata[:1], folder.name), place.relative_to(folder))
-    # A build keeps its rows in data/, other tables beside it. Rows of other splits are there to be held out.
+    # A build keeps its rows in data/, other tables beside it.
+    others: set[str] = set()
     for place in (folder / "data", folder):
+        files = [file for file in sorted(place.glob("*")) if file.is_file() and _kind(file) and not file.name.startswith(".")]
+        files = [file for file in files if file.name not in _NO_ROWS]
+        told = {name for file in files if (name := _split_in(file.name)) is not None}
+        wanted = split or (min(told) if len(told) == 1 else "train")
+        chosen = [file for file in files if _is_of(file.name, wanted)] or [file for file in files if _split_in(file.name) is None]
         for kind in (".parquet", *TEXTS):
-            files = sorted(file for file in place.glob("*") if file.is_file() and _kind(file) == kind)
-            if place == folder:
-                files = [file for file in files if file.name not in ("rejects.parquet", "manifest.json", "dataset_infos.json")]
-            if files:
-                of_split = [file for file in files if re.match(rf"{re.escape(split)}(?![A-Za-z0-9])", file.name)]
-                return _open_files(of_split or files, folder.name)
+            if of_kind := [file for file in chosen if _kind(file) == kind]:
+                return _open_files(of_kind, folder.name)
+        others |= told
+    if others:
+        raise SourceError(f"it has no files of the split {split}, only of {', '.join(sorted(others))}; name the files: {folder.name}/...")
     raise SourceError("there is no file of rows in it")
+
+
+_NO_ROWS = ("rejects.parquet", "manifest.json", "dataset_infos.json", "dataset_info.json")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def _split_in(name: str) -> str | None:
+    """The split that a file's name tells: test for test-00000-of-00002.parquet and geo_test.jsonl; None for one that tells none."""
+    words = re.split(r"[^a-z]+", name.lower().partition(".")[0])
+    return next((_SPLITS[word] for word in words if word in _SPLITS), None)
+
+
+def _is_of(name: str, split: str) -> bool:
+    """Whether a file's name says that its rows are of a split; splits may have any name, which shards then begin with."""
+    told = _split_in(name)
+    return told == _SPLITS.get(split.lower(), split) or re.match(rf"{re.escape(split)}(?![A-Za-z0-9])", name) is not None
 
 
 class _InFolder:
@@ -385,7 +437,7 @@ def _open_parquet(files: Sequence[Path], name: str) -> Source:
 def _open_text(file: Path, name: str) -> Source:
     kind, path = _kind(file), _unpacked(file)
     if kind in (".csv", ".tsv"):
-        return Objects(_read_csv(path, "\t" if kind == ".tsv" else ","), name)
+        return Objects(_read_csv(path), name)
     first = _first_character(path)
     if first == "[":
         return Objects(_loaded(path), name)
@@ -425,19 +477,43 @@ def _loaded(path: Path) -> list[Any]:
         raise SourceError(f"it is no JSON array: {error}") from error
 
 
-def _read_csv(path: Path, separator: str) -> list[Record]:
-    """A table in text; every value is text, which rows take for numbers where numbers belong."""
-    with path.open("rb") as file:
-        if not file.read(4096).strip():
-            return []
-    return pl.read_csv(path, separator=separator, infer_schema=False, try_parse_dates=False).to_dicts()
+def _read_csv(path: Path) -> list[Any]:
+    """A table in text; every value is text, which rows take for numbers where numbers belong.
+
+    A line of too many fields, or in another encoding, is a ``RowError`` in its place. What separates the fields is what the header
+    has most of, or what Excel's first line says.
+    """
+    data = path.read_bytes()
+    codec = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    written = data.decode(codec, "surrogateescape").replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+    stated = re.match(r"sep=(.)\n", written)
+    if stated:
+        written = written[stated.end() :]
+    header = written.partition("\n")[0]
+    separator = stated[1] if stated else max(",;\t|", key=header.count)
+    csv.field_size_limit(2**31 - 1)
+    lines = csv.reader(io.StringIO(written, newline=""), delimiter=separator)
+    names = [name.strip() for name in next(lines, [])]
+    return [_csv_record(names, values, lines.line_num) for values in lines if any(values)]
+
+
+def _csv_record(names: list[str], values: list[str], line: int) -> Record | RowError:
+    if len(values) > len(names) and any(values[len(names) :]):
+        return RowError(
+            "not CSV", f"the record that ends in line {line} has {len(values)} fields, the header {len(names)}; quote its texts"
+        )
+    record = {name: value for name, value in zip(names, values, strict=False) if name}
+    broken = next((name for name, value in record.items() if not is_encodable(value)), None)
+    if broken is not None:
+        return RowError("not UTF-8", f"{broken} in line {line} is written in another encoding; save the file as UTF-8")
+    return record
 
 
 def _unpacked(file: Path) -> Path:
     """The file itself, or what a compressed one holds, in a place of its own until this process ends."""
-    if file.suffix not in PACKED:
+    if file.suffix.lower() not in PACKED:
         return file
-    codec = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}[file.suffix]
+    codec = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}[file.suffix.lower()]
     unpacked = Path(_scratch().name) / f"{len(os.listdir(_scratch().name))}-{file.stem}"
     try:
         with pa.input_stream(str(file), compression=codec) as packed, unpacked.open("wb") as out:
@@ -485,9 +561,10 @@ def _name(path: Path) -> str:
     return path.parent.name if stem in _SAYS_NOTHING else stem
 
 
-def _split_of(loaded: datasets.Dataset | datasets.DatasetDict, split: str) -> datasets.Dataset:
+def _split_of(loaded: datasets.Dataset | datasets.DatasetDict, split: str | None) -> datasets.Dataset:
     if isinstance(loaded, datasets.Dataset):
         return loaded
+    split = split or (min(loaded) if len(loaded) == 1 else "train")
     if split not in loaded:
         raise SourceError(f"it has no split {split}, only {', '.join(loaded)}")
     return loaded[split]
@@ -497,6 +574,8 @@ def _split_of(loaded: datasets.Dataset | datasets.DatasetDict, split: str) -> da
 
 
 def _object(record: Any, name: str) -> Record:
+    if isinstance(record, RowError):
+        raise record
     if not isinstance(record, dict):
         raise RowError("not an object", f"{name} holds a {type(record).__name__} here, expected a JSON object")
     return record
@@ -505,11 +584,13 @@ def _object(record: Any, name: str) -> Record:
 def _columns_of(source: Source) -> set[str]:
     columns: set[str] = set()
     for index in range(len(source)):
-        try:
+        with suppress(RowError), reading():
             columns |= set(source.read(index))
-        except RowError:
-            continue
     return columns
+
+
+def _is_picture(feature: Any) -> bool:
+    return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image))
 
 
 def _holds_bytes(feature: Any) -> bool:
@@ -524,6 +605,8 @@ def _holds_bytes(feature: Any) -> bool:
 def _named(value: Any, feature: Any) -> Any:
     """A value in which labels that are stored as numbers have their names; -1, which `datasets` writes for none, is none."""
     if isinstance(feature, datasets.ClassLabel):
+        if value is not None and value >= feature.num_classes:
+            raise RowError("bad label", f"the label {value} has no name among {', '.join(feature.names):.80}")
         return feature.int2str(value) if value is not None and value >= 0 else None
     if isinstance(feature, datasets.List) and isinstance(value, list):
         return [_named(item, feature.feature) for item in value]

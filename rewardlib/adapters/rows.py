@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from rewardlib.rows import Choices, DatasetRow, RowError
 from rewardlib.rows.pictures import upright
+from rewardlib.rows.values import reading
 from rewardlib.sample import Sample
 
 T = TypeVar("T")
@@ -65,7 +66,8 @@ def to_sample(
 def _or(read: Callable[[], T], nothing: T) -> T:
     """What a row says, or nothing and a warning where it cannot be understood."""
     try:
-        return read()
+        with reading():
+            return read()
     except RowError as error:
         warnings.warn(f"a row is not scored by rewards that need it: {error}", stacklevel=3)
         return nothing

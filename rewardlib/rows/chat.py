@@ -22,12 +22,16 @@ from rewardlib.rows.values import RowError, decoded, is_missing, listed, plain, 
 
 CHATS = ("prompt", "messages", "conversations")
 QUESTIONS = ("question", "problem", "prompt")
-UNREAD = ("videos", "video", "audios", "audio")  # columns of what no family here is shown
+UNREAD = re.compile(r"(?:video|audio|clip)s?(?:_(?:path|url|file|bytes)s?)?")  # columns of what no family here is shown
 
 PLACEHOLDER = "<image>"
 _EDGE = re.compile(rf"\s*{PLACEHOLDER}\s*")
-_UNREAD_TAG = re.compile(r"\s*<(?:video|audio)>")
-_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+_UNREAD_TAG = re.compile(r"<(?:video|audio)>|<\|(?:video|audio)_pad\|>")
+_ROLES = {
+    **dict.fromkeys(("user", "human", "usr"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "ai", "bard", "bing", "claude", "gemini", "llm"), "assistant"),
+    **{name: name for name in ("system", "developer", "tool", "function", "observation")},
+}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _IMAGE_PARTS = ("image", "image_url", "input_image", "image_pil")
 _IMAGE_VALUES = ("image", "image_url", "url", "path", "base64", "data", "source", "bytes", "value")
@@ -87,18 +91,17 @@ def read_turns(columns: Mapping[str, Any], choices: Choices = Choices(), picture
 def read_reply(columns: Mapping[str, Any]) -> str | None:
     """The reply that ends a chat, if one does."""
     name, messages = _chat(columns)
-    if not messages:
-        return None
-    last = _turn(messages[-1], name)
-    return last.text if last.role == "assistant" else None
+    turns = [_turn(message, name) for message in messages]
+    behind = turns[len(_without_reply(turns)) :]
+    return next((turn.text for turn in reversed(behind) if turn.role == "assistant"), None)
 
 
 def _chat(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """The row's chat and its column; an empty one where the row has none."""
     for name in CHATS:
-        given = plain(columns.get(name))
+        given = columns.get(name)
         value = decoded(given)
-        is_chat = isinstance(value, list | tuple) and (value is given or all(isinstance(item, Mapping) for item in value))
+        is_chat = isinstance(value, list | tuple) and (not isinstance(given, str) or all(isinstance(item, Mapping) for item in value))
         if is_chat and value:
             return name, list(value)
     return "", []
@@ -110,8 +113,10 @@ def _turn(given: Any, column: str) -> Turn:
     content = message.get("content", message.get("value", ""))
     if not isinstance(role, str) or not ("content" in given or "value" in given):
         raise RowError("bad chat", f"{column} holds the message {given!r:.80}; expected role and content, or from and value")
+    if (known := _ROLES.get(role.strip().lower())) is None:
+        raise RowError("bad chat", f"{column} holds a message of the role {role!r:.40}; expected user, assistant or system")
     parts = content if isinstance(content, list | tuple) else [content]
-    return Turn(_ROLES.get(role, role), tuple(part for given in parts for part in _parts(plain(given), column)))
+    return Turn(known, tuple(part for given in parts for part in _parts(plain(given), column)))
 
 
 def _parts(part: Any, column: str) -> Iterator[Part]:
@@ -121,16 +126,18 @@ def _parts(part: Any, column: str) -> Iterator[Part]:
         return
     fields = stated(part) if isinstance(part, Mapping) else {}
     kind = fields.get("type")
-    if kind in _TEXT_PARTS or (kind is None and "text" in fields):
-        yield from _split(text(fields.get("text", ""), "a message's text"))
-    elif kind in _IMAGE_PARTS or (kind is None and {"image", "image_url"} & set(fields)):
-        yield Picture(next((_inside(fields[name]) for name in _IMAGE_VALUES if name in fields), None))
-    else:
+    has_image = kind in _IMAGE_PARTS or (kind is None and bool({"image", "image_url"} & set(fields)))
+    has_text = kind in _TEXT_PARTS or (kind is None and "text" in fields)
+    if not (has_image or has_text) or any(UNREAD.fullmatch(name) for name in fields):
         what = f"of type {kind!r}" if kind else f"{part!r:.60}"
         raise RowError(
             "unread part",
             f"{column} holds a part {what}, and only texts and images are read; drop the row, or give an image instead",
         )
+    if has_image:
+        yield Picture(next((_inside(fields[name]) for name in _IMAGE_VALUES if name in fields), None))
+    if has_text:
+        yield from _split(text(fields.get("text", ""), "a message's text"))
 
 
 def _inside(value: Any) -> Any:
@@ -210,10 +217,9 @@ def _with_words(turn: Turn) -> Turn:
 
 
 def _without_reply(turns: list[Turn]) -> list[Turn]:
-    """A chat up to its last question: the reply behind it is the gold answer, not part of the prompt."""
-    while turns and turns[-1].role == "assistant":
-        turns = turns[:-1]
-    return turns
+    """A chat up to its last question: what stands behind it answers it, and is no part of the prompt."""
+    last = max((n for n, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    return turns[: last + 1] if last >= 0 else [turn for turn in turns if turn.role != "assistant"]
 
 
 def _listing(turns: Sequence[Turn], choices: Sequence[str]) -> tuple[Turn, ...]:
@@ -234,22 +240,27 @@ def _listing(turns: Sequence[Turn], choices: Sequence[str]) -> tuple[Turn, ...]:
 
 def _refuse_unread(columns: Mapping[str, Any]) -> None:
     """``RowError`` for a row that shows or plays what is not read."""
-    for name in UNREAD:
-        if listed(columns.get(name)):
+    for name in [name for name in columns if UNREAD.fullmatch(name)]:
+        if listed(columns[name]):
             raise RowError(
                 "unread media", f"the column {name} holds {columns[name]!r:.60}, and only images are read; drop the row, or give images"
             )
+    is_chat = bool(_chat(columns)[1])
     for written in _texts(columns):
-        if _UNREAD_TAG.match(written):
-            raise RowError("unread media", f"the text begins with {written!r:.40}, and only images are read; drop the row")
+        # In a question, which is plain text, a tag is one only where it leads, as with images.
+        tag = _UNREAD_TAG.search(written) if is_chat else _UNREAD_TAG.match(written.lstrip())
+        if tag:
+            raise RowError("unread media", f"the text has a place for {tag[0]}, {written!r:.60}, and only images are read; drop the row")
 
 
 def _texts(columns: Mapping[str, Any]) -> Iterator[str]:
-    """The texts of a row in which a tag at the beginning is the place of something."""
+    """The texts of a row in which a tag may be the place of something."""
     _, messages = _chat(columns)
     if not messages:
         yield from (columns[name] for name in QUESTIONS if isinstance(columns.get(name), str))
     for message in messages:
-        content = (message.get("content") or message.get("value")) if isinstance(message, Mapping) else None
-        if isinstance(content, str):
-            yield content
+        content = stated(message) if isinstance(message, Mapping) else {}
+        for part in listed(content.get("content", content.get("value"))):
+            told = part.get("text") if isinstance(part, Mapping) else part
+            if isinstance(told, str):
+                yield told

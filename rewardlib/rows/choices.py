@@ -38,6 +38,16 @@ class Choices:
         return self.labels.index(wanted) if wanted in self.labels else None
 
 
+def _in_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that have a column each (MMBench: A, B, ...; SEED-Bench: choice_a, ...); none where there are fewer than two."""
+    for prefix in ("", "option_", "choice_", "option", "choice"):
+        for first in ("A", "a", "1"):
+            names = [f"{prefix}{chr(ord(first) + n)}" for n in range(9)]
+            if (prefix and not is_missing(columns.get(names[1]))) or (names[0].isupper() and {"A", "B"} <= set(columns)):
+                return {letter(n): columns[name] for n, name in enumerate(names) if name in columns}
+    return {}
+
+
 def letter(index: int) -> str:
     """The letter of an option: A for the first."""
     return chr(ord("A") + index)
@@ -45,10 +55,11 @@ def letter(index: int) -> str:
 
 def read_choices(columns: Mapping[str, Any]) -> Choices:
     """A row's options; none where it has none. ``RowError`` where they cannot be understood."""
-    name = next((name for name in CHOICES if not is_missing(columns.get(name))), None)
-    if name is None:
+    name = next((name for name in CHOICES if not is_missing(columns.get(name)) and decoded(columns[name]) not in ([], {})), None)
+    value = _in_columns(columns) if name is None else decoded(columns[name])
+    if not value:
         return Choices()
-    value = decoded(columns[name])
+    name = name or "the columns of options"
     if isinstance(value, Mapping):
         pairs = _of_mapping(value, name)
     elif isinstance(value, list | tuple):

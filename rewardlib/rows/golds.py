@@ -39,7 +39,7 @@ def read_golds(columns: Mapping[str, Any], choices: Choices = Choices(), reply: 
 
     Looked for in reward_model.ground_truth, then in the columns ``GOLDS``; ``reply`` is the chat's, for rows without these.
     """
-    model = columns.get("reward_model")
+    model = decoded(columns.get("reward_model"))
     told = model.get("ground_truth") if isinstance(model, Mapping) else None
     for value in (told, *(columns.get(name) for name in GOLDS), reply):
         if golds := list(_alternatives(value)):
@@ -67,14 +67,18 @@ def _alternatives(value: Any) -> Iterator[str]:
             return
         for item in items:
             yield from _alternatives(item)
-    elif isinstance(value, str) and _is_list_of_texts(decoded(value)):
+    elif isinstance(value, str) and _holds_golds(decoded(value)):
         yield from _alternatives(decoded(value))
-    else:
-        yield _final(text(value, "answer"))
+    elif not is_missing(final := _final(text(value, "answer"))):
+        yield final
 
 
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+def _holds_golds(value: Any) -> bool:
+    """Whether a text is a list or an object of answers, and not itself the answer, as a box or a mapping may be."""
+    if isinstance(value, Mapping):
+        return any(name in value for name in _NESTED)
+    is_list = isinstance(value, list) and bool(value)
+    return is_list and any(isinstance(item, str) or (isinstance(item, Mapping) and _holds_golds(item)) for item in value)
 
 
 def _final(written: str) -> str:
@@ -98,27 +102,41 @@ def _is_response(written: str) -> bool:
 
 
 def _among(gold: str, choices: Choices) -> str:
-    """A gold as the options have it: one that counts or labels an option becomes its letter."""
+    """A gold as the options have it: one that counts, labels or equals an option becomes its letter.
+
+    ``RowError`` for one that no answer to the question can match.
+    """
     if not choices:
+        if not answers_match(gold, gold):
+            raise RowError("bad answer", f"the answer is {gold!r:.80}, which no response can match; write the answer alone")
         return gold
     if (index := choices.index(gold)) is not None:
         return letter(index)
-    options = ", ".join(choices.texts)
-    if re.fullmatch(r"[A-Za-z]", gold) and ord(gold.upper()) - ord("A") >= len(choices):
-        if gold.lower() in (choice.strip().lower() for choice in choices.texts):
-            return gold
-        raise RowError("bad answer", f"the answer is {gold}, and there are {len(choices)} options: {options:.80}")
-    if not re.fullmatch(r"\d+", gold) or any(answers_match(choice, gold) for choice in choices.texts):
+    letters = [letter(n) for n in range(len(choices))]
+    if any(answers_match(name, gold, choices.texts) for name in letters) or _names_several(gold, letters):
         return gold
-    if any(parse_quantity(clean(choice)) for choice in choices.texts):
-        raise RowError(
-            "bad answer",
-            f"the answer {gold} is none of the options {options:.80}; if it counts them, write the option's letter instead",
-        )
-    if int(gold) >= len(choices):
+    equal = [n for n, choice in enumerate(choices.texts) if answers_match(choice, gold)]
+    if equal:
+        return letter(equal[0]) if len(equal) == 1 else gold
+    return letter(_counted(gold, choices))
+
+
+def _names_several(gold: str, letters: list[str]) -> bool:
+    """Whether a gold is a list of options: "A, C", where several are right together."""
+    named = re.split(r"\s*[,;&]\s*|\s+and\s+", gold.strip())
+    return len(named) > 1 and all(name.strip("()").upper() in letters for name in named)
+
+
+def _counted(gold: str, choices: Choices) -> int:
+    """The option that a number counts, from 0; ``RowError`` where it is none."""
+    options = ", ".join(choices.texts)
+    number = re.fullmatch(r"(\d+)(?:\.0+)?", gold)
+    if number is None or any(parse_quantity(clean(choice)) for choice in choices.texts):
+        raise RowError("bad answer", f"the answer {gold!r:.60} is none of the options {options:.80}; write the option's letter or its text")
+    if int(number[1]) >= len(choices):
         raise RowError(
             "bad answer",
             f"the answer {gold} counts the {len(choices)} options {options:.80} from 0, and there is none of that number; "
             "write the option's letter instead",
         )
-    return letter(int(gold))
+    return int(number[1])

@@ -136,9 +136,10 @@ def _check_header(image: Image.Image) -> None:
 def to_rgb(image: Image.Image) -> Image.Image:
     """RGB of any Pillow mode."""
     if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits a pixel: Pillow would clip, not scale
-        values = np.asarray(image, np.float64)
+        values = np.nan_to_num(np.asarray(image, np.float64))
         highest = values.max(initial=0)
-        top = 1 if image.mode == "F" and highest <= 1 else 65535 if highest <= 65535 else highest
+        tops = [1] * (image.mode == "F") + [255] * (image.mode in ("I", "F")) + [65535]
+        top = next((top for top in tops if highest <= top), highest)
         return Image.fromarray((values.clip(0) / top * 255).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -47,7 +47,8 @@ def read_regions(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
             region = {"bbox": region}
         if not isinstance(region, Mapping):
             raise RowError("bad region", f"{name}[{n}] is {region!r:.80}, expected an object with a bbox")
-        regions.append(dict(region))
+        unit = {} if is_missing(columns.get("bbox_type")) else {"bbox_type": columns["bbox_type"]}
+        regions.append({**unit, **{name: value for name, value in region.items() if value is not None}})
     return regions
 
 

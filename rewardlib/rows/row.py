@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from rewardlib.rows.chat import CHATS, QUESTIONS, Turn, read_reply, read_turns
 from rewardlib.rows.choices import CHOICES, Choices, read_choices, without_choices
 from rewardlib.rows.golds import ALTERNATIVES, GOLDS, read_golds
-from rewardlib.rows.pictures import PICTURES, read_pictures
+from rewardlib.rows.pictures import PICTURES, picture_columns, read_pictures
 from rewardlib.rows.regions import REGIONS, SIZE, fitted, read_regions, stated_size
 from rewardlib.rows.traces import TRACES, read_traces
 from rewardlib.rows.values import RowError, decoded, is_missing, listed, stated, text
@@ -173,6 +173,11 @@ class DatasetRow:
         return tuple(trace["text"] for trace in given if isinstance(trace, Mapping) and trace.get("correct"))
 
 
+def reads(what: str, names: Collection[str]) -> bool:
+    """Whether a question, an answer or an image is read from one of these columns."""
+    return not set(columns_for(what)).isdisjoint(names) or (what == "image" and bool(picture_columns(names)))
+
+
 def columns_for(what: str) -> Sequence[str]:
     """The columns that a question, an answer or an image is read from, for messages."""
     chats = CHATS[1:]
@@ -186,11 +191,11 @@ def columns_for(what: str) -> Sequence[str]:
 
 def _unfolded(columns: dict[str, Any]) -> dict[str, Any]:
     """The columns, over those in verl's extra_info; and over both, those that a gold holds as JSON text."""
-    extra = columns.get("extra_info")
+    extra = decoded(columns.get("extra_info"))
     if isinstance(extra, Mapping):
         beside = stated({name: extra.get(name) for name in _EXTRA})
         columns = {**beside, **columns}
-    model = columns.get("reward_model")
+    model = decoded(columns.get("reward_model"))
     golds = [model.get("ground_truth") if isinstance(model, Mapping) else None, *(columns.get(name) for name in GOLDS)]
     first = next((gold for gold in golds if not is_missing(gold)), None)
     if (told := _told(first)) is not None:

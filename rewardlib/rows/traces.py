@@ -32,7 +32,7 @@ def _told(given: Sequence[Any]) -> Iterator[dict[str, Any]]:
         if not isinstance(trace, Mapping):
             yield {"text": trace}
             continue
-        if trace.get("role", trace.get("from")) in ("user", "system", "human"):
+        if str(trace.get("role", trace.get("from"))).lower() in ("user", "system", "human"):
             continue  # a chat in a trace's place: what the model wrote is the trace
         name = next((name for name in _TEXTS if not is_missing(trace.get(name))), "text")
         yield {**trace, "text": trace.get(name)}

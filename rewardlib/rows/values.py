@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from rewardlib.ink import has_ink, is_encodable
+from rewardlib.ink import has_ink, is_encodable, printable
 
 # How tables spell a missing value in a column of texts. "None" and "null" are left: they can be an answer.
 _MISSING_TEXTS = frozenset({"nan", "NaN", "<NA>", "NaT"})
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})  # pandas'
+
+
+_NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])|(?<=\d\.)\s+(?=[-\d])|(?<=\d)\s+(?=[-\d])")
 
 
 class RowError(ValueError):
@@ -27,6 +32,7 @@ class RowError(ValueError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = printable(detail)  # it quotes the row
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
 
@@ -34,10 +40,25 @@ class RowError(ValueError):
         return RowError, (self.reason, self.detail)
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Whatever goes wrong with a row inside is a ``RowError``: no row is so odd that it may end a run."""
+    try:
+        yield
+    except RowError:
+        raise
+    except Exception as error:
+        raise RowError("unreadable row", f"a value is not as expected: {type(error).__name__}: {error!s:.200}") from error
+
+
 def plain(value: Any) -> Any:
-    """A value of numpy or torch as Python's own; others as they are."""
+    """A value with all that is numpy's or torch's in it as Python's own; pictures, which have many pixels, stay arrays."""
     if type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(value, "tolist"):
-        return value.tolist()
+        return value if getattr(value, "ndim", 0) > 2 else plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     return value
 
 
@@ -77,7 +98,8 @@ def listed(value: Any) -> list[Any]:
     value = plain(value)
     if is_missing(value):
         return []
-    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+    is_picture = getattr(value, "ndim", 0) == 3
+    if is_picture or isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
         value = [value]
     return [plain(item) for item in value if not is_missing(item)]
 
@@ -91,8 +113,10 @@ def decoded(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         pass
+    # numpy prints lists without commas, which Python would read as one text
+    separated = _NO_COMMA.sub(", ", value.strip())
     try:
-        return ast.literal_eval(value.strip())
+        return ast.literal_eval(separated)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
 
