@@ -101,6 +101,12 @@ def supplied(sample: Sample, need: str, reward: str) -> Any:
     return value
 
 
+def as_floats(scores: Sequence[Any]) -> list[Score]:
+    """Scores as hosts want them: plain floats, None where there is none (NaN included); rewards may give ints, bools or numpy's."""
+    values = [None if score is None else float(score) for score in scores]
+    return [None if value is None or value != value else value for value in values]
+
+
 def combine(scores: Mapping[str, Sequence[Score]], weights: Mapping[str, float], groups: Sequence[Hashable]) -> list[Score]:
     """Weighted sum of several rewards' scores for each sample; None where no reward could score it.
 

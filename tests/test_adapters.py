@@ -224,6 +224,18 @@ def test_easyr1_has_no_row_without_a_number():
     assert EasyR1Score([Accuracy()], missing=0.5).batch(rows) == [{"overall": 0.5, "accuracy": 0.5, "missing": 1.0}]
 
 
+@pytest.mark.parametrize("score", [1, True, np.float32(1), np.int64(1)])
+def test_hosts_get_floats(score):
+    reward = Named("own", score)
+    scores = [
+        *trl_reward(reward)(["q"], [RIGHT], [[1]]),
+        *VerlScore([reward])("squares", RIGHT, "4").values(),
+        *EasyR1Score([reward]).sequential({"response": RIGHT, "ground_truth": "4"}).values(),
+    ]
+    assert {type(value) for value in scores} == {float}
+    assert trl_reward(Named("own", float("nan")))(["q"], [RIGHT], [[1]]) == [None]
+
+
 # Pickling, since hosts send rewards to their workers
 
 

@@ -76,3 +76,14 @@ def test_drops_and_comparisons_are_paired_by_row():
     assert compare(found, other) == {"rows": 3, "gained": 1, "lost": 1, "p": 1.0}
     with pytest.raises(ValueError, match="no row in common"):
         compare(found, other[-1:])
+
+
+def test_rows_with_and_without_image_are_answered_together(evaluation, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (112, 84)).save(tmp_path / "0.png")
+    rows = [{"image": image, "question": "How many?", "answer": "4"} for image in ("0.png", None, "0.png", "none.png")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = evaluate(replace(evaluation, data=str(tmp_path / "rows.jsonl"), out=tmp_path / "out", batch=4))
+    assert summary["accuracy"]["n"] == 3
+    assert [left["reason"] for left in summary["left_out"]] == ["missing image"]

@@ -59,3 +59,18 @@ def test_rows_that_cannot_be_anchored_are_left_out(anchoring):
     policy = load_with_focus(anchoring)
     assert learn(policy, rows[5], anchoring) is None
     assert learn(policy, replace(rows[0], region=None), anchoring) is None
+
+
+def test_a_row_that_cannot_be_used_ends_no_anchoring(anchoring, tmp_path, capsys):
+    from PIL import Image
+
+    Image.new("RGB", (112, 84)).save(tmp_path / "good.png")
+    Image.new("RGB", (2400, 10)).save(tmp_path / "strip.png")
+    row = {"question": "How many?", "answer": "4", "bbox": [1, 1, 9, 9], "traces": [{"text": "<answer>4</answer>", "correct": True}]}
+    images = {"good": "good.png", "strip": "strip.png", "absent": "none.png"}
+    rows = [{"id": name, "image": image, **row} for name, image in images.items()]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    anchor(replace(anchoring, data=str(tmp_path / "rows.jsonl"), steps=2))
+    said = capsys.readouterr().out
+    assert said.count("left out row absent: missing image") == said.count("left out row strip: prompt cannot be encoded") == 1
+    assert "2 of 3 rows could not be used: missing image (1), prompt cannot be encoded (1)" in said

@@ -18,7 +18,7 @@ from typing import Any
 
 from rewardlib.adapters.rows import to_samples
 from rewardlib.perception import Perception
-from rewardlib.sample import Reward, Sample, Score
+from rewardlib.sample import Reward, Sample, Score, as_floats
 
 
 def swift_orm(reward: Reward) -> type:
@@ -30,12 +30,12 @@ def swift_orm(reward: Reward) -> type:
 
     class SightlineORM(ORM):
         def __call__(self, completions: Sequence[str], **columns: Any) -> list[Score]:
-            return reward(_samples(completions, columns))
+            return as_floats(reward(_samples(completions, columns)))
 
     class SightlineAsyncORM(AsyncORM):
         async def __call__(self, completions: Sequence[str], **columns: Any) -> list[Score]:
             assert isinstance(reward, Perception)
-            return await reward.score_async(_samples(completions, columns))
+            return as_floats(await reward.score_async(_samples(completions, columns)))
 
     orm = SightlineAsyncORM if isinstance(reward, Perception) else SightlineORM
     orm.__name__ = orm.__qualname__ = reward.name  # ms-swift logs a reward under the name of its class

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewardlib.adapters.rows import to_samples
 from rewardlib.perception import Perception
-from rewardlib.sample import Reward, Sample, Score
+from rewardlib.sample import Reward, Sample, Score, as_floats
 
 if TYPE_CHECKING:
     from rewardlib.measure import Measurer
@@ -37,7 +37,8 @@ class _Named:
         self.__name__ = reward.name
 
     def _logged(self, scores: list[Score], columns: Mapping[str, Any]) -> list[Score]:
-        """The scores; how many are missing goes to TRL's metrics."""
+        """The scores as floats; how many are missing goes to TRL's metrics."""
+        scores = as_floats(scores)
         if (log_metric := columns.get("log_metric")) is not None:
             log_metric(f"rewards/{self.__name__}/missing", sum(score is None for score in scores) / max(1, len(scores)))
         return scores

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rewardlib.perception import Perception
-from rewardlib.sample import Reward, Sample, Score
+from rewardlib.sample import Reward, Sample, Score, as_floats
 
 
 class WeightedScore:
@@ -21,7 +21,7 @@ class WeightedScore:
     def __init__(self, rewards: Sequence[Reward], weights: Sequence[float] | None = None, missing: float | None = None) -> None:
         if unmet := [r.name for r in rewards if r.needs]:
             raise ValueError(f"rewards {', '.join(unmet)} need measurements of the model, which this host does not let a reward make")
-        self.rewards, self.missing = list(rewards), missing
+        self.rewards, self.missing = list(rewards), None if missing is None else float(missing)
         self.weights = [1.0] * len(rewards) if weights is None else list(weights)
         if len(self.weights) != len(self.rewards):
             raise ValueError(f"{len(self.rewards)} rewards, but {len(self.weights)} weights")
@@ -41,7 +41,8 @@ class WeightedScore:
     def _totals(self, columns: Sequence[Sequence[Score]], count: int) -> list[dict[str, float]]:
         return [self._total([column[i] for column in columns]) for i in range(count)]
 
-    def _total(self, scores: list[Score]) -> dict[str, float]:
+    def _total(self, given: list[Score]) -> dict[str, float]:
+        scores = as_floats(given)
         names = [reward.name for reward in self.rewards]
         unknown = [name for name, score in zip(names, scores, strict=True) if score is None]
         if unknown and self.missing is None:
@@ -51,4 +52,8 @@ class WeightedScore:
             )
         known = [self.missing if score is None else score for score in scores]
         total = sum(weight * value for weight, value in zip(self.weights, known, strict=True) if value is not None)
-        return {self.total: total, **{n: v for n, v in zip(names, known, strict=True) if v is not None}, "missing": float(len(unknown))}
+        return {
+            self.total: float(total),
+            **{n: v for n, v in zip(names, known, strict=True) if v is not None},
+            "missing": float(len(unknown)),
+        }
