@@ -108,7 +108,8 @@ def _require_columns(source: Source, config: BuildConfig) -> None:
             "If they are named otherwise, say so: --columns question problem (in YAML, columns: {question: problem}); "
             "docs/formats.md lists the names that are known"
         )
-    if config.license is None and config.columns.get("license", "license") not in present:
+    named = config.columns.get("license", "license")
+    if config.license is None and named not in present and named not in {name.lower() for name in present}:
         raise SourceError(
             f"{config.source!r} has no column license, and a dataset without a licence cannot be published; "
             "state the source's licence, e.g. --license cc-by-4.0"

@@ -268,6 +268,12 @@ def test_an_empty_column_hides_no_other() -> None:
     assert (row.pictures, row.choices.texts) == (["a.png"], ("blue", "red"))
 
 
+def test_names_of_columns_in_capitals() -> None:
+    row = DatasetRow({"ID": "a", "Question": "Which?", "Answer": "B", "Choices": ["blue", "red"], "IMAGE": "a.png", "Other": 1})
+    assert (row.id, row.question, row.answer, row.pictures) == ("a", "Which?", "B", ["a.png"])
+    assert DatasetRow({"question": "this", "Question": "not this"}).question == "this"
+
+
 def test_numbered_images() -> None:
     columns = {"question": "<image 1> Which?", "image_1": "a.png", "image_2": None, "image_10": "c.png", "image_3": "b.png"}
     assert DatasetRow(columns).pictures == ["a.png", "b.png", "c.png"]

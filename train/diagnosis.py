@@ -37,16 +37,11 @@ class Course:
 
 
 def diagnose(columns: Mapping[str, Values]) -> list[Finding]:
-    """The cases that a run is in, the gravest first; ``columns`` are its metrics, a value for each step, None where unknown."""
-    findings = [
-        _groups_equal(columns),
-        _cut_off(columns),
-        _format_never(columns),
-        _format_alone(columns),
-        _reward(columns),
-        _skipped(columns),
-    ]
-    return [finding for finding in findings if finding is not None]
+    """The cases that a run is in, causes first; ``columns`` are its metrics, a value for each step, None where unknown."""
+    causes = [_cut_off(columns), _format_never(columns), _groups_equal(columns), _skipped(columns), _format_alone(columns)]
+    findings = [finding for finding in causes if finding is not None]
+    reward = None if findings else _reward(columns)  # else it is told why
+    return [*findings, reward] if reward is not None else findings
 
 
 def course(values: Values) -> Course | None:

@@ -246,7 +246,7 @@ def main() -> None:
         from train.report import findings_of
 
         for finding in findings_of(out):
-            say(f"{finding.what} {finding.remedy}")
+            say(f"- {finding.what}\n  {finding.remedy}")
         say(f"report   {out / 'report.html'}")
 
 

@@ -37,7 +37,7 @@ class DatasetRow:
     """What the columns of one row say."""
 
     def __init__(self, columns: Mapping[str, Any]) -> None:
-        self.columns = _unfolded(stated(columns))
+        self.columns = _unfolded(_folded(stated(columns)))
 
     @classmethod
     def of(cls, row: Any) -> DatasetRow:
@@ -175,7 +175,8 @@ class DatasetRow:
 
 def reads(what: str, names: Collection[str]) -> bool:
     """Whether a question, an answer or an image is read from one of these columns."""
-    return not set(columns_for(what)).isdisjoint(names) or (what == "image" and bool(picture_columns(names)))
+    small = {name.lower() for name in names}
+    return not small.isdisjoint(columns_for(what)) or (what == "image" and bool(picture_columns(small)))
 
 
 def columns_for(what: str) -> Sequence[str]:
@@ -187,6 +188,15 @@ def columns_for(what: str) -> Sequence[str]:
         "image": (*PICTURES, *chats),
     }
     return names[what]
+
+
+_NAMES = frozenset((*LABELS, *QUESTIONS, *PICTURES, "split", "license", "source", "data_source", "dataset"))
+
+
+def _folded(columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns, of which those with a known name in capitals, as tables of people have them, have it in small letters."""
+    small = {name: name.lower() for name in columns if name.lower() in _NAMES and name.lower() not in columns}
+    return {small.get(name, name): value for name, value in columns.items()}
 
 
 def _unfolded(columns: dict[str, Any]) -> dict[str, Any]:
