@@ -93,5 +93,6 @@ def restore(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings
 
 def computed(settings: Settings) -> dict[str, str]:
     """The settings that decide what a run computes."""
-    free = FREE if settings.schedule == "constant" else FREE - {"steps"}
+    depends_on_steps = settings.schedule != "constant" or 0 < settings.warmup < 1
+    free = FREE - {"steps"} if depends_on_steps else FREE
     return {name: str(value) for name, value in vars(settings).items() if name not in free}
