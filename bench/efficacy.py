@@ -31,11 +31,13 @@ from pipelines.config import BuildConfig
 from train.anchor import AnchorSettings, anchor
 from train.data import load_rows
 from train.evaluate import EvaluateSettings, evaluate
-from train.group import assess, sample_groups
-from train.grpo import make_rewards, train
+from train.loop import make_methods, make_rewards, train
+from train.methods import RECIPES
 from train.policy import load_model
-from train.prompts import score_texts
-from train.settings import RECIPES, Recipe, Settings
+from train.recipe import Recipe
+from train.sampling import sample_groups, score_texts
+from train.settings import Settings
+from train.step import Plan, assess
 
 ROOT = Path(__file__).parents[1]
 POLICY = str(ROOT / "demo" / "checkpoints" / "policy")
@@ -128,8 +130,8 @@ def own_reward(settings: Settings, model: str, out: Path) -> float:
     numbers = range(PROBED)
     groups = sample_groups(policy, [rows[n] for n in numbers], settings, numbers, numbers)
     score_texts(groups, [reward for reward in rewards if not reward.needs])
-    weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
-    totals = [assess(policy, group, rewards, weights, replace(settings, kl=0.0))[0].totals for group in groups]
+    plan = Plan(replace(settings, kl=0.0), rewards, make_methods(settings))
+    totals = [assess(policy, group, plan).rewards for group in groups]
     return torch.cat(totals).nanmean().item()
 
 

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,7 +64,7 @@ class OddIds:
 
 
 def ours(shape: str, attention: bool, steps: int) -> list[float]:
-    """Seconds of every step of ``train.group``."""
+    """Seconds of every step of ``train.step``."""
     step = our_step(shape)
     return [_timed(lambda number=number: step(number, attention)) for number in range(steps)]
 
@@ -77,10 +78,13 @@ def cost(shape: str, steps: int) -> float:
 
 def our_step(shape: str) -> Callable[[int, bool], None]:
     """A whole step, from sampling to the optimizer, with a text reward and, if asked, the attention contrast."""
+    from train.batch import Normalizer
     from train.data import to_row
-    from train.group import Whole, assess, learn, sample_groups
     from train.policy import Policy
+    from train.sampling import sample_groups
     from train.settings import Settings
+    from train.step import Plan
+    from train.step import step as learn_from
 
     side, group, tokens = SHAPES[shape]
     settings = Settings(data="", group=group, max_tokens=tokens)
@@ -91,11 +95,10 @@ def our_step(shape: str) -> Callable[[int, bool], None]:
 
     def step(number: int, attention: bool) -> None:
         rewards: list[Any] = [OddIds(), *([AttentionContrast()] if attention else [])]
-        weights = {reward.name: 1.0 for reward in rewards}
         (sampled,) = sample_groups(policy, [row], settings, [number], [number])
-        lesson, live = assess(policy, sampled, rewards, weights, settings)
-        assert not lesson.empty
-        learn(policy, sampled, lesson, settings, Whole(group, sampled.tokens), live)
+        plan = Plan(replace(settings, attention_contrast=1.0), rewards)
+        ((signal,), _) = learn_from(policy, [sampled], plan, Normalizer(group, sampled.tokens))
+        assert not signal.empty
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

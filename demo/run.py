@@ -68,7 +68,7 @@ def learn(out: Path, dataset: Path, steps: int) -> None:
     import torch
 
     from pipelines.console import say
-    from train.grpo import train
+    from train.loop import train
     from train.settings import Settings
 
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it does

@@ -50,7 +50,7 @@ def asked(row: Row) -> list[str]:
 
 def trained(data: Path, out: Path, *, group: int = 2, **settings: Any) -> list[dict[str, Any]]:
     """The rows that two steps of a run have left out."""
-    from train.grpo import train
+    from train.loop import train
     from train.settings import Settings
 
     small: dict[str, Any] = {"model": str(ROOT / "demo/checkpoints/policy"), "prompts": 2, "steps": 2, "max_tokens": 12, "trackers": ()}

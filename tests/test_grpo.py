@@ -25,14 +25,17 @@ from rewardlib.sample import Counterfactual, Sample  # noqa: E402
 from tests.judge_server import Server, failure  # noqa: E402
 from tests.test_trl import honest_judge  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
+from train.batch import Normalizer  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
-from train.group import Whole, assess, learn, sample_groups  # noqa: E402
-from train.grpo import learning_rate, make_rewards, train  # noqa: E402
+from train.loop import learning_rate, make_methods, make_rewards, train  # noqa: E402
+from train.methods import RECIPES  # noqa: E402
 from train.missing import heed  # noqa: E402
+from train.order import row_index  # noqa: E402
 from train.parallel import World  # noqa: E402
 from train.policy import load_model, load_policy  # noqa: E402
-from train.prompts import draw_groups, row_index  # noqa: E402
-from train.settings import RECIPES, Settings, from_command_line  # noqa: E402
+from train.sampling import draw_groups, sample_groups  # noqa: E402
+from train.settings import Settings, from_command_line  # noqa: E402
+from train.step import Plan, assess, step  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -295,7 +298,7 @@ class LowIds:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
 def test_micro_batches_change_nothing(size, settings):
-    chosen = replace(settings, group=8, attention_contrast=1.0, causal_attention=0.5, visual_reweighting=True, kl=0.1)
+    chosen = replace(settings, group=8, attention_contrast=1.0, causal_attention=0.5, methods=("vgpo",), kl=0.1)
     whole, parts = gradient(chosen, [0, 1]), gradient(replace(chosen, micro_batch=size), [0, 1])
     assert set(whole) == set(parts)
     for name, value in whole.items():
@@ -404,10 +407,10 @@ def test_what_is_rewarded_becomes_likelier(loss, settings):
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=3e-3)
     seen = []
-    for step in range(20):
-        (group,) = sample_groups(policy, [rows[0]], chosen, [step], [step])
-        lesson, live = assess(policy, group, [LowIds()], {"low_ids": 1.0}, chosen)
-        seen.append(learn(policy, group, lesson, chosen, Whole(24, group.tokens), live)["reward"])
+    for number in range(20):
+        (group,) = sample_groups(policy, [rows[0]], chosen, [number], [number])
+        _, (figures,) = step(policy, [group], Plan(chosen, [LowIds()]), Normalizer(24, group.tokens))
+        seen.append(figures["reward"])
         optimizer.step()
         optimizer.zero_grad()
     assert np.mean(seen[-4:]) > 2 * np.mean(seen[:4])
@@ -416,18 +419,51 @@ def test_what_is_rewarded_becomes_likelier(loss, settings):
 def gradient(settings, split):
     """The gradient of one step over four prompts, learnt from in the order of ``split``."""
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
-    rewards = make_rewards(settings)
-    weights = {reward.name: getattr(settings, reward.name) for reward in rewards}
     groups = sample_groups(policy, [rows[i] for i in range(4)], settings, range(4), range(4))
-    whole = Whole(4 * settings.group, sum(group.tokens for group in groups))
-    for i in split:
-        lesson, live = assess(policy, groups[i], rewards, weights, settings)
-        learn(policy, groups[i], lesson, settings, whole, live)
+    normalizer = Normalizer(4 * settings.group, sum(group.tokens for group in groups))
+    plan = Plan(settings, make_rewards(settings), make_methods(settings))
+    step(policy, [groups[i] for i in split], plan, normalizer)
     return {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
 
 
+COMBINATIONS = [("papo",), ("vppo",), ("vgpo", "papo", "vppo")]
+
+
+@pytest.mark.parametrize("methods", COMBINATIONS)
+def test_methods_do_not_depend_on_micro_batches_or_order(methods, settings):
+    chosen = replace(settings, methods=methods)
+    whole = gradient(chosen, [0, 1, 2, 3])
+    assert any(value.abs().sum() > 0 for value in whole.values())
+    for other in (gradient(replace(chosen, micro_batch=3), [0, 1, 2, 3]), gradient(chosen, [3, 1, 0, 2])):
+        for name, value in whole.items():
+            assert torch.allclose(value, other[name], atol=1e-6), name
+
+
+def test_a_run_of_several_methods_goes_on_where_it_was(settings):
+    """Weights and figures of a run that was stopped between steps are those of one that was not."""
+    chosen = replace(settings, methods=("papo", "vppo"), steps=3, save_every=1)
+    train(chosen)
+    train(replace(chosen, steps=2, out=settings.out.with_name("again")))
+    train(replace(chosen, out=settings.out.with_name("again")))
+    whole, again = weights_of(settings.out), weights_of(settings.out.with_name("again"))
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    assert metrics(settings.out)[-1]["reward"] == metrics(settings.out.with_name("again"))[-1]["reward"]
+    assert "methods/papo/penalty" in metrics(settings.out)[-1]
+
+
+@pytest.mark.parametrize(("methods", "message"), [(("pap",), "--methods pap: there are"), (("papo", "papo"), "each method counts once")])
+def test_methods_that_cannot_be(methods, message, settings):
+    with pytest.raises(ValueError, match=message):
+        train(replace(settings, methods=methods))
+
+
+def test_methods_have_flags_of_their_own():
+    settings = from_command_line(["--data", "x", "--recipe", "papo", "--papo.perception-kl", "0.02", "--methods", "papo", "vppo"])
+    assert (settings.method.papo.perception_kl, settings.methods, settings.kl) == (0.02, ("papo", "vppo"), 0.01)
+
+
 def test_the_order_of_groups_changes_nothing(settings):
-    chosen = replace(settings, attention_contrast=1.0, causal_attention=0.5, visual_reweighting=True)
+    chosen = replace(settings, attention_contrast=1.0, causal_attention=0.5, methods=("vgpo",))
     first, second = gradient(chosen, [0, 1, 2, 3]), gradient(chosen, [3, 1, 0, 2])
     for name, value in first.items():
         assert torch.allclose(value, second[name], atol=1e-6), name
@@ -442,7 +478,7 @@ def test_counterfactuals_reach_the_rewards(settings):
     chosen = replace(settings, causal_attention=1.0)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
     (group,) = sample_groups(policy, [rows[0]], chosen, [0], [0])
-    assess(policy, group, make_rewards(chosen), {"accuracy": 0.9, "format": 0.1, "causal_attention": 1.0}, chosen)
+    assess(policy, group, Plan(chosen, make_rewards(chosen)))
     for sample in group.samples:
         seen = sample.counterfactual
         assert isinstance(seen, Counterfactual)
@@ -592,13 +628,17 @@ def test_every_epoch_visits_every_row_once():
 
 def test_recipes_are_defaults_that_flags_override():
     settings = from_command_line(["--data", "d", "--recipe", "vgpo", "--attention-contrast", "0.5", "--group", "4"])
-    assert (settings.visual_reweighting, settings.attention_contrast, settings.group, settings.clip_high) == (True, 0.5, 4, 0.28)
+    assert (settings.methods, settings.attention_contrast, settings.group, settings.clip_high) == (("vgpo",), 0.5, 4, 0.28)
 
 
 def test_help_teaches_and_loads_no_torch():
     done = subprocess.run([sys.executable, "-X", "importtime", "-m", "train.grpo", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
-    for words in ("--recipe {grpo,sayo,perception-r1,faithful-mr1,vgpo}", "SAYO's attention on the region", "completions per prompt"):
+    for words in (
+        "--recipe {grpo,sayo,perception-r1,faithful-mr1,vgpo,papo,vppo}",
+        "SAYO's attention on the region",
+        "completions per prompt",
+    ):
         assert words in done.stdout
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
 from train.anchor import FOCUS, AnchorSettings, anchor, learn, load_with_focus  # noqa: E402
 from train.data import load_rows  # noqa: E402
-from train.grpo import train  # noqa: E402
+from train.loop import train  # noqa: E402
 
 
 @pytest.fixture

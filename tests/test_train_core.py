@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from rewardlib import Measurer, Sample  # noqa: E402
 from rewardlib.tokens import draw  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model, qwen3_vl  # noqa: E402
-from train.losses import clipped, kl_to_reference, policy_objective, token_weights  # noqa: E402
+from train.losses import LOSSES, kl_to_reference  # noqa: E402
 from train.packing import pack, padded  # noqa: E402
 from train.policy import Policy  # noqa: E402
 from train.rollout import Sampling, rollout, sample  # noqa: E402
@@ -126,12 +126,12 @@ def test_packed_gradients_equal_those_of_separate_sequences(family):
 def test_no_score_depends_on_which_completions_share_the_row():
     made = policy("qwen2_5_vl")
     prompt, group = prompts(made)[0], completions()
-    whole = score(made, prompt, group, needs={"attention", "focus"})
+    whole = score(made, prompt, group, needs={"attention", "visual_focus"})
     for part in ([2], [3, 1], [1, 0, 3, 2]):
-        some = score(made, prompt, [group[i] for i in part], needs={"attention", "focus"})
+        some = score(made, prompt, [group[i] for i in part], needs={"attention", "visual_focus"})
         for j, i in enumerate(part):
             mine, same = some.packed.owner == j, whole.packed.owner == i
-            for name in ("logprobs", "entropy", "focus"):
+            for name in ("logprobs", "entropy", "visual_focus"):
                 assert torch.allclose(getattr(some, name)[mine], getattr(whole, name)[same], atol=1e-5)
             assert np.allclose(some.attention[j].region, whole.attention[i].region, atol=1e-6)
             assert np.allclose(some.attention[j].image, whole.attention[i].image, atol=1e-6)
@@ -167,9 +167,9 @@ def test_focus_is_the_cosine_to_the_mean_image_state():
     hidden = made.model.model(input_ids=ids, mm_token_type_ids=types, **prompt.images).last_hidden_state[0]
     mean = hidden[: -len(completion)][prompt.image].mean(dim=0)
     expected = (torch.cosine_similarity(hidden[-len(completion) :], mean[None]) + 1) / 2
-    assert torch.allclose(score(made, prompt, [completion], needs={"focus"}).focus, expected, atol=1e-5)
-    blind = score(made, prompts(made)[2], [completion], needs={"focus"})
-    assert blind.focus.tolist() == [0.5] * len(completion)
+    assert torch.allclose(score(made, prompt, [completion], needs={"visual_focus"}).visual_focus, expected, atol=1e-5)
+    blind = score(made, prompts(made)[2], [completion], needs={"visual_focus"})
+    assert blind.visual_focus.tolist() == [0.5] * len(completion)
 
 
 @torch.no_grad()
@@ -264,8 +264,8 @@ def test_losses_are_their_formulas(loss):
     lengths = torch.tensor([3, 1, 4])
     owner = torch.repeat_interleave(torch.arange(3), lengths)
     logprobs, old, advantages = torch.randn(8) - 2, torch.randn(8) - 2, torch.randn(8)
-    weights = token_weights(loss, lengths, completions=3, tokens=8, max_tokens=5)
-    total = (weights[owner] * policy_objective(loss, logprobs, old, advantages, owner, 0.2, 0.28)).sum().item()
+    weights = LOSSES[loss]().weights(lengths, completions=3, tokens=8, max_tokens=5)
+    total = (weights[owner] * LOSSES[loss](0.2, 0.28).objective(logprobs, old, advantages, owner)).sum().item()
 
     per_token = []
     for t in range(8):
@@ -284,7 +284,7 @@ def test_losses_are_their_formulas(loss):
 def test_on_policy_all_losses_have_the_policy_gradient(loss):
     logprobs = torch.randn(6, requires_grad=True)
     advantages, owner = torch.randn(6), torch.tensor([0, 0, 0, 1, 1, 1])
-    policy_objective(loss, logprobs, logprobs.detach(), advantages, owner).sum().backward()
+    LOSSES[loss]().objective(logprobs, logprobs.detach(), advantages, owner).sum().backward()
     assert torch.allclose(logprobs.grad, -advantages, atol=1e-6)
 
 
@@ -297,8 +297,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(loss):
     def part(which):
         inside = torch.cat([torch.arange(int(lengths[:i].sum()), int(lengths[: i + 1].sum())) for i in which])
         owner = torch.repeat_interleave(torch.arange(len(which)), lengths[which])
-        weights = token_weights(loss, lengths[which], completions=4, tokens=10, max_tokens=6)
-        return (weights[owner] * policy_objective(loss, logprobs[inside], old[inside], advantages[inside], owner)).sum()
+        weights = LOSSES[loss]().weights(lengths[which], completions=4, tokens=10, max_tokens=6)
+        return (weights[owner] * LOSSES[loss]().objective(logprobs[inside], old[inside], advantages[inside], owner)).sum()
 
     whole = part([0, 1, 2, 3])
     for split in ([[0], [1], [2], [3]], [[3, 1], [0, 2]], [[2, 0, 1], [3]]):
@@ -310,7 +310,7 @@ def test_divergence_and_clipping():
     assert kl_to_reference(logprobs, reference).tolist() == pytest.approx([0, np.e - 2])
     old = torch.zeros(3)
     owner = torch.zeros(3, dtype=torch.long)
-    low, high = clipped("grpo", torch.tensor([-1.0, 1.0, 1.0]), old, torch.tensor([-1.0, 1.0, -1.0]), owner)
+    low, high = LOSSES["grpo"]().clipped(torch.tensor([-1.0, 1.0, 1.0]), old, torch.tensor([-1.0, 1.0, -1.0]), owner)
     assert (low.tolist(), high.tolist()) == ([True, False, False], [False, True, False])
 
 
@@ -321,8 +321,8 @@ def test_clipped_are_the_tokens_whose_gradient_is_taken_away(loss, seed):
     owner = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2])
     old, advantages = torch.randn(8, generator=generator), torch.randn(3, generator=generator)[owner]
     logprobs = (old + 0.5 * torch.randn(8, generator=generator)).requires_grad_()
-    policy_objective(loss, logprobs, old, advantages, owner, 0.2, 0.28).sum().backward()
-    low, high = clipped(loss, logprobs.detach(), old, advantages, owner, 0.2, 0.28)
+    LOSSES[loss](0.2, 0.28).objective(logprobs, old, advantages, owner).sum().backward()
+    low, high = LOSSES[loss](0.2, 0.28).clipped(logprobs.detach(), old, advantages, owner)
     assert torch.equal(low | high, logprobs.grad == 0)
     assert not (low & high).any()
 
@@ -331,8 +331,8 @@ def test_cispo_caps_weights_and_takes_no_gradient_away():
     old, owner = torch.zeros(4), torch.zeros(4, dtype=torch.long)
     logprobs = torch.tensor([-1.0, 0.1, 1.0, 1.0], requires_grad=True)
     advantages = torch.tensor([1.0, 1.0, 1.0, -1.0])
-    policy_objective("cispo", logprobs, old, advantages, owner, 0.2, 0.28).sum().backward()
-    low, high = clipped("cispo", logprobs.detach(), old, advantages, owner, 0.2, 0.28)
+    LOSSES["cispo"](0.2, 0.28).objective(logprobs, old, advantages, owner).sum().backward()
+    low, high = LOSSES["cispo"](0.2, 0.28).clipped(logprobs.detach(), old, advantages, owner)
     assert not low.any()
     assert high.tolist() == [False, False, True, True]
     assert (logprobs.grad != 0).all()

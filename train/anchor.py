@@ -56,7 +56,7 @@ def anchor(settings: AnchorSettings) -> Path:
 
     from pipelines.console import say
     from train.data import by_reason, load_rows, require
-    from train.prompts import row_index
+    from train.order import row_index
 
     rows = load_rows(settings.data, settings.template)
     for label, count in require(rows, regions=True, traces=True).items():

@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.console import say
 from rewardlib.perception import is_judged
 from rewardlib.sample import Sample
-from train.group import Group
+from train.batch import Group
 from train.parallel import World
 from train.settings import Settings
 

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipelines.console import console, say
 from rewardlib.sample import Score
+from train.batch import Group, Signal
 from train.data import Rows
-from train.group import Group, Lesson
 from train.parallel import World
 from train.policy import Policy
 from train.score import score
@@ -61,10 +61,10 @@ class Record:
         else:
             say(f"step {step + 1}/{self.settings.steps}  {text}")
 
-    def completions(self, step: int, groups: Sequence[Group], lessons: Sequence[Lesson], policy: Policy) -> None:
+    def completions(self, step: int, groups: Sequence[Group], signals: Sequence[Signal], policy: Policy) -> None:
         """One step's completions, and where the best and the worst of some groups looked."""
-        pairs = zip(groups, lessons, strict=True)
-        shown = [self._rows(step, group, lesson, policy if n < MAX_GROUPS else None) for n, (group, lesson) in enumerate(pairs)]
+        pairs = zip(groups, signals, strict=True)
+        shown = [self._rows(step, group, signal, policy if n < MAX_GROUPS else None) for n, (group, signal) in enumerate(pairs)]
         rows = [row for group in sorted(self.world.gather(shown), key=lambda rows: rows[0]["number"]) for row in group]
         if not self.world.main or not rows:
             return
@@ -86,13 +86,13 @@ class Record:
         aside.write_text("".join(lines))
         os.replace(aside, aside.with_suffix(""))
 
-    def _rows(self, step: int, group: Group, lesson: Lesson, policy: Policy | None) -> list[dict[str, Any]]:
-        totals = [None if math.isnan(total) else total for total in lesson.totals.tolist()]
-        maps = attention_maps(policy, group, lesson.totals, self.settings) if policy else {}
+    def _rows(self, step: int, group: Group, signal: Signal, policy: Policy | None) -> list[dict[str, Any]]:
+        totals = [None if math.isnan(total) else total for total in signal.rewards.tolist()]
+        maps = attention_maps(policy, group, signal.rewards, self.settings) if policy else {}
         image = group.row.images[0] if policy and group.row.images else None
         rows = []
         for i, sample in enumerate(group.samples):
-            advantage = lesson.advantages[group.owner == i].mean().item()
+            advantage = signal.advantages[group.completion_index == i].mean().item()
             row = {"number": group.number, "step": step, "id": group.row.id, "question": group.row.question, "answer": sample.answer}
             row |= {"completion": sample.response, "tokens": len(sample.response_ids), "reward": totals[i], "advantage": advantage}
             row |= {f"rewards/{name}": column[i] for name, column in group.scores.items()}

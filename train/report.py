@@ -31,7 +31,8 @@ from pipelines.console import failing_clearly, say
 from pipelines.gallery import data_url
 from train.curves import Curve, Values, draw_curve, known, shown, stride_of, varies, window_of
 from train.diagnosis import Finding, diagnose
-from train.settings import RECIPES, Settings
+from train.methods import RECIPES
+from train.settings import Settings, values_of
 
 # Metrics by section, as patterns in the order of their charts; what no pattern names comes under "Other".
 SECTIONS = {
@@ -153,7 +154,7 @@ def changed_settings(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Name, value and usual value of the settings that differ from the recipe's, or from the default where no recipe has a say."""
     if (recipe := RECIPES.get(str(settings.get("recipe")))) is None:
         return []
-    values: dict[str, Any] = {**asdict(recipe), "data": ""}
+    values: dict[str, Any] = {**values_of(recipe), "data": ""}
     usual = json.loads(json.dumps(asdict(Settings(**values)), default=str))  # tuples become lists, as in the file
     changed = [name for name, value in settings.items() if name not in IN_HEADER and value != usual.get(name)]
     return [(name, shown(settings[name]), shown(usual.get(name))) for name in changed]

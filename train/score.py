@@ -34,7 +34,7 @@ class Scored:
     entropy: Tensor  # (N,) nats
     attention: list[VisualAttention] | None = None  # per completion
     maps: list[Tensor] | None = None  # per completion (V,): mean attention of its tokens on each image token
-    focus: Tensor | None = None  # (N,) VGPO's visual focus score
+    visual_focus: Tensor | None = None  # (N,) VGPO's score
 
 
 def score(
@@ -48,7 +48,7 @@ def score(
 ) -> Scored:
     """Score completions, each (n,) token ids. ``temperature`` is that of the sampling.
 
-    needs: any of "attention", "maps" (with it), and "focus"; each fills the field of its name.
+    needs: any of "attention", "maps" (with it), and "visual_focus"; each fills the field of its name.
     """
     packed = pack(prompt.ids, prompt.positions, completions)
     rows = torch.zeros(packed.ids.shape, dtype=torch.bool, device=packed.ids.device)
@@ -62,7 +62,7 @@ def score(
     logprobs, entropy = token_logprobs(policy, hidden[packed.predictors], packed.ids[0, packed.tokens], temperature)
     attention = _attention(mass, prompt, packed.owner) if mass is not None else None
     images = [mass.maps[0][mine].mean(dim=0) for mine in _own(packed.owner)] if mass is not None and maps else None
-    focus = _focus(hidden.detach(), prompt, packed.tokens) if "focus" in needs else None
+    focus = _focus(hidden.detach(), prompt, packed.tokens) if "visual_focus" in needs else None
     return Scored(packed, logprobs, entropy, attention, images, focus)
 
 
@@ -76,7 +76,7 @@ def joined(parts: Sequence[Scored]) -> Scored:
         torch.cat([part.entropy for part in parts]),
         _chained([part.attention for part in parts]),
         _chained([part.maps for part in parts]),
-        None if parts[0].focus is None else torch.cat([part.focus for part in parts if part.focus is not None]),
+        None if parts[0].visual_focus is None else torch.cat([p.visual_focus for p in parts if p.visual_focus is not None]),
     )
 
 

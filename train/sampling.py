@@ -1,23 +1,25 @@
 """Which prompts a step works on, and their completions.
 
-The run's prompts are numbered. A prompt's row and random numbers follow from the seed and its number, so neither the number of processes
-nor a kill can change what is sampled.
+The run's prompts are numbered. A prompt's row and random numbers follow from the seed and its number (``train.order``), so neither the
+number of processes nor a kill can change what is sampled.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from rewardlib.rows import RowError
 from rewardlib.sample import Reward
+from train.batch import Group
 from train.data import DataError, Row, Rows
-from train.group import Group, encode_row, sample_prompts
+from train.order import row_index, seed_of
 from train.parallel import World
 from train.policy import Policy, Prompt
+from train.rollout import Sampling, rollout, texts
 from train.settings import Settings
 
 ROUNDS = 8  # how often a step draws prompts before it goes on with fewer that have something to teach
@@ -34,9 +36,9 @@ def draw_groups(
     for _ in range(ROUNDS if settings.filter_groups else 1):
         numbers = world.share(range(drawn, drawn + settings.prompts))
         drawn += settings.prompts
-        found = _sampled(policy, rows, settings, numbers)
-        score_texts(found, rewards)
-        kept += [group for group in found if not settings.filter_groups or _varies(group)]
+        groups = _sampled(policy, rows, settings, numbers)
+        score_texts(groups, rewards)
+        kept += [group for group in groups if not settings.filter_groups or _varies(group)]
         if world.total(len(kept)) >= settings.prompts:
             break
     first = set(sorted(world.gather([group.number for group in kept]))[: settings.prompts])
@@ -72,6 +74,44 @@ def _usable(policy: Policy, rows: Rows, settings: Settings, number: int) -> tupl
     return None
 
 
+def sample_groups(policy: Policy, rows: Sequence[Row], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]) -> list[Group]:
+    """Sample a group for each row; its random numbers come from its seed alone. ``RowError`` for a row that cannot be asked."""
+    prompts = [encode_row(policy, row, settings) for row in rows]
+    return sample_prompts(policy, rows, prompts, settings, numbers, seeds)
+
+
+def sample_prompts(
+    policy: Policy, rows: Sequence[Row], prompts: Sequence[Prompt], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]
+) -> list[Group]:
+    """The same for rows that are encoded already."""
+    if not prompts:
+        return []
+    # Images are encoded once for sampling and learning, where that keeps no more than one prompt's activations meanwhile.
+    if policy.tower_is_frozen or len(prompts) == 1:
+        learnt_from = settings.micro_batch is None or settings.micro_batch >= settings.group  # else every part encodes them again
+        with torch.set_grad_enabled(learnt_from):
+            prompts = [policy.look(prompt) for prompt in prompts]
+    sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
+    generators = [torch.Generator(policy.device).manual_seed(seed) for seed in seeds]
+    sampled = rollout(policy, prompts, settings.group, sampling, generators)
+    return [_group(policy, *each) for each in zip(rows, prompts, sampled, numbers, strict=True)]
+
+
+def encode_row(policy: Policy, row: Row, settings: Settings) -> Prompt:
+    """A row's prompt; ``RowError`` if the policy cannot be asked it."""
+    return policy.encode(row.messages, row.images, row.region, settings.max_prompt)
+
+
+def _group(policy: Policy, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
+    samples = [
+        replace(row.sample, response=text, opening=policy.opening, response_ids=tuple(ids.tolist()), group=number)
+        for text, ids in zip(texts(policy, completions), completions, strict=True)
+    ]
+    lengths = torch.tensor([len(c) for c in completions], device=policy.device)
+    index = torch.repeat_interleave(torch.arange(len(completions), device=policy.device), lengths)
+    return Group(number, row, prompt, completions, samples, index)
+
+
 def score_texts(groups: Sequence[Group], rewards: Sequence[Reward]) -> None:
     """Rewards of the texts alone, for all groups at once, so that a judge is asked about many."""
     samples = [sample for group in groups for sample in group.samples]
@@ -83,18 +123,3 @@ def score_texts(groups: Sequence[Group], rewards: Sequence[Reward]) -> None:
 
 def _varies(group: Group) -> bool:
     return any(len({score for score in column if score is not None}) > 1 for column in group.scores.values())
-
-
-def row_index(rows: int, number: int, seed: int) -> int:
-    """The row of a run's prompt ``number``: every epoch visits all rows once, in an order of its own, which follows from the seed alone."""
-    return _order(rows, seed_of(seed, "epoch", number // rows))[number % rows]
-
-
-@lru_cache(maxsize=2)
-def _order(rows: int, seed: int) -> list[int]:
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def seed_of(*parts: int | str) -> int:
-    """One seed from several numbers, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
