@@ -8,7 +8,8 @@
 Each trainer runs in a process of its own, with a text reward, and with the attention contrast as well (which TRL gets through
 ``rewardlib.measure``). Prints a table, writes bench/results/grpo_vs_trl.json with step times, tokens a second and the memory added at the
 peak, and ends with one line of JSON for each shape: ``speedup`` and ``memory_ratio`` over TRL with the text reward, and
-``attention_cost``, the attention reward's share of our step, measured with and without it in turns.
+``attention_cost``, the attention reward's share of our step, measured with and without it in turns, and ``methods``: the seconds of a step
+with each method over those of GRPO's, and of one scoring forward, image and all, without gradient, over the same, all in turns.
 """
 
 from __future__ import annotations
@@ -76,12 +77,30 @@ def cost(shape: str, steps: int) -> float:
     return statistics.median(1 - without / looking for without, looking in pairs[1:])
 
 
-def our_step(shape: str) -> Callable[[int, bool], None]:
-    """A whole step, from sampling to the optimizer, with a text reward and, if asked, the attention contrast."""
-    from train.batch import Normalizer
+def method_costs(shape: str, steps: int) -> dict[str, float]:
+    """Seconds of a step with each method over GRPO's, and of one forward without gradient, medians of steps in turns."""
+    from train.methods import METHODS
+
+    step = our_step(shape)
+    seconds: dict[str, list[float]] = {"grpo": [], **{name: [] for name in METHODS}, "forward": []}
+    for number in range(steps + 1):
+        for name in seconds:
+            seconds[name].append(_timed(lambda number=number, name=name: step(number, False, name)))
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {name: value / medians["grpo"] for name, value in medians.items() if name != "grpo"}
+
+
+def our_step(shape: str) -> Callable[..., None]:
+    """A whole step, from sampling to the optimizer, with a text reward and, if asked, the attention contrast or a method.
+
+    The step of the name "forward" is one scoring forward of the last step's completions, without gradient.
+    """
+    from train.batch import Group, Normalizer
     from train.data import to_row
+    from train.methods import METHODS
     from train.policy import Policy
-    from train.sampling import sample_groups
+    from train.sampling import encode_row, sample_groups
+    from train.score import score
     from train.settings import Settings
     from train.step import Plan
     from train.step import step as learn_from
@@ -93,10 +112,17 @@ def our_step(shape: str) -> Callable[[int, bool], None]:
     row = to_row({"id": "0", "image": _image(side), "question": QUESTION, "answer": "4", "regions": [REGION]}, "answer")
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)  # as in both trainers
 
-    def step(number: int, attention: bool) -> None:
+    last: list[Group] = []
+
+    def step(number: int, attention: bool, method: str = "grpo") -> None:
+        if method == "forward":
+            with torch.no_grad():
+                score(policy, encode_row(policy, row, settings), last[0].completions)
+            return
         rewards: list[Any] = [OddIds(), *([AttentionContrast()] if attention else [])]
-        (sampled,) = sample_groups(policy, [row], settings, [number], [number])
-        plan = Plan(replace(settings, attention_contrast=1.0), rewards)
+        (sampled,) = last[:] = sample_groups(policy, [row], settings, [number], [number])
+        methods = [METHODS[method]()] if method in METHODS else []
+        plan = Plan(replace(settings, attention_contrast=1.0), rewards, methods)
         ((signal,), _) = learn_from(policy, [sampled], plan, Normalizer(group, sampled.tokens))
         assert not signal.empty
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
@@ -172,10 +198,14 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(SHAPES), action="append")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--cost", help=argparse.SUPPRESS)
+    parser.add_argument("--methods", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.cost:
         print(json.dumps(cost(a.cost, a.steps)))
+        return
+    if a.methods:
+        print(json.dumps(method_costs(a.methods, a.steps)))
         return
     if a.measure:
         print(json.dumps(measure(a.measure[0], a.measure[1], a.measure[2] == "attention", a.steps)))
@@ -192,6 +222,7 @@ def main() -> None:
             "speedup": trl["step_seconds"] / own["step_seconds"],
             "memory_ratio": own["peak_mib"] / trl["peak_mib"],
             "attention_cost": _apart("--steps", 3 * a.steps, "--cost", shape),
+            "methods": _apart("--steps", a.steps, "--methods", shape),
         }
     machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
     RESULTS.parent.mkdir(exist_ok=True)
