@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 # The parameters that a server may refuse, by the words that it has for them.
@@ -27,18 +26,25 @@ _PARAMETERS = {
     r"|json_validate|generate (?:valid )?json",
     "max_tokens": r"\bmax_tokens\b|\bmax_completion_tokens\b",
     "temperature": r"\btemperature\b",
-    "seed": r"(?<![\w/-])seed(?![\w/-])",  # there are models of this name
+    "seed": r"(?<![\w/-])seed(?![\w/-]|[ -]oss)",  # there are models of this name
 }
 _CONTEXT = re.compile(r"context[ _-](?:length|window|size)|too many tokens", re.I)
 _SIZE = re.compile(
     r"too (?:large|big|long|high|small|low)|at (?:most|least)|maximum|exceed|greater|less than"
-    r"|between|range",
+    r"|between|range|最大|最多|超过|超出|范围",
     re.I,
 )
 _REFUSING = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected"
     r"|not (?:permitted|allowed|available|accepted|valid)|forbidden|invalid"
-    r"|deprecated|extra|cannot find|no longer|use .?max_completion_tokens",
+    r"|deprecated|extra|cannot find|no longer|max_completion_tokens|不支持|不允许|无效|未知|已弃用",
+    re.I,
+)
+# What a refusal may be about other than a parameter.
+_OTHERWISE = re.compile(
+    r"context|tokens?\b|too (?:large|big|long|many)|exceed|images?\b|\bprompts?\b|messages\b|\bcontent\b|\broles?\b"
+    r"|\bmodels?\b|api.?key|auth|account|billing|credit|payment|balance|quota|polic(?:y|ies)|safety|moderat"
+    r"|memory|上下文|图片|模型|余额|敏感",
     re.I,
 )
 _BUSY = re.compile(r"rate.?limit|too many requests|overloaded|quota|throttl|capacity", re.I)
@@ -59,9 +65,15 @@ _UNTOLD = {"type", "object", "id", "request_id", "user_id", "code", "status", "h
 _UNTOLD |= {"provider_name"}
 _NAMING = ("param", "parameter", "loc", "field", "argument")
 _FIRST = ("message", "error", "detail", "msg", "raw")
-# Members by which a 200 says that it is none.
-_ERRORS = ("error", "errors", "detail", "message", "msg", "base_resp")
-_SILENT = {"", "error", "badrequest", "invalidrequest", "invalidrequesterror", "servererror"}
+# Members by which a 200 says that it is none, in small letters alone.
+_ERRORS = {"error", "errors", "errormsg", "errormessage", "errmsg", "errcode", "detail", "details", "message", "msg"}
+_ERRORS |= {"baseresp", "fault", "exception", "reason", "traceback", "failure"}
+_NO_ERROR = {"", "0", "200", "null", "none", "ok", "success", "false", "no error"}
+# How a reply ends that has broken off, as it stands in the body.
+BROKEN_OFF = re.compile(
+    rb'"finish_reason"\s*:\s*"[^"]*(?:error|abort|cancel|fail|insufficient|overload|timeout|timed|interrupt|unavailable)',
+    re.I,
+)
 _UNREFUSED = {401, 408, 409, 429}  # whatever the words: who asks, or when, was wrong
 
 
@@ -80,29 +92,26 @@ class Complaint:
         if self.status in _UNREFUSED:
             return None
         for text in (*self.named, f"{self.words} {self.hidden}"):
-            matches = {name: re.search(p, text, re.I) for name, p in _PARAMETERS.items()}
+            # ASCII: what stands before a name may be a letter of a script without spaces
+            matches = {name: re.search(p, text, re.I | re.A) for name, p in _PARAMETERS.items()}
             places = [(match.start(), name) for name, match in matches.items() if match]
             # The first one named is the culprit: some servers go on to list all that they know.
             if places and (name := min(places)[1]) in sent:
                 return name if self._is_refusal_of(name, named=text in self.named) else None
-        if self.status in (400, 415, 422, 501) and not self.named and self._is_silent:
-            return "response_format" if "response_format" in sent else None
+        if self.status in (400, 415, 422, 501) and not self.named and not _OTHERWISE.search(self.words):
+            return "response_format" if "response_format" in sent else None  # what servers lack most often
         return None
 
     def _is_refusal_of(self, name: str, named: bool) -> bool:
         if name == "response_format":
             return not _CONTEXT.search(self.words)
         if name == "max_tokens":  # its size may be wrong, too
-            suggested = re.search(r"use .?max_completion_tokens", self.words, re.I)
+            suggested = re.search(r"(?:use|with|try) .{0,12}max_completion_tokens", self.words, re.I)
             sized = _SIZE.search(self.words) or _CONTEXT.search(self.words)
             return bool(suggested) or (not sized and (named or bool(_REFUSING.search(self.words))))
+        if self.status == 404:  # a thing is not there, mostly a model
+            return named
         return named or self.status < 500 or bool(_REFUSING.search(self.words))
-
-    @property
-    def _is_silent(self) -> bool:
-        plain = re.sub(r"[^a-z]", "", self.words.lower())
-        phrases = {re.sub(r"[^a-z]", "", status.phrase.lower()) for status in HTTPStatus}
-        return plain in _SILENT | phrases
 
 
 def read_complaint(status: int, text: str) -> Complaint:
@@ -128,6 +137,8 @@ def complaint_inside(text: str) -> Complaint | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    if isinstance(value, list) and value and isinstance(value[0], dict):  # several answers, or one in a list
+        value = value[0]
     if not isinstance(value, dict):
         return None
     choices = value.get("choices")
@@ -135,15 +146,29 @@ def complaint_inside(text: str) -> Complaint | None:
     choice = first if isinstance(first, dict) else {}
     codes = {name: value.get(name) for name in ("code", "status")}
     for error in (value.get("error"), choice.get("error")):
-        if isinstance(error, dict) and any(error.values()):
+        if isinstance(error, dict) and any(map(_is_error, error.values())):
             return _inside({**codes, **error})
-        if error and not isinstance(error, dict):
+        if not isinstance(error, dict) and _is_error(error):
             return _inside({**codes, "error": error})
-    if choice.get("finish_reason") == "error":
-        return Complaint(0, "the reply ended with an error")
-    if not choices and any(value.get(name) for name in _ERRORS):
+    ending = choice.get("finish_reason")
+    if isinstance(ending, str) and BROKEN_OFF.search(f'"finish_reason":"{ending}"'.encode()):
+        return Complaint(0, f"the reply broke off: finish_reason {ending}")
+    if not choices and any(_is_error(member) for name, member in value.items() if _plain_name(name) in _ERRORS):
         return _inside(value)
+    if not choices and value.get("success") is False:
+        return _inside({"error": "no success", **value})
     return None
+
+
+def _is_error(member: Any) -> bool:
+    """Whether what a member for errors holds is one."""
+    if isinstance(member, dict | list):
+        return bool(member)
+    return member is not None and str(member).strip().lower() not in _NO_ERROR
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def _inside(error: dict[str, Any]) -> Complaint:

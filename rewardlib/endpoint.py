@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rewardlib.complaint import complaint_inside, read_complaint
+from rewardlib.complaint import BROKEN_OFF, complaint_inside, read_complaint
 from rewardlib.ink import has_ink
 from rewardlib.redact import redact
 
@@ -117,6 +117,10 @@ class Refused(Exception):
         self.parameter, self.error = parameter, error
 
 
+# How replies end, in the words of several servers, lower case. What broke off is in ``rewardlib.complaint``.
+_CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "max_length", "model_length"})
+_FILTERED = frozenset({"content_filter", "safety", "sensitive", "recitation", "prohibited_content", "blocklist", "spii"})
+
 # What the request in hand has taken so far: replies that end with an error are paid for, too, and
 # openai asks again without a word.
 _spent: ContextVar[Usage] = ContextVar("spent")
@@ -151,20 +155,21 @@ def connect(endpoint: JudgeEndpoint) -> AsyncOpenAI:
         def as_meant(self, response: Any, request: Any) -> Any:
             body = response.content
             if response.status_code == 200:
-                if body.lstrip()[:1] == b"{":  # openai reads only what is also called JSON
-                    response.headers["content-type"] = "application/json"
-                if b'"error"' not in body and b'"choices"' in body:  # spares replies the parsing
+                # openai reads what is called JSON, and only that, as JSON.
+                is_json = body.lstrip()[:1] in (b"{", b"[")
+                response.headers["content-type"] = "application/json" if is_json else "text/plain; charset=utf-8"
+                if b'"error"' not in body and b'"choices"' in body and not BROKEN_OFF.search(body):  # spares replies the parsing
                     return response
                 complaint = complaint_inside(response.text)
                 if complaint is None:
                     return response
-                with suppress(LookupError, ValueError, AttributeError, TypeError):
-                    _account(json.loads(body).get("usage"), _spent.get())
+                _account_failed(body)
                 headers = {name: response.headers[name] for name in _PAUSES if name in response.headers}
                 status, headers[_INSIDE] = complaint.status or _BAD_GATEWAY, "1"
                 response = http.Response(status, headers=headers, content=body, request=request)
             elif response.status_code in (408, 409, 429) or response.status_code >= 500:
                 complaint = read_complaint(response.status_code, response.text)
+                _account_failed(body)
             else:
                 return response
             if complaint.wait is not None and not any(name in response.headers for name in _PAUSES):
@@ -194,15 +199,15 @@ def _parameters(request: Any) -> set[str]:
 
 
 async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, **asked: Any) -> str:
-    """The text of a chat completion; ``asked`` are its messages, limit, seed and response_format.
+    """The text of a chat completion; ``asked`` are its messages, limit, temperature, seed and response_format.
 
     Tokens are added to ``spent`` in any case. Raises ``JudgeError``, ``Runaway`` for a reply that was cut off, and
-    ``Refused`` where another response_format, or another name of the limit, may help."""
+    ``Refused`` where another response_format, another name of the limit or no temperature may help."""
     from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
     from openai.types.chat import ChatCompletion
 
     e = endpoint
-    body = {"model": e.model, "temperature": e.temperature, **asked}
+    body = {"model": e.model, **asked}
     _spent.set(spent)
     try:
         # As chat.completions.create does, but without its walk through schema and messages, a quarter of a request's CPU time.
@@ -210,38 +215,40 @@ async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, *
     except APITimeoutError:
         raise JudgeError("timeout", f"no reply from {e.place} within {e.timeout:g} s, {e.retries} retries") from None
     except APIConnectionError as error:
-        raise JudgeError("connection", _lost(error, e.place)) from None
+        raise JudgeError("connection", _lost(error, e)) from None
     except APIStatusError as error:
-        _raise_refusal(error, body)
+        _raise_refusal(error, body, e.key)
     except UnicodeEncodeError as error:
-        raise JudgeError("protocol", f"the request holds what cannot be sent: {_brief(error)}") from None
+        raise JudgeError("protocol", f"the request holds what cannot be sent: {_brief(error, e.key)}") from None
     except (OpenAIError, ValueError) as error:
-        raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error)}") from None
+        raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error, e.key)}") from None
     try:
         return _text_of(reply, spent, e)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # the openai client does not check what it received
-        raise JudgeError("protocol", f"the endpoint's reply is no chat completion: {_brief(error)}") from None
+        said = _said_in(reply, e.key)
+        raise JudgeError("protocol", f"the endpoint's reply is no chat completion ({_brief(error, e.key)}){said}") from None
 
 
-def _lost(error: Exception, place: str) -> str:
+def _lost(error: Exception, endpoint: JudgeEndpoint) -> str:
     """Why there is no answer: nobody there, or somebody who went away."""
-    cause = error.__cause__
+    cause = error.__cause__ or error
+    why = _brief(cause, endpoint.key) or type(cause).__name__
     if type(cause).__name__ in ("RemoteProtocolError", "ReadError", "WriteError"):
         return (
-            f"{place} closed the connection without an answer ({_brief(cause or error)}): "
+            f"{endpoint.place} closed the connection without an answer ({why}): "
             "its server may have crashed on this request; its log says more"
         )
-    return f"cannot reach {place}: {_brief(error)}"
+    return f"cannot reach {endpoint.place}: {why}"
 
 
-def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any]) -> NoReturn:
+def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any], key: str) -> NoReturn:
     """What became of a request that was answered with an error: ``Refused`` or ``JudgeError``."""
     inside = _INSIDE in error.response.headers
     text = error.response.text
     complaint = complaint_inside(text) if inside else read_complaint(error.status_code, text)
     assert complaint is not None  # it is the one that the error was made from
     status = complaint.status
-    words = redact(complaint.words)[:500] or "nothing more"
+    words = redact(complaint.words, key)[:500] or "nothing more"
     if inside:
         message = f"the endpoint answered 200 with the error {status or ''}".rstrip() + f": {words}"
     else:
@@ -249,7 +256,8 @@ def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any]) -> NoReturn:
     reason = f"http_{status}" if status else "error_in_200"
     reason = "bad_request" if status in (400, 422) else reason
     parameter = complaint.blames(sent)
-    if parameter in ("temperature", "seed"):
+    # A temperature of 1 is the one that models have by themselves, so it can be left out instead.
+    if parameter == "seed" or (parameter == "temperature" and sent[parameter] != 1):
         value = "None" if parameter == "seed" else "1"
         hint = f"{message}. Set {parameter} to {value}"
         raise JudgeError(reason, hint, setting=(parameter, value)) from None
@@ -258,34 +266,55 @@ def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any]) -> NoReturn:
     raise JudgeError(reason, message) from None
 
 
+# What servers call the tokens that they read and wrote.
+_TAKEN = {
+    "prompt_tokens": ("prompt_tokens", "input_tokens"),
+    "completion_tokens": ("completion_tokens", "output_tokens"),
+}
+_MOST_TOKENS = 10**9  # more is no count
+
+
 def _account(usage: Any, spent: Usage) -> None:
-    """Add what a reply took, given as an object or a dictionary; ``TypeError`` for anything else."""
-    if usage is None:
-        return
-    if isinstance(usage, str | int | list):
-        raise TypeError(f"the usage is {usage!r}")
-    for name in ("prompt_tokens", "completion_tokens"):
-        taken = usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
-        setattr(spent, name, getattr(spent, name) + (taken or 0))
+    """Add what a reply took. It is bookkeeping: what is no count of tokens is unknown, and decides nothing about the reply."""
+    counts = usage if isinstance(usage, Mapping) else getattr(usage, "__dict__", {})
+    extra = getattr(usage, "model_extra", None) or {}
+    for name, spellings in _TAKEN.items():
+        taken = max(_count({**counts, **extra}.get(spelling)) for spelling in spellings)
+        setattr(spent, name, getattr(spent, name) + taken)
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for what is none."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value[:20])
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    return int(value) if whole and 0 <= value <= _MOST_TOKENS else 0
+
+
+def _account_failed(body: bytes) -> None:
+    """Add what a reply took that ended with an error."""
+    with suppress(LookupError, ValueError, AttributeError, RecursionError):
+        _account(json.loads(body).get("usage"), _spent.get())
 
 
 def _text_of(reply: Any, spent: Usage, endpoint: JudgeEndpoint) -> str:
     """The text of a chat completion; raises on a refusal, an empty reply or one that was cut off."""
+    key = endpoint.key
     if isinstance(reply, str):  # openai hands on what is not JSON
-        start = redact(reply.strip())[:60]
+        start = redact(reply.strip(), key)[:200]
         raise JudgeError("protocol", f"{endpoint.place} answered {start!r}; is this the API's address, ending in /v1?")
     _account(getattr(reply, "usage", None), spent)
     choices = getattr(reply, "choices", None)
     if not choices:
-        raise JudgeError("empty", "the endpoint returned no choices")
-    message, finish = choices[0].message, choices[0].finish_reason
+        raise JudgeError("empty", f"the endpoint returned no choices{_said_in(reply, key)}")
+    message, finish = choices[0].message, str(choices[0].finish_reason or "").lower()
     text, refusal = _parts(message.content)
     if refusal := getattr(message, "refusal", None) or refusal:
-        raise JudgeError("refusal", f"the judge refused: {redact(refusal)[:200]}")
-    if finish == "content_filter":
-        raise JudgeError("refusal", "the endpoint's content filter stopped the reply")
+        raise JudgeError("refusal", f"the judge refused: {redact(str(refusal), key)[:200]}")
+    if finish in _FILTERED:
+        raise JudgeError("refusal", f"the endpoint's content filter stopped the reply ({finish})")
     thought_only = not has_ink(text) and _has_thoughts(message)
-    if finish == "length":
+    if finish in _CUT_OFF:
         raise Runaway("; only its reasoning came back" if thought_only else "")
     if thought_only:
         raise JudgeError(
@@ -299,6 +328,13 @@ def _text_of(reply: Any, spent: Usage, endpoint: JudgeEndpoint) -> str:
     return text
 
 
+def _said_in(reply: Any, key: str) -> str:
+    """What a body that is no chat completion says, to be added to a sentence; empty where it says nothing."""
+    body = json.dumps(reply.to_dict(warnings=False) if hasattr(reply, "to_dict") else reply, default=str)
+    words = redact(read_complaint(200, body).words, key)[:300]
+    return f"; it says: {words}" if words else ""
+
+
 def _parts(content: Any) -> tuple[str, str]:
     """What a message says and what it refuses, in one text or in parts. Thoughts are neither."""
     if content is None or isinstance(content, str):
@@ -309,6 +345,8 @@ def _parts(content: Any) -> tuple[str, str]:
             said.append(part)
         elif part.get("type") == "refusal":
             refused.append(str(part.get("refusal") or part.get("text") or "without a word"))
+        elif "type" not in part and "text" not in part:  # the object itself, already parsed
+            said.append(json.dumps(part, ensure_ascii=False))
         elif part.get("type", "text") in ("text", "output_text"):
             text = part.get("text") or ""
             said.append(str(text.get("value", "")) if isinstance(text, dict) else str(text))
@@ -323,5 +361,5 @@ def _has_thoughts(message: Any) -> bool:
     return any(getattr(message, name, None) for name in names)
 
 
-def _brief(error: BaseException) -> str:
-    return " ".join(redact(str(error)).split())[:300]  # before the cut: half a key is not known for one
+def _brief(error: BaseException, key: str) -> str:
+    return " ".join(redact(str(error), key).split())[:300]  # before the cut: half a key is not known for one

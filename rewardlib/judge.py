@@ -102,6 +102,7 @@ class JudgeClient:
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
     _why_freer: str = field(default="", init=False)  # what it said to a format that it does not take
     _limit: str = field(default="max_tokens", init=False)  # what it calls the longest reply
+    _without_temperature: bool = field(default=False, init=False)  # whether it takes none
     _sessions: dict[asyncio.AbstractEventLoop, _Session] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -178,7 +179,8 @@ class JudgeClient:
             said = text.encode("utf-8", "replace").decode()  # half an emoji cannot be sent back
             messages += [{"role": "assistant", "content": said}, {"role": "user", "content": _repair(problem)}]
             text = await self._complete(client, messages, request, spent)
-            message = f"the judge's repaired reply is still not acceptable: {redact(text)[:200]!r}"
+            shown = redact(text, self.endpoint.key)[:200]
+            message = f"the judge's repaired reply is still not acceptable: {shown!r}"
             with _as_judge_error("invalid", message, self._why_freer):
                 value, result = _read(text, request)
         reply = JudgeReply(result, spent.prompt_tokens, spent.completion_tokens)
@@ -209,16 +211,19 @@ class JudgeClient:
         """The reply's text, from the best output format that the server supports."""
         e, last = self.endpoint, len(_FORMATS) - 1
         seed = {} if e.seed is None else {"seed": e.seed + request.draw}
+        temperature = {} if self._without_temperature else {"temperature": e.temperature}
         rung = self._format if request.schema else last
         accepted, limit = self._format, self._limit
         while True:
             form = _response_format(_FORMATS[rung], request.schema)
-            asked = {"messages": messages, limit: e.max_tokens, **seed, **form}
+            asked = {"messages": messages, limit: e.max_tokens, **temperature, **seed, **form}
             try:
                 text = await complete(client, e, spent, **asked)
             except Refused as refusal:
                 if refusal.parameter == "max_tokens":
                     limit = "max_completion_tokens"
+                elif refusal.parameter == "temperature":
+                    temperature, self._without_temperature = {}, True
                 elif refusal.parameter == "response_format":
                     rung += 1
                     accepted = rung
@@ -266,8 +271,13 @@ def _repair(problem: Exception) -> str:
 
 
 # Where thoughts begin and end: what models and their templates put there.
-_THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7")
-_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>")
+_NAMES = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|cot)"
+_THOUGHT = re.compile(rf"<{_NAMES}>|\[(?:THINK|REASONING)\]|\u25c1think\u25b7|<\|(?:START_THINKING|begin_of_thought)\|>", re.I)
+_THOUGHT_ENDS = re.compile(
+    rf"</{_NAMES}>|\[/(?:THINK|REASONING)\]|\u25c1/think\u25b7|<\|(?:END_THINKING|end_of_thought)\|>"
+    r"|<\|channel\|>final<\|message\|>",
+    re.I,
+)
 
 
 def parse_json(text: str, given: str = "") -> Any:

@@ -264,7 +264,15 @@ def test_a_failure_that_is_not_the_formats_is_not_held_against_it() -> None:
         ((500, {}, ""), "http_500", "500: nothing more"),
         (as_json({"choices": None, "error": {"message": "Provider returned error", "code": 429}}), "http_429", "429: Provider returned"),
         (as_json({"error": "it broke"}), "error_in_200", "200 with the error: it broke"),
-        (as_json({"choices": [{"finish_reason": "error", "message": {"content": "Well"}}]}), "error_in_200", "ended with an error"),
+        (as_json({"choices": [{"finish_reason": "error", "message": {"content": "Well"}}]}), "error_in_200", "broke off: finish_reason error"),
+        (as_json({"error_msg": "Open api daily request limit reached"}), "error_in_200", "daily request limit"),
+        (as_json({"Fault": {"faultstring": "no route"}}), "error_in_200", "no route"),
+        (as_json({"success": False, "data": "queue full"}), "error_in_200", "queue full"),
+        (as_json([{"error": {"message": "quota exceeded", "code": 429}}]), "http_429", "quota exceeded"),
+        (as_json({"object": "text", "result": "hello there"}), "empty", "hello there"),
+        (as_json({"choices": "none", "note": "under repair"}), "protocol", "under repair"),
+        ((200, {"Content-Type": "application/json"}, "<html><h1>Log in</h1></html>"), "protocol", "<h1>Log in</h1>"),
+        ((200, {"Content-Type": "text/event-stream"}, 'data: {"choices": [{"delta": {}}]}'), "protocol", "data: {"),
         (as_json({"error": {"message": "half \ud83d"}}, 400), "bad_request", "half \\ud83d"),
     ],
 )
@@ -282,7 +290,7 @@ def test_an_error_inside_a_200_is_tried_again_as_what_it_is() -> None:
     reply, server, client = _ask(lambda n, body: as_json({**IN_200, "usage": {"prompt_tokens": 5}}) if n < 2 else GOOD, retries=2)
     assert (reply, len(server.requests)) == (7, 3)
     assert client.usage.prompt_tokens == 110  # those were paid for, too
-    reply, server, _ = _ask(lambda n, body: as_json({"error": {"message": "no", "code": 400}}))
+    reply, server, _ = _ask(lambda n, body: as_json({"error": {"message": "no such model", "code": 400}}))
     assert (reply.reason, len(server.requests)) == ("bad_request", 1)
 
 
@@ -340,7 +348,106 @@ def test_a_setting_that_is_refused_is_named(message: str, setting: str, status: 
     assert len(server.requests) == 1
 
 
+def test_a_server_that_takes_no_temperature_gets_none_where_it_is_the_models_own() -> None:
+    def without(n: int, body: dict[str, Any]) -> Answer:
+        return failure(400, "Unsupported parameter: 'temperature' is not supported with this model.") if "temperature" in body else GOOD
+
+    with Server(without).running() as server:
+        client = _client(server.url, temperature=1.0)
+        assert _values([client.ask_all([JudgeRequest("s", str(n), SCHEMA, _check)])[0] for n in range(2)]) == [7, 7]
+        assert len(server.requests) == 3  # once in vain, and never again
+    reply, _, _ = _ask(without)
+    assert "Set temperature to 1" in str(reply)
+
+
+@pytest.mark.parametrize("finish", ["MAX_TOKENS", "max_tokens", "model_length", "length"])
+def test_a_reply_that_was_cut_off_is_one_in_every_server_s_words(finish: str) -> None:
+    reply, _, _ = _ask(lambda n, body: completion('{"n": 7}', finish=finish))
+    assert isinstance(reply, JudgeError)
+    assert reply.reason == "length"
+
+
+@pytest.mark.parametrize("finish", ["SAFETY", "content_filter", "sensitive"])
+def test_a_filter_is_one_in_every_server_s_words(finish: str) -> None:
+    reply, server, _ = _ask(lambda n, body: completion('{"n": 7}', finish=finish))
+    assert isinstance(reply, JudgeError)
+    assert (reply.reason, len(server.requests)) == ("refusal", 1)
+    assert finish.lower() in str(reply)
+
+
+@pytest.mark.parametrize("finish", ["insufficient_system_resource", "abort", "network_error", "cancelled", "ERROR"])
+def test_a_reply_that_broke_off_is_asked_for_again(finish: str) -> None:
+    reply, server, client = _ask(lambda n, body: completion('{"n": 1}', finish=finish) if n == 0 else GOOD)
+    assert (reply, len(server.requests), client.usage.prompt_tokens) == (7, 2, 200)
+    reply, _, _ = _ask(lambda n, body: completion('{"n": 1}', finish=finish), retries=0)
+    assert isinstance(reply, JudgeError)
+    assert reply.reason not in FINAL
+    assert finish in str(reply)
+
+
+@pytest.mark.parametrize("finish", ["stop", "eos", "STOP", "end_turn", "tool_calls", None, "whatever"])
+def test_a_reply_that_ended_counts(finish: Any) -> None:
+    assert _ask(lambda n, body: completion('{"n": 7}', finish=finish))[0] == 7
+
+
+USAGES: dict[str, tuple[Any, tuple[int, int]]] = {
+    "other words": ({"input_tokens": 5, "output_tokens": 6}, (5, 6)),
+    "digits in text": ({"prompt_tokens": "5", "completion_tokens": "6"}, (5, 6)),
+    "whole floats": ({"prompt_tokens": 5.0, "completion_tokens": 6.5}, (5, 0)),
+    "nonsense": ({"prompt_tokens": -5, "completion_tokens": "many"}, (0, 0)),
+    "nothing finite": ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, (0, 0)),
+    "more than a database holds": ({"prompt_tokens": 10**30, "completion_tokens": "9" * 5000}, (0, 0)),
+    "objects": ({"prompt_tokens": {"a": 1}, "completion_tokens": True}, (0, 0)),
+    "a list": ([5, 6], (0, 0)),
+    "text": ("unknown", (0, 0)),
+    "a number": (7, (0, 0)),
+}
+
+
+@pytest.mark.parametrize(("usage", "taken"), USAGES.values(), ids=USAGES)
+def test_what_a_server_says_of_tokens_decides_nothing(usage: Any, taken: tuple[int, int], tmp_path: Path) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": '{"n": 7}'}, "finish_reason": "stop"}
+    with Server(lambda n, body: as_json({"id": "x", "choices": [choice], "usage": usage})).running() as server:
+        client = _client(server.url, ReplyCache(tmp_path / "replies.sqlite"), price_in=1.0, price_out=1.0)
+        assert _values(client.ask_all([JudgeRequest("s", "u", SCHEMA, _check)])) == [7]
+    assert (client.usage.prompt_tokens, client.usage.completion_tokens) == taken
+
+
+def test_failed_attempts_are_paid_for_too() -> None:
+    broken = as_json({"error": "it broke", "usage": {"prompt_tokens": 50, "completion_tokens": 1}}, 500)
+    reply, _, client = _ask(lambda n, body: broken if n == 0 else GOOD)
+    assert (reply, client.usage.prompt_tokens) == (7, 150)
+
+
+def test_an_unexplained_refusal_is_tried_in_a_freer_form() -> None:
+    def vague(n: int, body: dict[str, Any]) -> Answer:
+        return failure(400, "Validation of the payload failed") if "response_format" in body else GOOD
+
+    assert _ask(vague)[0] == 7
+
+
+@pytest.mark.parametrize("error", ["null", "None", {"code": 0}, {"code": "200", "message": "success"}, 0, False, []])
+def test_a_good_reply_beside_an_error_that_is_none(error: Any) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": '{"n": 7}'}, "finish_reason": "stop"}
+    assert _ask(lambda n, body: as_json({"choices": [choice], "error": error}))[0] == 7
+
+
+def test_half_a_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_JUDGE", "planted-key-of-many-letters")  # its name says nothing of a secret
+    for padding in range(170, 200, 5):
+        said = "x" * padding + " planted-key-of-many-letters"
+        for answer in (failure(403, said), completion(None, refusal=said), completion(said), (200, {}, said)):
+            reply, _, _ = _ask(lambda n, body, answer=answer: answer, retries=0, api_key_env="MY_JUDGE")
+            assert "planted" not in str(reply), str(reply)
+
+
+def test_why_nobody_is_reached_is_told() -> None:
+    reply = _client("http://no-such-host.invalid/v1", retries=0).ask_all([JudgeRequest("s", "u", SCHEMA)])[0]
+    assert "Connection error" not in str(reply)
+
+
 PARTS: dict[str, Any] = {
+    "the object itself": {"n": 7},
     "text": [{"type": "text", "text": '{"n": 7}'}],
     "output_text": [{"type": "output_text", "text": '{"n": 7}', "annotations": []}],
     "thoughts first": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm {1}"}]}, {"type": "text", "text": '{"n": 7}'}],
@@ -434,7 +541,7 @@ def test_an_unacceptable_reply_is_repaired_once() -> None:
 
 def test_replies_are_remembered_and_failures_are_not(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path / "replies.sqlite")
-    with Server(lambda n, body: failure(400) if n == 0 else GOOD).running() as server:
+    with Server(lambda n, body: failure(403) if n == 0 else GOOD).running() as server:
         client = _client(server.url, cache, retries=0)
         request = JudgeRequest("s", "u", SCHEMA, _check)
         assert isinstance(client.ask_all([request])[0], JudgeError)
@@ -519,6 +626,11 @@ OWN = '{"n": 7}'
         f"<think>It says </think> and {{x}}.</think>\n{OWN}",
         f"<thinking>Hm {{x}}.</thinking>\n{OWN}",
         f"[THINK]Hm {{x}}.[/THINK]{OWN}",
+        f"<THINK>Hm {{x}}.</THINK>{OWN}",
+        f"<seed:think>Hm {{x}}.</seed:think>{OWN}",
+        f"<|START_THINKING|>Hm {{x}}.<|END_THINKING|>{OWN}",
+        f"<analysis>Hm {{x}}.</analysis>{OWN}",
+        f"<scratchpad>Hm {{x}}.</scratchpad>{OWN}",
         f"Hm {{x}}.\u25c1/think\u25b7{OWN}",
         f"<|channel|>analysis<|message|>Hm {{x}}<|end|><|start|>assistant<|channel|>final<|message|>{OWN}",
     ],

@@ -212,9 +212,7 @@ FAILURES: dict[str, tuple[Answer, str]] = {
     "only thoughts beside it": (message(content=None, reasoning_content=GOOD), "empty"),
     "parts that are none": (message(content=[4]), "protocol"),
     "a number for content": (message(content=4), "protocol"),
-    "true for a refusal": (message(refusal=True), "protocol"),
-    "text for usage": (body_with(usage="unknown"), "protocol"),
-    "text for tokens": (body_with(usage={"prompt_tokens": "5", "completion_tokens": "6"}), "protocol"),
+    "true for a refusal": (message(refusal=True), "refusal"),
 }
 
 
