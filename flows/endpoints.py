@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flows.check import Check
 from flows.packages import installed
-from rewardlib.complaint import read_complaint
+from rewardlib.complaint import complaint_inside, read_complaint
 from rewardlib.redact import redact
 
 SECONDS = 4.0
@@ -178,6 +178,8 @@ def _judged(answer: Answer, url: str, key_env: str, key: str | None) -> Check:
         return _judged(probed, url, key_env, key)
     if probed is not None and (said := _chats(probed)):
         return Check("judge", "ok", f"{shown(url)} lists no models ({answer.status}), but answers chat requests: {said}")
+    if probed is not None and (said := _fails(probed)):
+        return failed(f"answers chat requests, but with {said}", "see what it says; " + _HEALTHY)
     if answer.status in (404, 405, 501):
         return failed(f"answers {answer.status}: it is not the API's base", _BASE)
     if answer.is_page:
@@ -201,14 +203,38 @@ def _probed(url: str, key: str | None) -> Answer | None:
 
 
 def _chats(answer: Answer) -> str:
-    """What an API has said to a chat request: that a reply came, or why none did. Empty where it was no such API."""
+    """What an API has said to a chat request: that a reply came, or what is wrong with the request. Empty otherwise."""
     value = answer.json()
-    if answer.status == 200 and isinstance(_field(value, "choices"), list):
+    inside = complaint_inside(answer.text) if answer.status == 200 else None
+    if answer.status == 200 and inside is None and _has_choices(value):
         return "a reply came"
-    words = read_complaint(answer.status, answer.text).words
-    of_an_api = any(_field(value, name) for name in ("error", "detail", "message"))
-    no_such_model = answer.status == 404 and re.search(r"\bmodel\b", words, re.I) is not None
-    return f"{answer.status}, {words}" if of_an_api and (answer.status in (400, 422) or no_such_model) else ""
+    status = inside.status if inside else answer.status
+    words = (inside or read_complaint(answer.status, answer.text)).words
+    no_such_model = status == 404 and re.search(r"\bmodel\b", words, re.I) is not None
+    return f"{status}, {words}" if _is_of_an_api(value) and (status in (400, 422) or no_such_model) else ""
+
+
+def _fails(answer: Answer) -> str:
+    """With what an API has failed at a chat request; empty where this is no such API."""
+    value = answer.json()
+    inside = complaint_inside(answer.text) if answer.status == 200 else None
+    if inside is not None:
+        return f"the error {inside.status or ''}: {inside.words}".replace(" :", ":")
+    if answer.status == 200:
+        return "no choices" if isinstance(_field(value, "choices"), list) and not _has_choices(value) else ""
+    if answer.status in (402, 408, 409, 429) or (answer.status >= 500 and answer.status != 501):
+        words = read_complaint(answer.status, answer.text).words
+        return f"{answer.status}: {words or 'nothing more'}" if _is_of_an_api(value) else ""
+    return ""
+
+
+def _has_choices(value: Any) -> bool:
+    choices = _field(value, "choices")
+    return isinstance(choices, list) and bool(choices)
+
+
+def _is_of_an_api(value: Any) -> bool:
+    return any(_field(value, name) for name in ("error", "detail", "message"))
 
 
 def _field(value: Any, *names: str) -> Any:

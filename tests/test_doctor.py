@@ -299,6 +299,11 @@ UNLISTED: dict[str, tuple[Answer, str, str]] = {
     "no such model": (failure(404, "The model `default` does not exist"), "ok", "does not exist"),
     "another question wanted": (failure(400, "this judge answers two questions"), "ok", "400, this judge answers two questions"),
     "the key": (failure(401, "no"), "failed", "wants a key, and OPENAI_API_KEY is not set"),
+    "a rate limit": (failure(429, "slow down"), "failed", "answers chat requests, but with 429: slow down"),
+    "no money": (failure(402, "insufficient balance"), "failed", "answers chat requests, but with 402: insufficient balance"),
+    "a fault of its own": (failure(500, "out of memory"), "failed", "answers chat requests, but with 500: out of memory"),
+    "an error in a 200": ((200, {}, json.dumps({"error": "it broke"})), "failed", "answers chat requests, but with the error: it broke"),
+    "no choices": ((200, {}, json.dumps({"id": "x", "choices": []})), "failed", "answers chat requests, but with no choices"),
     "no such path": ((404, {}, json.dumps({"detail": "Not Found"})), "failed", "it is not the API's base"),
     "a page": ((200, {}, "<html>hello</html>"), "failed", "it is not the API's base"),
 }
