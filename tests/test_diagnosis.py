@@ -24,6 +24,7 @@ LEARNING = {
 }
 
 CASES = {
+    "no prompts": ({"prompts": [0.0] * 40}, "100% of the steps had no prompt to learn from"),
     "format alone": ({"rewards/accuracy/mean": noisy(0.3, 0.3, seed=1)}, r"Format rises \(0.\d+ to 0.9\d\) and accuracy does not"),
     "standing still": ({"reward": noisy(0.4, 0.4, seed=2)}, "The reward stands still: 0.4"),
     "falling": ({"reward": noisy(0.8, 0.3)}, r"The reward falls, from 0.7\d+ to 0.3"),

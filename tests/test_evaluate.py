@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import polars
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -32,6 +33,23 @@ def test_an_evaluation_writes_its_figures_and_responses(evaluation):
     again = evaluate(replace(evaluation, out=evaluation.out.with_name("again"), against=evaluation.out))
     assert again["against"] == {"rows": 6, "gained": 0, "lost": 0, "p": 1.0}
     assert {k: v for k, v in again.items() if k != "against"} == summary  # greedy: the same again
+
+
+def test_what_to_compare_with_is_read_before_the_first_row(evaluation, tmp_path):
+    with pytest.raises(ValueError, match=r"--against .*nowhere: responses.parquet cannot be read"):
+        evaluate(replace(evaluation, model="no such model", against=tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"--batch 0: give 1 or more"):
+        evaluate(replace(evaluation, model="no such model", batch=0))
+
+
+def test_an_evaluation_that_compares_with_nothing_is_kept(evaluation, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    polars.DataFrame([{"id": "of other data", "correct": 1.0}]).write_parquet(other / "responses.parquet")
+    with pytest.raises(ValueError, match="no row in common"):
+        evaluate(replace(evaluation, against=other))
+    assert (evaluation.out / "evaluation.json").exists()
+    assert (evaluation.out / "responses.parquet").exists()
 
 
 def test_rows_without_labels_are_left_out_of_what_needs_them(evaluation):

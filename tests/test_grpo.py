@@ -4,6 +4,7 @@ import io
 import json
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -503,10 +504,55 @@ def test_groups_of_equal_text_rewards_are_drawn_again(settings):
 
 
 def test_prompts_that_are_too_long_are_left_out_with_a_word(settings, capsys):
-    train(replace(settings, max_prompt=20, steps=1))
+    with pytest.raises(ValueError, match=r"1 steps in a row drew no row that can be asked.*prompt too long"):
+        train(replace(settings, max_prompt=20, steps=1))
     assert "left out row row" in capsys.readouterr().out
+    assert "--max-prompt" in (settings.out / "left_out.jsonl").read_text()
+    assert (settings.out / "report.html").exists()
     (line,) = metrics(settings.out)
     assert (line["prompts"], line["completions/mean_length"]) == (0, None)
+
+
+NONSENSE = {
+    "--steps 0": {"steps": 0},
+    "--prompts 0": {"prompts": 0},
+    "--max-tokens -1": {"max_tokens": -1},
+    "--updates 0": {"updates": 0},
+    "--micro-batch 0": {"micro_batch": 0},
+    "--save-every 0": {"save_every": 0},
+    "--show-every 0": {"show_every": 0},
+    "--max-skipped 0": {"max_skipped": 0},
+    "--temperature 0": {"temperature": 0.0},
+    "--temperature nan": {"temperature": float("nan")},
+    "--top-p 1.5": {"top_p": 1.5},
+    "--learning-rate inf": {"learning_rate": float("inf")},
+    "--max-grad-norm 0": {"max_grad_norm": 0.0},
+    "--kl -1": {"kl": -1.0},
+    "--clip-low nan": {"clip_low": float("nan")},
+    "--warmup -1": {"warmup": -1.0},
+    "--lora -4": {"lora": -4},
+    "--accuracy nan": {"accuracy": float("nan")},
+    "--window 20 10": {"window": (20, 10)},
+    "--layers": {"layers": ()},
+    "no reward has a weight": {"accuracy": 0.0, "format": 0.0},
+}
+
+
+@pytest.mark.parametrize(("said", "changed"), NONSENSE.items(), ids=NONSENSE)
+def test_settings_under_which_nothing_is_learnt_are_refused(said, changed, settings):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        train(replace(settings, model="nowhere", **changed))  # before anything is loaded
+
+
+def test_rows_left_out_before_a_restart_stay_known(settings):
+    kept = {"id": "earlier", "reason": "prompt too long", "detail": "raise --max-prompt"}
+    train(replace(settings, steps=1, save_every=1))
+    (settings.out / "left_out.jsonl").write_text(json.dumps(kept) + "\n")
+    train(replace(settings, steps=2, save_every=1))
+    assert json.loads((settings.out / "left_out.jsonl").read_text()) == kept
+    shutil.rmtree(next(settings.out.glob("checkpoint-*")))
+    train(replace(settings, steps=1, save_every=1))  # from the start
+    assert not (settings.out / "left_out.jsonl").exists()
 
 
 def test_updates_that_are_not_finite_are_skipped_and_then_stop_the_run(settings, monkeypatch):

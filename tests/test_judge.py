@@ -264,7 +264,11 @@ def test_a_failure_that_is_not_the_formats_is_not_held_against_it() -> None:
         ((500, {}, ""), "http_500", "500: nothing more"),
         (as_json({"choices": None, "error": {"message": "Provider returned error", "code": 429}}), "http_429", "429: Provider returned"),
         (as_json({"error": "it broke"}), "error_in_200", "200 with the error: it broke"),
-        (as_json({"choices": [{"finish_reason": "error", "message": {"content": "Well"}}]}), "error_in_200", "broke off: finish_reason error"),
+        (
+            as_json({"choices": [{"finish_reason": "error", "message": {"content": "Well"}}]}),
+            "error_in_200",
+            "broke off: finish_reason error",
+        ),
         (as_json({"error_msg": "Open api daily request limit reached"}), "error_in_200", "daily request limit"),
         (as_json({"Fault": {"faultstring": "no route"}}), "error_in_200", "no route"),
         (as_json({"success": False, "data": "queue full"}), "error_in_200", "queue full"),

@@ -177,7 +177,7 @@ def test_places_of_a_table(kind, tmp_path):
 def test_held_out_splits_are_left_alone(tmp_path):
     built = sightline(tmp_path / "built")
     assert len(load_rows(str(built), "boxed")) == 1
-    assert len(load_rows(str(built / "data" / "*.parquet"), "boxed")) == 2
+    assert len(load_rows(str(built / "data" / "*.parquet"), "boxed")) == 1  # by the column
     (built / "data" / "train-00000.parquet").unlink()
     with pytest.raises(DataError, match="it has no files of the split train, only of test; name the files"):
         load_rows(str(built), "boxed")
@@ -223,6 +223,48 @@ TABLES = {
     "an index": b",question,answer\n0,How many?,4\n",
     "quotes": b'question,answer\n"How many?","4"\n',
 }
+
+
+SPLIT_ROWS = [
+    {"id": f"r{n}", "question": "What?", "answer": "1", "split": split} for n, split in enumerate(("train", "test", "Train", None))
+]
+
+
+def with_splits(tmp_path, suffix, rows=SPLIT_ROWS):
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        as_parquet(path, rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_column_tells_the_split(suffix, tmp_path, capsys):
+    data = with_splits(tmp_path, suffix)
+    rows = load_rows(data, "boxed")
+    assert [row.id for row in rows] == ["r0", "r2", "r3"]
+    assert "others are not read: test (1)" in capsys.readouterr().out.replace("\n", " ")
+    assert [row.id for row in load_rows(data, "boxed", "test")] == ["r1", "r3"]
+    with pytest.raises(DataError, match=r"names no row validation, only train \(2\), test \(1\)"):
+        load_rows(data, "boxed", "val")
+    require(rows, answer=True)
+
+
+def test_rows_of_one_split_are_named_by_their_file(tmp_path):
+    data = with_splits(tmp_path, ".jsonl", [row | {"split": "testmini"} for row in SPLIT_ROWS])
+    assert len(load_rows(data, "boxed")) == len(load_rows(data, "boxed", None)) == 4
+
+
+def test_a_row_without_an_id_is_called_by_its_number_among_all(tmp_path):
+    rows = [{name: value for name, value in row.items() if name != "id"} for row in SPLIT_ROWS]
+    assert [row.id for row in load_rows(with_splits(tmp_path, ".jsonl", rows), "boxed")] == ["0", "2", "3"]
+
+
+def test_missing_images_are_counted_among_the_rows_of_the_split(tmp_path, capsys):
+    rows = [row | {"image": None if n == 1 else encode(picture())} for n, row in enumerate(SPLIT_ROWS)]
+    require(load_rows(with_splits(tmp_path, ".parquet", rows), "boxed"), answer=True)
+    assert "have no image" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

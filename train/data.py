@@ -6,7 +6,7 @@
 
 ``pipelines.rows`` opens what a build opens, and ``rewardlib.rows`` reads rows as a build does. They are read, and their images
 opened, when asked for. A row that cannot be used is left out with its id, the reason and the remedy (``LeftOut``); it never
-ends a run. Where files of several splits lie in a folder, its rows are those of the split train.
+ends a run. Where files of several splits lie in a folder, or a column ``split`` tells several, its rows are those of train.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.console import say
-from pipelines.rows.sources import Source, SourceError, Table, folders_of, open_source, scan, why_unreadable
+from pipelines.rows.sources import Source, SourceError, Table, choose_split, folders_of, open_source, scan, why_unreadable
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, PLACEHOLDER, QUESTIONS, Turn
 from rewardlib.rows.images import Folders, load_image
@@ -195,10 +195,13 @@ class Rows(Sequence[Row]):
 def load_rows(data: str, template: Template, split: str | None = "train") -> Rows:
     """The rows of a split of what ``data`` names. ``DataError`` if it cannot be read, or its columns say nothing to the trainer."""
     try:
-        source = open_source(data, split)
+        source, others = choose_split(open_source(data, split), split)
     except SourceError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{data}: {error}" if data not in str(error) else str(error)) from error
     rows = Rows(data, source, template, folders_of(data))
+    if others:
+        told = ", ".join(f"{name} ({count})" for name, count in others.most_common())
+        say(f"{len(source)} rows of {data} are of the split {split or 'train'}; others are not read: {told}")
     _check_columns(rows)
     return rows
 
@@ -284,7 +287,7 @@ def require(
         raise DataError(f"none of the {len(rows)} rows of {rows.data} can be used; the first, {first.id}: {first.detail}")
     for label, count in lacking.items():
         if count == usable:
-            need, remedy = _NEEDS[label]
+            need, remedy = ("anchoring needs regions", _LABEL) if label == "regions" and traces else _NEEDS[label]
             raise DataError(f"{need}, and none of the {count} rows of {rows.data} has any: {remedy}")
     _say_without_image(rows, without_image)
     return {label: count for label, count in lacking.items() if count}

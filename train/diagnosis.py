@@ -38,7 +38,14 @@ class Course:
 
 def diagnose(columns: Mapping[str, Values]) -> list[Finding]:
     """The cases that a run is in, causes first; ``columns`` are its metrics, a value for each step, None where unknown."""
-    causes = [_cut_off(columns), _format_never(columns), _groups_equal(columns), _skipped(columns), _format_alone(columns)]
+    causes = [
+        _no_prompts(columns),
+        _cut_off(columns),
+        _format_never(columns),
+        _groups_equal(columns),
+        _skipped(columns),
+        _format_alone(columns),
+    ]
     findings = [finding for finding in causes if finding is not None]
     reward = None if findings else _reward(columns)  # else it is told why
     return [*findings, reward] if reward is not None else findings
@@ -73,6 +80,18 @@ def _groups_equal(columns: Mapping[str, Values]) -> Finding | None:
         f"In {share:.0%} of the groups all completions have the same reward{level}: they teach nothing.",
         "If all are wrong, take easier questions or a stronger model; if all are right, harder ones. A larger --group, a higher "
         "--temperature or --filter-groups finds what differs.",
+    )
+
+
+def _no_prompts(columns: Mapping[str, Values]) -> Finding | None:
+    known = [value for value in columns.get("prompts", ()) if value is not None]
+    share = sum(value == 0 for value in known) / len(known) if known else 0.0
+    if share < NEARLY:
+        return None
+    return Finding(
+        f"{share:.0%} of the steps had no prompt to learn from.",
+        "See the rows that were left out; a prompt that is too long needs a higher --max-prompt. With --filter-groups, the "
+        "completions of every prompt may be all right or all wrong: other questions, or --no-filter-groups.",
     )
 
 

@@ -63,8 +63,11 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     from rich.progress import track
 
     from train.data import by_reason, load_rows
+    from train.limits import COUNT, SOME, within
     from train.policy import load_model
 
+    within(settings, max_tokens=COUNT, max_prompt=COUNT, rows=COUNT, batch=COUNT, layers=SOME)
+    other = None if settings.against is None else read_responses(settings.against)
     rows = load_rows(settings.data, settings.template, settings.split)
     policy = load_model(settings.model, settings.device)
     count = min(len(rows), settings.rows or len(rows))
@@ -76,12 +79,31 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         raise ValueError(f"none of the {count} rows of {settings.data} can be used: {by_reason(rows)}")
     summary = summarise(found)
     summary["left_out"] = [asdict(left) for left in rows.left_out.values()]
-    if settings.against is not None:
-        summary["against"] = compare(found, polars.read_parquet(settings.against / "responses.parquet").to_dicts())
     settings.out.mkdir(parents=True, exist_ok=True)
     polars.DataFrame(found, infer_schema_length=None).write_parquet(settings.out / "responses.parquet")
-    (settings.out / "evaluation.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _write(summary, settings.out)  # also if there is nothing to compare with
+    if other is not None:
+        summary["against"] = compare(found, other)
+        _write(summary, settings.out)
     return summary
+
+
+def _write(summary: dict[str, Any], out: Path) -> None:
+    (out / "evaluation.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def read_responses(folder: Path) -> list[dict[str, Any]]:
+    """The responses of another evaluation; ``ValueError`` where there are none."""
+    import polars
+
+    path = folder / "responses.parquet"
+    try:
+        found = polars.read_parquet(path, columns=["id", "correct"]).to_dicts()
+    except (OSError, polars.exceptions.PolarsError) as error:
+        raise ValueError(f"--against {folder}: {path.name} cannot be read ({error}); name the --out of an evaluation") from error
+    if not any(row["correct"] is not None for row in found):
+        raise ValueError(f"--against {folder}: no row of it has a gold answer, so there is nothing to compare")
+    return found
 
 
 @dataclass(frozen=True)

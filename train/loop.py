@@ -23,7 +23,8 @@ from rewardlib.sample import Reward
 from train.advice import template_advice
 from train.batch import Normalizer, Signal
 from train.checkpoint import Progress, restore, save
-from train.data import Rows, load_rows, require
+from train.data import Rows, by_reason, load_rows, require
+from train.limits import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, SHARE, SOME, within
 from train.methods import METHODS, field_of
 from train.methods.base import Method
 from train.missing import heed
@@ -40,10 +41,22 @@ from train.step import Plan, step
 def train(settings: Settings) -> Path:
     """Run the settings to their end and return the folder of the trained model."""
     run = start(settings)
+    try:
+        _learn(run, settings)
+    except ValueError:  # it is told why; what is known of the rows stays
+        run.record.left_out(run.rows, together=False)
+        if run.world.main and run.record.path.exists():
+            write_report(settings.out)
+        raise
+    run.record.close()
+    return settings.out
+
+
+def _learn(run: Run, settings: Settings) -> None:
     policy, world = run.policy, run.world
     plan = Plan(settings, run.rewards, make_methods(settings), Across(world))
     text_rewards = [reward for reward in run.rewards if not reward.needs]
-    drawn, skipped = run.progress.prompts, 0
+    drawn, skipped, empty = run.progress.prompts, 0, 0
 
     for number in range(run.progress.step, settings.steps):
         began = time.perf_counter()
@@ -68,14 +81,16 @@ def train(settings: Settings) -> Path:
         tallies = world.gather([tally(group, policy) for group in groups])
         summary = summarise(world.gather(figures), tallies, time.perf_counter() - began, settings.updates)
         run.record.step(number, summary | silent | update_figures(norms) | {"learning_rate": rate})
+        empty = 0 if tallies else empty + 1
+        if empty >= min(settings.max_skipped, settings.steps) and not settings.filter_groups:
+            why = by_reason(run.rows) or "the other processes say why"
+            raise ValueError(f"{empty} steps in a row drew no row that can be asked, so nothing is learnt: {why}")
         last = number + 1 == settings.steps
         if last or number % settings.show_every == 0:
             run.record.completions(number, groups, signals or [], policy)
         if last or (number + 1) % settings.save_every == 0:
             run.record.left_out(run.rows)
             run.save(number + 1, drawn)
-    run.record.close()
-    return settings.out
 
 
 @dataclass(frozen=True)
@@ -160,6 +175,11 @@ def update_figures(norms: Sequence[float]) -> dict[str, float]:
     return figures | {name: norm if math.isfinite(norm) else math.nan for name, norm in each.items()}
 
 
+REWARDS = ("accuracy", "format", "repetition", "perception", "attention_contrast", "causal_attention")
+_COUNTS = ("steps", "prompts", "max_tokens", "max_prompt", "updates", "micro_batch", "save_every", "show_every", "max_skipped")
+_PENALTIES = ("clip_low", "clip_high", "kl", "warmup", "weight_decay", "lora")
+
+
 def refuse(settings: Settings) -> None:
     """``ValueError`` for settings under which nothing could be learnt."""
     if settings.group < 2:
@@ -167,6 +187,13 @@ def refuse(settings: Settings) -> None:
             f"--group {settings.group}: an advantage is a completion's reward against the others of its prompt, and one alone has none, "
             "so nothing would be learnt; give 2 or more, usually 8"
         )
+    within(settings, **dict.fromkeys(_COUNTS, COUNT), **dict.fromkeys(_PENALTIES, NOT_NEGATIVE), **dict.fromkeys(REWARDS, FINITE))
+    within(settings, temperature=POSITIVE, top_p=SHARE, learning_rate=POSITIVE, max_grad_norm=POSITIVE, layers=SOME)
+    if settings.window and not 0 <= settings.window[0] <= settings.window[1]:
+        raise ValueError("--window {} {}: give the fewest tokens, and then the most".format(*settings.window))
+    if not any(getattr(settings, name) for name in REWARDS):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in REWARDS)
+        raise ValueError(f"no reward has a weight, so nothing would be learnt; give one of {flags}")
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Optimizer:

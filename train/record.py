@@ -43,6 +43,8 @@ class Record:
             settings.out.mkdir(parents=True, exist_ok=True)
             (settings.out / "settings.json").write_text(json.dumps(asdict(settings), indent=1, default=str) + "\n")
             _forget(self.path, start)
+            if not start:
+                (settings.out / "left_out.jsonl").unlink(missing_ok=True)
             if console.is_terminal:
                 self.progress.start()
         self.task = self.progress.add_task("", total=settings.steps, completed=start)
@@ -76,15 +78,20 @@ class Record:
         polars.DataFrame(rows, infer_schema_length=None).drop("number").write_parquet(aside)
         os.replace(aside, aside.with_suffix(""))
 
-    def left_out(self, rows: Rows) -> None:
-        """The rows that the run goes on without, in left_out.jsonl: id, reason and remedy."""
-        pairs = self.world.gather([*rows.left_out.items()])
+    def left_out(self, rows: Rows, together: bool = True) -> None:
+        """The rows that the run goes on without, in left_out.jsonl: id, reason and remedy. Those of before a restart stay.
+
+        together: whether all processes are here; else only this one's are added."""
+        own = [*rows.left_out.items()]
+        pairs = self.world.gather(own) if together else own
         if not self.world.main or not pairs:
             return
-        lines = [json.dumps(asdict(left)) + "\n" for _, left in sorted(dict(pairs).items())]
-        aside = self.settings.out / "left_out.jsonl.tmp"
-        aside.write_text("".join(lines))
-        os.replace(aside, aside.with_suffix(""))
+        path = self.settings.out / "left_out.jsonl"
+        before = path.read_text().splitlines() if path.exists() else []
+        lines = dict.fromkeys([*before, *(json.dumps(asdict(left)) for _, left in sorted(dict(pairs).items()))])
+        aside = path.with_name(path.name + ".tmp")
+        aside.write_text("".join(line + "\n" for line in lines))
+        os.replace(aside, path)
 
     def _rows(self, step: int, group: Group, signal: Signal, policy: Policy | None) -> list[dict[str, Any]]:
         totals = [None if math.isnan(total) else total for total in signal.rewards.tolist()]

@@ -23,6 +23,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -171,7 +172,7 @@ class Table:
     """A table of ``datasets``, read as Arrow, since its own rows would decode their images. Labels get their names."""
 
     def __init__(self, table: datasets.Dataset, name: str) -> None:
-        self.name, self._features = name, table.features
+        self.name, self._features, self._whole = name, table.features, table
         light = [column for column, feature in table.features.items() if not _holds_bytes(feature)]
         self._table = table.with_format("arrow")
         self._light = table.select_columns(light).with_format("arrow")
@@ -192,12 +193,19 @@ class Table:
     def raw(self, index: int) -> bytes:
         return repr(sorted(self._table[index].to_pylist()[0].items())).encode("utf-8", "surrogatepass")
 
+    def select(self, indices: Sequence[int]) -> Table:
+        """Some of the rows."""
+        return Table(self._whole.select(indices), self.name)
+
     def count_missing(self, column: str) -> int:
         """How many rows have nothing in a column."""
         values = self._table.data.column(column)
-        is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
-        empty = pc.sum(pc.equal(pc.list_value_length(values), 0)).as_py() if is_list else 0
-        return int(values.null_count + (empty or 0))
+        missing = pc.is_null(values)
+        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            missing = pc.or_kleene(missing, pc.equal(pc.list_value_length(values), 0))
+        if self._table._indices is not None:  # ``data`` are all rows, also those that were not selected
+            missing = missing.take(self._table._indices.column(0))
+        return pc.sum(missing).as_py() or 0
 
     def pictures(self) -> set[str]:
         """The columns that are images by their type, whatever they are called."""
@@ -257,6 +265,55 @@ class Joined:
     def raw(self, index: int) -> bytes:
         part, at = self._at(index)
         return part.raw(at)
+
+
+class Chosen:
+    """Some of a source's rows. One without an id is still called by its number among all."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.name, self._source, self._indices = source.name, source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def columns(self) -> set[str]:
+        return self._source.columns()
+
+    def peek(self, index: int) -> Record:
+        return {"id": str(self._indices[index]), **self._source.peek(self._indices[index])}
+
+    def read(self, index: int) -> Record:
+        return {"id": str(self._indices[index]), **self._source.read(self._indices[index])}
+
+    def raw(self, index: int) -> bytes:
+        return self._source.raw(self._indices[index])
+
+
+def choose_split(source: Source, split: str | None) -> tuple[Source, Counter[str]]:
+    """The rows that a column ``split`` says are of a split, and how many there are of others.
+
+    Rows that say nothing, or cannot be read, are of any split. Where all are of one split, naming the file has named it.
+    Without a name it is train. ``SourceError`` where others are there, and not this one.
+    """
+    if "split" not in source.columns():
+        return source, Counter()
+    told = [_told_split(record) for record in scan(source, ["split"])]
+    counts = Counter(name for name in told if name is not None)
+    wanted = _SPLITS.get(split.lower(), split) if split else "train"
+    if len(counts) <= 1 and (wanted in counts or wanted == "train"):
+        return source, Counter()
+    if wanted not in counts:
+        found = ", ".join(f"{name} ({count})" for name, count in counts.most_common())
+        raise SourceError(f"its column split names no row {wanted}, only {found}: name a split that is there, or remove the column")
+    indices = [index for index, name in enumerate(told) if name in (wanted, None)]
+    others = Counter({name: count for name, count in counts.items() if name != wanted})
+    return source.select(indices) if isinstance(source, Table) else Chosen(source, indices), others
+
+
+def _told_split(record: Record | RowError) -> str | None:
+    value = None if isinstance(record, RowError) else record.get("split")
+    name = str(value).strip() if isinstance(value, str | int) else ""
+    return _SPLITS.get(name.lower(), name) or None
 
 
 def scan(source: Source, names: Sequence[str]) -> Iterator[Record | RowError]:
