@@ -73,7 +73,9 @@ def export(dataset: Path, to: Format, out: Path) -> Exported:
                 else:
                     _write_jsonl(folder / f"{split}.jsonl", records)
             if not done.rows:
-                reasons = "; ".join(f"row {key}: {reason}" for key, reason in done.left_out[:3]) or "it has no rows"
+                if not done.left_out:
+                    raise ExportError(f"{dataset} has no rows; its rejects.parquet says why: build it again from rows that can be used")
+                reasons = "; ".join(f"row {key}: {reason}" for key, reason in done.left_out[:3])
                 raise ExportError(f"{to} can express no row of {dataset}: {reasons}; choose another format")
     except (OSError, pa.ArrowException) as error:
         raise ExportError(f"cannot read {dataset} or write {out}: {error}; `python -m pipelines.validate {dataset}` checks it") from error

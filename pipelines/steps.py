@@ -28,6 +28,7 @@ from rewardlib.rows.images import png
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
 FAILURES = ("collector_failed: ", "judge_failed: ")  # counts of questions to an endpoint that had no usable reply, by reason
+_TO_FIND = "lower --detector.threshold, or drop the row: an image that does not show it cannot be labelled"
 WASTED = "_wasted"  # in the names of the counts of what such questions took; it is part of what all questions took
 ENDPOINT_FAILED = ("no trace could be collected", "the judge failed")  # why a row is rejected that they left without
 
@@ -179,7 +180,7 @@ def ground(items: Sequence[Item], detector: Detector, ledger: Ledger, *, require
         ledger.counts["phrases"] += len(wanted)
         ledger.counts["phrases_not_found"] += len(missing)
         if required and not row["regions"]:
-            ledger.reject(row, "ground", "no phrase found in the image", f"looked for {', '.join(wanted) or 'nothing'}")
+            ledger.reject(row, "ground", "no phrase found in the image", f"looked for {', '.join(wanted) or 'nothing'}; {_TO_FIND}")
         else:
             kept.append(item)
             ledger.counts["regions"] += len(row["regions"])

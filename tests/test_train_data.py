@@ -618,6 +618,7 @@ MISTAKES = [
     ({"image": "rows.jsonl"}, "unreadable image: not an image format that can be read"),
     ({"image": 7}, "bad image: the image is 7, expected a path, the bytes of a file, or base64"),
     ({"image": "https://example.org/9.png"}, "image on the web: https://example.org/9.png is an address, .*: download it"),
+    ({"messages": [{"role": "user", "content": None}]}, "no question: the question has no words; write them, or drop the row"),
     ({"question": " "}, "no question: there is no question; fill one of question, problem, prompt, or drop the row"),
     (
         {"question": None, "problem": "Is it <image> or <image>?"},
