@@ -29,6 +29,7 @@ from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 from train.batch import Normalizer  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
 from train.loop import learning_rate, make_methods, make_rewards, train  # noqa: E402
+from train.losses import LOSSES  # noqa: E402
 from train.methods import RECIPES  # noqa: E402
 from train.missing import heed  # noqa: E402
 from train.order import row_index  # noqa: E402
@@ -402,7 +403,7 @@ def test_the_learning_rate_rises_then_falls(settings):
     assert learning_rate(12, replace(chosen, schedule="constant")) == 1
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_what_is_rewarded_becomes_likelier(loss, settings):
     chosen = replace(settings, loss=loss, group=24, max_tokens=8)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)

@@ -258,7 +258,7 @@ def test_unsupported_policies_and_long_prompts_are_explained():
         made.encode(ask("how many?"), [picture((150, 70), 0)], limit=20)
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses_are_their_formulas(loss):
     torch.manual_seed(0)
     lengths = torch.tensor([3, 1, 4])
@@ -274,13 +274,18 @@ def test_losses_are_their_formulas(loss):
         if loss == "gspo":
             ratio = float(torch.exp(sum(logprobs[u] - old[u] for u in mine) / len(mine)))
         a = float(advantages[t])
-        value = min(ratio, 1.28) * a * float(logprobs[t]) if loss == "cispo" else min(ratio * a, min(max(ratio, 0.8), 1.28) * a)
-        norm = {"grpo": len(mine) * 3, "gspo": len(mine) * 3, "dr_grpo": 15, "dapo": 8, "cispo": 8}[loss]
+        value = min(ratio * a, min(max(ratio, 0.8), 1.28) * a)
+        if loss == "cispo":
+            value = min(ratio, 1.28) * a * float(logprobs[t])
+        if loss == "sapo":
+            temperature = 1.0 if a > 0 else 1.05
+            value = 4 / temperature / (1 + np.exp(-temperature * (ratio - 1))) * a
+        norm = {"grpo": len(mine) * 3, "gspo": len(mine) * 3, "sapo": len(mine) * 3, "dr_grpo": 15}.get(loss, 8)
         per_token.append(-value / norm)
     assert total == pytest.approx(sum(per_token), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_on_policy_all_losses_have_the_policy_gradient(loss):
     logprobs = torch.randn(6, requires_grad=True)
     advantages, owner = torch.randn(6), torch.tensor([0, 0, 0, 1, 1, 1])
@@ -288,7 +293,7 @@ def test_on_policy_all_losses_have_the_policy_gradient(loss):
     assert torch.allclose(logprobs.grad, -advantages, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_parts_of_a_batch_add_up_to_the_whole(loss):
     torch.manual_seed(1)
     lengths = torch.tensor([3, 1, 4, 2])
@@ -325,6 +330,18 @@ def test_clipped_are_the_tokens_whose_gradient_is_taken_away(loss, seed):
     low, high = LOSSES[loss](0.2, 0.28).clipped(logprobs.detach(), old, advantages, owner)
     assert torch.equal(low | high, logprobs.grad == 0)
     assert not (low & high).any()
+
+
+def test_sapo_closes_softly_and_faster_for_negative_advantages():
+    """The gradient with respect to the ratio is A times the paper's weight, 4 sigmoid (1 - sigmoid), which is 1 at a ratio of 1."""
+    ratio = torch.tensor([0.2, 0.6, 1.0, 1.4, 3.0]).repeat(2)
+    advantages = torch.tensor([1.0, -1.0]).repeat_interleave(5)
+    logprobs = ratio.log().requires_grad_()
+    LOSSES["sapo"]().objective(logprobs, torch.zeros(10), advantages, torch.zeros(10, dtype=torch.long)).sum().backward()
+    weights = (-logprobs.grad / advantages / ratio).view(2, 5)
+    expected = [[1 / np.cosh(t * (r - 1) / 2) ** 2 for r in (0.2, 0.6, 1.0, 1.4, 3.0)] for t in (1.0, 1.05)]
+    assert torch.allclose(weights, torch.tensor(expected, dtype=torch.float32), atol=1e-5)
+    assert (weights[1] <= weights[0]).all()
 
 
 def test_cispo_caps_weights_and_takes_no_gradient_away():

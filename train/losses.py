@@ -81,7 +81,36 @@ class CISPO(DAPO):
         return torch.zeros_like(ratio, dtype=torch.bool), ratio > 1 + self.clip_high
 
 
-LOSSES: dict[LossName, type[Loss]] = {"grpo": Loss, "dr_grpo": DrGRPO, "dapo": DAPO, "gspo": GSPO, "cispo": CISPO}
+@dataclass(frozen=True)
+class SAPO(Loss):
+    """A gate that closes softly where GRPO clips, faster for negative advantages (arXiv 2511.20347).
+
+    Its slope is 1 at a ratio of 1, so the first update is GRPO's."""
+
+    # The paper's temperatures.
+    positive: float = 1.0
+    negative: float = 1.05
+
+    def objective(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> Tensor:
+        ratio = torch.exp(logprobs - old_logprobs)
+        steepness = torch.where(advantages > 0, self.positive, self.negative)
+        return -torch.sigmoid(steepness * (ratio - 1)) * 4 / steepness * advantages
+
+    def clipped(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> tuple[Tensor, Tensor]:
+        """None: every token keeps some of its gradient."""
+        none = torch.zeros_like(logprobs, dtype=torch.bool)
+        return none, none
+
+
+LOSSES: dict[LossName, type[Loss]] = {
+    "grpo": Loss,
+    "dr_grpo": DrGRPO,
+    "dapo": DAPO,
+    "bnpo": DAPO,  # the mean over the tokens of a batch, which here is always the step's, whatever micro-batches and processes there are
+    "gspo": GSPO,
+    "cispo": CISPO,
+    "sapo": SAPO,
+}
 
 
 def kl_to_reference(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

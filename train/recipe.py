@@ -7,7 +7,7 @@ from typing import Literal
 
 from rewardlib.text import Template
 
-LossName = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+LossName = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo"]
 
 
 @dataclass(frozen=True, kw_only=True)
