@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 # The parameters that a server may refuse, by the words that it has for them.
@@ -44,10 +45,15 @@ _REFUSING = re.compile(
 _OTHERWISE = re.compile(
     r"context|tokens?\b|too (?:large|big|long|many)|exceed|images?\b|\bprompts?\b|messages\b|\bcontent\b|\broles?\b"
     r"|\bmodels?\b|api.?key|auth|account|billing|credit|payment|balance|quota|polic(?:y|ies)|safety|moderat"
-    r"|memory|上下文|图片|模型|余额|敏感",
+    r"|memory|location|permission|access|denied|limit|pictures?\b|base64|decode|download|\burl\b|deployment|adapter|\bfunds?\b"
+    r"|not.found|does not exist|上下文|图片|模型|余额|敏感|不当|内容",
     re.I,
 )
-_BUSY = re.compile(r"rate.?limit|too many requests|overloaded|quota|throttl|capacity", re.I)
+_BUSY = re.compile(
+    r"rate.?limit|too many requests|overload|quota|throttl|capacity|busy|qps|upstream|provider|hiccup|try again|later"
+    r"|繁忙|频繁|稍后|限流",
+    re.I,
+)
 _WRONG = re.compile(
     r"invalid.?request|bad.?request|context.?length|not support|unsupported|not valid|not found"
     r"|does not exist|unauthori[sz]ed|api.?key",
@@ -68,12 +74,14 @@ _FIRST = ("message", "error", "detail", "msg", "raw")
 # Members by which a 200 says that it is none, in small letters alone.
 _ERRORS = {"error", "errors", "errormsg", "errormessage", "errmsg", "errcode", "detail", "details", "message", "msg"}
 _ERRORS |= {"baseresp", "fault", "exception", "reason", "traceback", "failure"}
-_NO_ERROR = {"", "0", "200", "null", "none", "ok", "success", "false", "no error"}
+_NO_ERROR = {"", "0", "200", "null", "none", "n/a", "ok", "success", "false", "no error", "no errors", "no_error"}
 # How a reply ends that has broken off, as it stands in the body.
 BROKEN_OFF = re.compile(
     rb'"finish_reason"\s*:\s*"[^"]*(?:error|abort|cancel|fail|insufficient|overload|timeout|timed|interrupt|unavailable)',
     re.I,
 )
+_SILENT = {"", "error", "badrequest", "invalidrequest", "invalidrequesterror", "servererror"}
+_UNWORDED = {400, 415, 422, 501}  # of refusals that need not say what they refuse
 _UNREFUSED = {401, 408, 409, 429}  # whatever the words: who asks, or when, was wrong
 
 
@@ -98,9 +106,21 @@ class Complaint:
             # The first one named is the culprit: some servers go on to list all that they know.
             if places and (name := min(places)[1]) in sent:
                 return name if self._is_refusal_of(name, named=text in self.named) else None
-        if self.status in (400, 415, 422, 501) and not self.named and not _OTHERWISE.search(self.words):
-            return "response_format" if "response_format" in sent else None  # what servers lack most often
+        if self.status in _UNWORDED and not self.named and self._is_silent:
+            return "response_format" if "response_format" in sent else None
         return None
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether a refusal says neither what it is about nor that the server is busy: it may be the output's form."""
+        said = f"{self.words} {self.hidden}"
+        return self.status in _UNWORDED and not self.named and not _OTHERWISE.search(said) and not _BUSY.search(said)
+
+    @property
+    def _is_silent(self) -> bool:
+        plain = re.sub(r"[^a-z]", "", self.words.lower())
+        phrases = {re.sub(r"[^a-z]", "", status.phrase.lower()) for status in HTTPStatus}
+        return plain in _SILENT | phrases
 
     def _is_refusal_of(self, name: str, named: bool) -> bool:
         if name == "response_format":
@@ -146,7 +166,7 @@ def complaint_inside(text: str) -> Complaint | None:
     choice = first if isinstance(first, dict) else {}
     codes = {name: value.get(name) for name in ("code", "status")}
     for error in (value.get("error"), choice.get("error")):
-        if isinstance(error, dict) and any(map(_is_error, error.values())):
+        if isinstance(error, dict) and any(map(_is_error, error.values())) and not (choices and _is_well(error)):
             return _inside({**codes, **error})
         if not isinstance(error, dict) and _is_error(error):
             return _inside({**codes, "error": error})
@@ -165,6 +185,11 @@ def _is_error(member: Any) -> bool:
     if isinstance(member, dict | list):
         return bool(member)
     return member is not None and str(member).strip().lower() not in _NO_ERROR
+
+
+def _is_well(error: dict[str, Any]) -> bool:
+    """Whether an object for errors states a code that is none; beside a reply it is believed."""
+    return any(name in error and not _is_error(error[name]) and error[name] is not None for name in ("code", "status"))
 
 
 def _plain_name(name: str) -> str:

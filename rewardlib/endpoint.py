@@ -110,11 +110,13 @@ class Runaway(Exception):
 
 
 class Refused(Exception):
-    """The server does not take a parameter as it was sent; ``error`` is for who cannot do without it."""
+    """The server does not take a parameter as it was sent; ``error`` is for who cannot do without it.
 
-    def __init__(self, parameter: str, error: JudgeError) -> None:
+    guessed: whether the server does not say so, and another parameter or none may be at fault."""
+
+    def __init__(self, parameter: str, error: JudgeError, guessed: bool = False) -> None:
         super().__init__(parameter)
-        self.parameter, self.error = parameter, error
+        self.parameter, self.error, self.guessed = parameter, error, guessed
 
 
 # How replies end, in the words of several servers, lower case. What broke off is in ``rewardlib.complaint``.
@@ -220,7 +222,7 @@ async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, *
         _raise_refusal(error, body, e.key)
     except UnicodeEncodeError as error:
         raise JudgeError("protocol", f"the request holds what cannot be sent: {_brief(error, e.key)}") from None
-    except (OpenAIError, ValueError) as error:
+    except (OpenAIError, ValueError, RecursionError) as error:
         raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error, e.key)}") from None
     try:
         return _text_of(reply, spent, e)
@@ -263,6 +265,8 @@ def _raise_refusal(error: APIStatusError, sent: Mapping[str, Any], key: str) -> 
         raise JudgeError(reason, hint, setting=(parameter, value)) from None
     if parameter is not None:
         raise Refused(parameter, JudgeError(reason, message)) from None
+    if complaint.is_unexplained and "response_format" in sent:
+        raise Refused("response_format", JudgeError(reason, message), guessed=True) from None
     raise JudgeError(reason, message) from None
 
 
@@ -286,7 +290,7 @@ def _account(usage: Any, spent: Usage) -> None:
 def _count(value: Any) -> int:
     """A number of tokens; 0 for what is none."""
     if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value[:20])
+        value = int(value.strip()[:20])
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
     return int(value) if whole and 0 <= value <= _MOST_TOKENS else 0
 
@@ -345,12 +349,18 @@ def _parts(content: Any) -> tuple[str, str]:
             said.append(part)
         elif part.get("type") == "refusal":
             refused.append(str(part.get("refusal") or part.get("text") or "without a word"))
-        elif "type" not in part and "text" not in part:  # the object itself, already parsed
+        elif part is content and not _is_part(part):  # the object itself, already parsed
             said.append(json.dumps(part, ensure_ascii=False))
         elif part.get("type", "text") in ("text", "output_text"):
             text = part.get("text") or ""
             said.append(str(text.get("value", "")) if isinstance(text, dict) else str(text))
     return "".join(said), "".join(refused)
+
+
+def _is_part(value: Mapping[str, Any]) -> bool:
+    """Whether an object is a part of a message, and not what the judge was asked for."""
+    kinds = ("text", "output_text", "refusal", "thinking", "reasoning")
+    return value.get("type") in kinds or set(value) == {"text"}
 
 
 def _has_thoughts(message: Any) -> bool:

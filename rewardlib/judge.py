@@ -77,6 +77,7 @@ class JudgeReply:
 
 
 _FORMATS = ("json_schema", "json_object", "text")
+MOST_GUESSES = 2  # after which what unexplained refusals wanted counts as known
 
 
 @dataclass
@@ -101,6 +102,7 @@ class JudgeClient:
     usage: Usage = field(default_factory=Usage)
     _format: int = field(default=0, init=False)  # the highest rung of the ladder that this server is known to accept
     _why_freer: str = field(default="", init=False)  # what it said to a format that it does not take
+    _guesses: int = field(default=0, init=False)  # how much oftener a freer format was what an unexplained refusal wanted
     _limit: str = field(default="max_tokens", init=False)  # what it calls the longest reply
     _without_temperature: bool = field(default=False, init=False)  # whether it takes none
     _sessions: dict[asyncio.AbstractEventLoop, _Session] = field(default_factory=dict, init=False, repr=False)
@@ -213,7 +215,7 @@ class JudgeClient:
         seed = {} if e.seed is None else {"seed": e.seed + request.draw}
         temperature = {} if self._without_temperature else {"temperature": e.temperature}
         rung = self._format if request.schema else last
-        accepted, limit = self._format, self._limit
+        accepted, limit, why, guessed = self._format, self._limit, self._why_freer, False
         while True:
             form = _response_format(_FORMATS[rung], request.schema)
             asked = {"messages": messages, limit: e.max_tokens, **temperature, **seed, **form}
@@ -224,12 +226,18 @@ class JudgeClient:
                     limit = "max_completion_tokens"
                 elif refusal.parameter == "temperature":
                     temperature, self._without_temperature = {}, True
+                elif refusal.guessed and self._guesses <= -MOST_GUESSES:  # here it never was the format
+                    raise refusal.error from None
                 elif refusal.parameter == "response_format":
-                    rung += 1
-                    accepted = rung
-                    self._why_freer = f"; it was not held to the form, since {refusal.error}"
+                    why = f"; it was not held to the form, since {refusal.error}"
+                    rung = last if refusal.guessed else rung + 1
+                    guessed |= refusal.guessed
+                    accepted = accepted if guessed else rung
                 else:
                     raise refusal.error from None
+            except JudgeError:
+                self._guesses -= guessed
+                raise
             except Runaway as cut:
                 # Constrained decoding can loop on whitespace until the limit; a freer format usually ends.
                 self._limit = limit
@@ -240,7 +248,12 @@ class JudgeClient:
             else:
                 # Do not ask this server in vain again. What was not due to the format is not held
                 # against it.
+                self._guesses += guessed
+                if guessed and self._guesses >= MOST_GUESSES:
+                    accepted = rung
                 self._format, self._limit = max(self._format, accepted), limit
+                if rung == accepted:
+                    self._why_freer = why
                 return text
 
 

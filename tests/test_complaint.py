@@ -52,7 +52,6 @@ REFUSALS: dict[str, tuple[int, Any, str | None]] = {
     "temperature of TGI": (422, {"error": "Input validation error: `temperature` must be strictly positive"}, "temperature"),
     "seed": (400, {"error": {"message": "Unrecognized request argument: seed"}}, "seed"),
     "seed of a strict reader": (400, {"error": {"message": 'json: unknown field "seed"'}}, "seed"),
-    "no words that explain": (400, {"error": {"message": "Validation of the payload failed"}}, "response_format"),
     "another part of the request": (400, {"error": {"message": "Too many images in the request"}}, None),
     "in Chinese": (400, {"error": {"message": "参数response_format不支持"}}, "response_format"),
     "max_tokens in Chinese": (400, {"error": {"message": "参数max_tokens不支持，请使用max_completion_tokens"}}, "max_tokens"),
@@ -81,6 +80,26 @@ def test_whose_fault_it_is(status: int, body: Any, parameter: str | None) -> Non
     complaint = read_complaint(status, as_text(body))
     assert complaint.blames(SENT) == parameter
     assert complaint.blames(set()) is None  # what was not sent is not to blame
+
+
+UNEXPLAINED: dict[str, tuple[int, Any, bool]] = {
+    "no words that explain": (400, {"error": {"message": "Validation of the payload failed"}}, True),
+    "none at all": (422, {"error": {"message": "nope"}}, True),
+    "busy": (400, {"error": {"message": "Server busy"}}, False),
+    "busy for machines": (400, {"message": "failed", "code": "rate_limit_exceeded"}, False),
+    "a gateway": (501, {"error": {"message": "upstream connect error"}}, False),
+    "busy in Chinese": (400, {"error": {"message": "系统繁忙，请稍后再试"}}, False),
+    "the context for machines": (400, {"message": "failed", "code": "context_length_exceeded"}, False),
+    "the model": (400, {"error": {"message": "adapter lora-1 does not exist"}}, False),
+    "the picture": (400, {"error": {"message": "Could not decode the picture"}}, False),
+    "the place": (400, {"error": {"message": "User location is not supported for the API use."}}, False),
+    "another status": (403, {"error": {"message": "nope"}}, False),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "unexplained"), UNEXPLAINED.values(), ids=UNEXPLAINED)
+def test_what_explains_nothing(status: int, body: Any, unexplained: bool) -> None:
+    assert read_complaint(status, as_text(body)).is_unexplained == unexplained
 
 
 @pytest.mark.parametrize(

@@ -233,8 +233,9 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_ends_like_one_that_was_not(settings):
-    flags = {"steps": 12, "prompts": 2, "attention-contrast": 1.0, "save-every": 1, "show-every": 3}
+@pytest.mark.parametrize("changed", [{"attention-contrast": 1.0}, {"methods": "papo"}, {"methods": "vppo"}], ids=["sayo", "papo", "vppo"])
+def test_a_run_killed_ten_times_ends_like_one_that_was_not(changed, settings):
+    flags = {"steps": 12, "prompts": 2, "save-every": 1, "show-every": 3} | changed
     whole = subprocess.run([sys.executable, *command(settings, **flags)], capture_output=True, text=True, cwd=ROOT)
     assert whole.returncode == 0, whole.stderr
     parts, rng, kills = settings.out.with_name("killed"), random.Random(0), 0
@@ -505,7 +506,7 @@ def test_groups_of_equal_text_rewards_are_drawn_again(settings):
 
 
 def test_prompts_that_are_too_long_are_left_out_with_a_word(settings, capsys):
-    with pytest.raises(ValueError, match=r"1 steps in a row drew no row that can be asked.*prompt too long"):
+    with pytest.raises(ValueError, match=r"none of the first 1 steps drew a row that can be asked.*prompt too long"):
         train(replace(settings, max_prompt=20, steps=1))
     assert "left out row row" in capsys.readouterr().out
     assert "--max-prompt" in (settings.out / "left_out.jsonl").read_text()
@@ -543,6 +544,16 @@ NONSENSE = {
 def test_settings_under_which_nothing_is_learnt_are_refused(said, changed, settings):
     with pytest.raises(ValueError, match=re.escape(said)):
         train(replace(settings, model="nowhere", **changed))  # before anything is loaded
+
+
+def test_a_run_that_has_learnt_goes_on_over_steps_without_rows(settings):
+    train(replace(settings, steps=1, save_every=1))
+    train(replace(settings, steps=2, save_every=1, max_skipped=1))
+    assert len(metrics(settings.out)) == 2
+
+
+def test_clipping_can_be_switched_off(settings):
+    train(replace(settings, steps=1, max_grad_norm=float("inf"), clip_high=float("inf")))
 
 
 def test_rows_left_out_before_a_restart_stay_known(settings):

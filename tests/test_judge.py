@@ -396,6 +396,7 @@ def test_a_reply_that_ended_counts(finish: Any) -> None:
 
 USAGES: dict[str, tuple[Any, tuple[int, int]]] = {
     "other words": ({"input_tokens": 5, "output_tokens": 6}, (5, 6)),
+    "digits after blanks": ({"prompt_tokens": " " * 25 + "5", "completion_tokens": ""}, (5, 0)),
     "digits in text": ({"prompt_tokens": "5", "completion_tokens": "6"}, (5, 6)),
     "whole floats": ({"prompt_tokens": 5.0, "completion_tokens": 6.5}, (5, 0)),
     "nonsense": ({"prompt_tokens": -5, "completion_tokens": "many"}, (0, 0)),
@@ -427,10 +428,48 @@ def test_an_unexplained_refusal_is_tried_in_a_freer_form() -> None:
     def vague(n: int, body: dict[str, Any]) -> Answer:
         return failure(400, "Validation of the payload failed") if "response_format" in body else GOOD
 
-    assert _ask(vague)[0] == 7
+    with Server(vague).running() as server:
+        client = _client(server.url)
+        assert _values([client.ask_all([JudgeRequest("s", str(n), SCHEMA, _check)])[0] for n in range(4)]) == [7] * 4
+        assert len(server.requests) == 2 + 2 + 1 + 1  # twice a guess, and then known
 
 
-@pytest.mark.parametrize("error", ["null", "None", {"code": 0}, {"code": "200", "message": "success"}, 0, False, []])
+def test_one_unexplained_refusal_costs_no_later_reply_its_form() -> None:
+    with Server(lambda n, body: failure(400, "nope") if n == 0 else GOOD).running() as server:
+        client = _client(server.url)
+        assert _values([client.ask_all([JudgeRequest("s", str(n), SCHEMA, _check)])[0] for n in range(3)]) == [7] * 3
+        kinds = [body.get("response_format", {}).get("type") for body in server.requests]
+    assert kinds == ["json_schema", None, "json_schema", "json_schema"]
+
+
+def test_guesses_in_vain_end() -> None:
+    with Server(lambda n, body: failure(400, "nope")).running() as server:
+        client = _client(server.url)
+        for n in range(4):
+            client.ask_all([JudgeRequest("s", str(n), SCHEMA, _check)])
+        assert len(server.requests) == 2 + 2 + 1 + 1
+
+
+def test_a_body_of_a_thousand_brackets_is_no_crash() -> None:
+    deep = '{"choices":' + "[" * 3000 + "]" * 3000 + "}"
+    reply, _, _ = _ask(lambda n, body: (200, {"Content-Type": "application/json"}, deep), retries=0)
+    assert isinstance(reply, JudgeError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "null",
+        "None",
+        {"code": 0},
+        {"code": "200", "message": "success"},
+        {"code": 0, "message": "OK", "request_id": "a"},
+        "N/A",
+        0,
+        False,
+        [],
+    ],
+)
 def test_a_good_reply_beside_an_error_that_is_none(error: Any) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": '{"n": 7}'}, "finish_reason": "stop"}
     assert _ask(lambda n, body: as_json({"choices": [choice], "error": error}))[0] == 7
@@ -452,6 +491,7 @@ def test_why_nobody_is_reached_is_told() -> None:
 
 PARTS: dict[str, Any] = {
     "the object itself": {"n": 7},
+    "an object with a type of its own": {"type": "cat", "n": 7},
     "text": [{"type": "text", "text": '{"n": 7}'}],
     "output_text": [{"type": "output_text", "text": '{"n": 7}', "annotations": []}],
     "thoughts first": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm {1}"}]}, {"type": "text", "text": '{"n": 7}'}],

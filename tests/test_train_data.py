@@ -246,9 +246,32 @@ def test_a_column_tells_the_split(suffix, tmp_path, capsys):
     assert [row.id for row in rows] == ["r0", "r2", "r3"]
     assert "others are not read: test (1)" in capsys.readouterr().out.replace("\n", " ")
     assert [row.id for row in load_rows(data, "boxed", "test")] == ["r1", "r3"]
-    with pytest.raises(DataError, match=r"names no row validation, only train \(2\), test \(1\)"):
-        load_rows(data, "boxed", "val")
+    assert len(load_rows(data, "boxed", "val")) == 4  # naming the file has named it
     require(rows, answer=True)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_of_other_splits_are_never_trained_on(suffix, tmp_path):
+    data = with_splits(
+        tmp_path, suffix, [row | {"split": split} for row, split in zip(SPLIT_ROWS, ("val", "test", "test", "dev"), strict=True)]
+    )
+    with pytest.raises(DataError, match=r"names no row train, only validation \(2\), test \(2\): give a file of one split"):
+        load_rows(data, "boxed")
+
+
+OTHER_SPLITS = {
+    "no splits": (("easy", "hard", "easy", "hard"), 4),
+    "nothing": ((None, "", "nan", None), 4),
+    "numbers": ((0, 1, 0, 1), 4),
+    "in lists": ((["train"], ["test"], ["train"], ["train"]), 3),
+    "one": (("test", "test", "test", "test"), 4),
+}
+
+
+@pytest.mark.parametrize(("values", "count"), OTHER_SPLITS.values(), ids=OTHER_SPLITS)
+def test_what_a_column_of_splits_may_hold(values, count, tmp_path):
+    data = with_splits(tmp_path, ".jsonl", [row | {"split": split} for row, split in zip(SPLIT_ROWS, values, strict=True)])
+    assert len(load_rows(data, "boxed")) == count
 
 
 def test_rows_of_one_split_are_named_by_their_file(tmp_path):
@@ -256,9 +279,21 @@ def test_rows_of_one_split_are_named_by_their_file(tmp_path):
     assert len(load_rows(data, "boxed")) == len(load_rows(data, "boxed", None)) == 4
 
 
-def test_a_row_without_an_id_is_called_by_its_number_among_all(tmp_path):
-    rows = [{name: value for name, value in row.items() if name != "id"} for row in SPLIT_ROWS]
-    assert [row.id for row in load_rows(with_splits(tmp_path, ".jsonl", rows), "boxed")] == ["0", "2", "3"]
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("gone", [{}, {"id": None}])
+def test_a_row_without_an_id_is_called_by_its_number_among_all(suffix, gone, tmp_path):
+    rows = [{name: value for name, value in row.items() if name != "id"} | gone for row in SPLIT_ROWS]
+    assert [row.id for row in load_rows(with_splits(tmp_path, suffix, rows), "boxed")] == ["0", "2", "3"]
+
+
+def test_a_question_that_is_all_in_the_image(tmp_path):
+    picture().save(tmp_path / "0.png")
+    rows = [
+        {"image": "0.png", "question": "<image>", "choices": ["1", "2"], "answer": "B"},
+        {"images": ["0.png"], "messages": [{"role": "user", "content": "<image>"}], "answer": "B"},
+    ]
+    for row in rows:
+        assert load_rows(with_splits(tmp_path, ".jsonl", [row]), "boxed")[0].images
 
 
 def test_missing_images_are_counted_among_the_rows_of_the_split(tmp_path, capsys):

@@ -56,10 +56,10 @@ def anchor(settings: AnchorSettings) -> Path:
 
     from pipelines.console import say
     from train.data import by_reason, load_rows, require
-    from train.limits import COUNT, POSITIVE, within
+    from train.limits import COUNT, NOT_NEGATIVE, POSITIVE, within
     from train.order import row_index
 
-    within(settings, steps=COUNT, rows=COUNT, max_prompt=COUNT, weight=POSITIVE, learning_rate=POSITIVE)
+    within(settings, steps=COUNT, rows=COUNT, max_prompt=COUNT, weight=NOT_NEGATIVE, learning_rate=POSITIVE)
     rows = load_rows(settings.data, settings.template)
     for label, count in require(rows, regions=True, traces=True).items():
         say(f"{count} of {len(rows)} rows have no {label} and are left out")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.console import say
-from pipelines.rows.sources import Source, SourceError, Table, choose_split, folders_of, open_source, scan, why_unreadable
+from pipelines.rows.sources import Source, SourceError, Table, choose_rows, folders_of, only, open_source, scan, why_unreadable
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, PLACEHOLDER, QUESTIONS, Turn
 from rewardlib.rows.images import Folders, load_image
@@ -141,6 +141,7 @@ class Rows(Sequence[Row]):
     source: Source
     template: Template
     folders: Folders
+    numbers: Sequence[int] | None = None  # of its rows among all that the source has; None: as they are
     left_out: dict[int, LeftOut] = field(default_factory=dict)  # by number
     speaks: bool = True  # whether this process says which rows it leaves out
 
@@ -182,26 +183,30 @@ class Rows(Sequence[Row]):
 
     def name(self, number: int, columns: Mapping[str, Any]) -> str:
         """A row's id, or its number where it has none."""
-        return DatasetRow({"id": columns.get("id")}).id or str(number)
+        return DatasetRow({"id": columns.get("id")}).id or self._number(number)
+
+    def _number(self, index: int) -> str:
+        return str(self.numbers[index] if self.numbers is not None else index)
 
     def _name_of(self, index: int) -> str:
         try:
             with reading():
                 return self.name(index, self.source.peek(index))
         except RowError:
-            return str(index)
+            return self._number(index)
 
 
 def load_rows(data: str, template: Template, split: str | None = "train") -> Rows:
     """The rows of a split of what ``data`` names. ``DataError`` if it cannot be read, or its columns say nothing to the trainer."""
     try:
-        source, others = choose_split(open_source(data, split), split)
+        source = open_source(data, split)
+        numbers, others = choose_rows(source, split)
     except SourceError as error:
         raise DataError(f"{data}: {error}" if data not in str(error) else str(error)) from error
-    rows = Rows(data, source, template, folders_of(data))
+    rows = Rows(data, source if numbers is None else only(source, numbers), template, folders_of(data), numbers)
     if others:
         told = ", ".join(f"{name} ({count})" for name, count in others.most_common())
-        say(f"{len(source)} rows of {data} are of the split {split or 'train'}; others are not read: {told}")
+        say(f"{len(rows)} rows of {data} are of the split {split or 'train'}; others are not read: {told}")
     _check_columns(rows)
     return rows
 

@@ -22,6 +22,8 @@ class Limit:
 COUNT = Limit(lambda value: value >= 1, "1 or more")
 POSITIVE = Limit(lambda value: 0 < value < math.inf, "a number above 0")
 NOT_NEGATIVE = Limit(lambda value: 0 <= value < math.inf, "0 or more")
+ABOVE_ZERO = Limit(lambda value: value > 0, "a number above 0, or inf")
+FROM_ZERO = Limit(lambda value: value >= 0, "0 or more, or inf")
 FINITE = Limit(math.isfinite, "a number")
 SHARE = Limit(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 SOME = Limit(lambda value: len(value) > 0, "at least one")

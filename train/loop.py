@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from train.advice import template_advice
 from train.batch import Normalizer, Signal
 from train.checkpoint import Progress, restore, save
 from train.data import Rows, by_reason, load_rows, require
-from train.limits import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, SHARE, SOME, within
+from train.limits import ABOVE_ZERO, COUNT, FINITE, FROM_ZERO, NOT_NEGATIVE, POSITIVE, SHARE, SOME, within
 from train.methods import METHODS, field_of
 from train.methods.base import Method
 from train.missing import heed
@@ -37,6 +38,8 @@ from train.settings import Settings
 from train.sharding import let_go, shard
 from train.step import Plan, step
 
+PATIENCE = 10  # steps without a prompt after which a run that has learnt nothing stops
+
 
 def train(settings: Settings) -> Path:
     """Run the settings to their end and return the folder of the trained model."""
@@ -45,8 +48,9 @@ def train(settings: Settings) -> Path:
         _learn(run, settings)
     except ValueError:  # it is told why; what is known of the rows stays
         run.record.left_out(run.rows, together=False)
-        if run.world.main and run.record.path.exists():
-            write_report(settings.out)
+        if run.world.main:
+            with suppress(ValueError, OSError):  # there may be no step to report
+                write_report(settings.out)
         raise
     run.record.close()
     return settings.out
@@ -56,7 +60,7 @@ def _learn(run: Run, settings: Settings) -> None:
     policy, world = run.policy, run.world
     plan = Plan(settings, run.rewards, make_methods(settings), Across(world))
     text_rewards = [reward for reward in run.rewards if not reward.needs]
-    drawn, skipped, empty = run.progress.prompts, 0, 0
+    drawn, skipped, learnt = run.progress.prompts, 0, run.progress.step > 0
 
     for number in range(run.progress.step, settings.steps):
         began = time.perf_counter()
@@ -81,16 +85,16 @@ def _learn(run: Run, settings: Settings) -> None:
         tallies = world.gather([tally(group, policy) for group in groups])
         summary = summarise(world.gather(figures), tallies, time.perf_counter() - began, settings.updates)
         run.record.step(number, summary | silent | update_figures(norms) | {"learning_rate": rate})
-        empty = 0 if tallies else empty + 1
-        if empty >= min(settings.max_skipped, settings.steps) and not settings.filter_groups:
-            why = by_reason(run.rows) or "the other processes say why"
-            raise ValueError(f"{empty} steps in a row drew no row that can be asked, so nothing is learnt: {why}")
+        learnt = learnt or bool(tallies) or settings.filter_groups
         last = number + 1 == settings.steps
         if last or number % settings.show_every == 0:
             run.record.completions(number, groups, signals or [], policy)
         if last or (number + 1) % settings.save_every == 0:
             run.record.left_out(run.rows)
             run.save(number + 1, drawn)
+        if not learnt and number + 1 >= min(PATIENCE, settings.steps):
+            why = by_reason(run.rows) or "the other processes say why"
+            raise ValueError(f"none of the first {number + 1} steps drew a row that can be asked, so nothing was learnt: {why}")
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def update_figures(norms: Sequence[float]) -> dict[str, float]:
 
 REWARDS = ("accuracy", "format", "repetition", "perception", "attention_contrast", "causal_attention")
 _COUNTS = ("steps", "prompts", "max_tokens", "max_prompt", "updates", "micro_batch", "save_every", "show_every", "max_skipped")
-_PENALTIES = ("clip_low", "clip_high", "kl", "warmup", "weight_decay", "lora")
+_PENALTIES = ("kl", "warmup", "weight_decay", "lora")
 
 
 def refuse(settings: Settings) -> None:
@@ -188,7 +192,8 @@ def refuse(settings: Settings) -> None:
             "so nothing would be learnt; give 2 or more, usually 8"
         )
     within(settings, **dict.fromkeys(_COUNTS, COUNT), **dict.fromkeys(_PENALTIES, NOT_NEGATIVE), **dict.fromkeys(REWARDS, FINITE))
-    within(settings, temperature=POSITIVE, top_p=SHARE, learning_rate=POSITIVE, max_grad_norm=POSITIVE, layers=SOME)
+    within(settings, temperature=POSITIVE, top_p=SHARE, learning_rate=POSITIVE, max_grad_norm=ABOVE_ZERO, layers=SOME)
+    within(settings, clip_low=FROM_ZERO, clip_high=FROM_ZERO)
     if settings.window and not 0 <= settings.window[0] <= settings.window[1]:
         raise ValueError("--window {} {}: give the fewest tokens, and then the most".format(*settings.window))
     if not any(getattr(settings, name) for name in REWARDS):

@@ -39,7 +39,7 @@ from pipelines.rows.coco import Coco
 from rewardlib.ink import is_encodable
 from rewardlib.rows import RowError
 from rewardlib.rows.images import Folders
-from rewardlib.rows.values import reading
+from rewardlib.rows.values import is_missing, reading
 
 Record = dict[str, Any]
 
@@ -268,7 +268,7 @@ class Joined:
 
 
 class Chosen:
-    """Some of a source's rows. One without an id is still called by its number among all."""
+    """Some of a source's rows."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.name, self._source, self._indices = source.name, source, indices
@@ -280,40 +280,51 @@ class Chosen:
         return self._source.columns()
 
     def peek(self, index: int) -> Record:
-        return {"id": str(self._indices[index]), **self._source.peek(self._indices[index])}
+        return self._source.peek(self._indices[index])
 
     def read(self, index: int) -> Record:
-        return {"id": str(self._indices[index]), **self._source.read(self._indices[index])}
+        return self._source.read(self._indices[index])
 
     def raw(self, index: int) -> bytes:
         return self._source.raw(self._indices[index])
 
 
-def choose_split(source: Source, split: str | None) -> tuple[Source, Counter[str]]:
-    """The rows that a column ``split`` says are of a split, and how many there are of others.
+def choose_rows(source: Source, split: str | None) -> tuple[list[int] | None, Counter[str]]:
+    """The numbers of the rows that a column ``split`` says are of a split, and how many there are of others; None for all.
 
-    Rows that say nothing, or cannot be read, are of any split. Where all are of one split, naming the file has named it.
-    Without a name it is train. ``SourceError`` where others are there, and not this one.
+    A row that says nothing, or cannot be read, is of any split. The column says nothing about any where it holds words that are no
+    splits, or not the one that is wanted: then naming the file has named it. Without a name it is train. ``SourceError`` where
+    the rows are of several other splits, and none of train.
     """
     if "split" not in source.columns():
-        return source, Counter()
+        return None, Counter()
     told = [_told_split(record) for record in scan(source, ["split"])]
     counts = Counter(name for name in told if name is not None)
     wanted = _SPLITS.get(split.lower(), split) if split else "train"
-    if len(counts) <= 1 and (wanted in counts or wanted == "train"):
-        return source, Counter()
+    if len(counts) < 2 or not counts.keys() <= set(_SPLITS.values()):
+        return None, Counter()
     if wanted not in counts:
+        if wanted != "train":
+            return None, Counter()
         found = ", ".join(f"{name} ({count})" for name, count in counts.most_common())
-        raise SourceError(f"its column split names no row {wanted}, only {found}: name a split that is there, or remove the column")
-    indices = [index for index, name in enumerate(told) if name in (wanted, None)]
+        raise SourceError(f"its column split names no row {wanted}, only {found}: give a file of one split, or remove the column")
     others = Counter({name: count for name, count in counts.items() if name != wanted})
-    return source.select(indices) if isinstance(source, Table) else Chosen(source, indices), others
+    return [index for index, name in enumerate(told) if name in (wanted, None)], others
+
+
+def only(source: Source, numbers: Sequence[int]) -> Source:
+    """The rows of these numbers."""
+    return source.select(numbers) if isinstance(source, Table) else Chosen(source, numbers)
 
 
 def _told_split(record: Record | RowError) -> str | None:
     value = None if isinstance(record, RowError) else record.get("split")
-    name = str(value).strip() if isinstance(value, str | int) else ""
-    return _SPLITS.get(name.lower(), name) or None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or is_missing(value):
+        return None
+    name = str(value).strip()
+    return _SPLITS.get(name.lower(), name)
 
 
 def scan(source: Source, names: Sequence[str]) -> Iterator[Record | RowError]:

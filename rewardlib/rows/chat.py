@@ -83,7 +83,7 @@ def read_turns(columns: Mapping[str, Any], choices: Choices = Choices(), picture
     if not any(turn.role == "user" for turn in turns):
         roles = ", ".join(turn.role for turn in turns) or "nobody"
         raise RowError("no question", f"the chat has no message of a user, only of {roles}; add the question")
-    if all(is_missing(turn.text) for turn in turns if turn.role == "user"):
+    if not pictures and all(is_missing(turn.text) and not turn.pictures for turn in turns if turn.role == "user"):
         raise RowError("no question", "the question has no words; write them, or drop the row")
     if pictures is not None:
         turns = _placed(turns, pictures)
