@@ -176,9 +176,10 @@ def _judged(answer: Answer, url: str, key_env: str, key: str | None) -> Check:
     probed = _probed(url, key) if answer.is_page or answer.status in (200, 404, 405, 501) else None
     if probed is not None and probed.status in (401, 403):
         return _judged(probed, url, key_env, key)
-    if probed is not None and (said := _chats(probed)):
-        return Check("judge", "ok", f"{shown(url)} lists no models ({answer.status}), but answers chat requests: {said}")
-    if probed is not None and (said := _fails(probed)):
+    if probed is not None and (verdict := _chats(probed)):
+        answers, said = verdict
+        if answers:
+            return Check("judge", "ok", f"{shown(url)} lists no models ({answer.status}), but answers chat requests: {said}")
         return failed(f"answers chat requests, but with {said}", "see what it says; " + _HEALTHY)
     if answer.status in (404, 405, 501):
         return failed(f"answers {answer.status}: it is not the API's base", _BASE)
@@ -202,39 +203,31 @@ def _probed(url: str, key: str | None) -> Answer | None:
         return None
 
 
-def _chats(answer: Answer) -> str:
-    """What an API has said to a chat request: that a reply came, or what is wrong with the request. Empty otherwise."""
+def _chats(answer: Answer) -> tuple[bool, str] | None:
+    """Whether an API answers chat requests, and what it said to one; None where this is no such API.
+
+    It does also where it names what is wrong with this request, which is of a model that it may well not have."""
     value = answer.json()
     inside = complaint_inside(answer.text) if answer.status == 200 else None
-    if answer.status == 200 and inside is None and _has_choices(value):
-        return "a reply came"
-    status = inside.status if inside else answer.status
-    words = (inside or read_complaint(answer.status, answer.text)).words
-    no_such_model = status == 404 and re.search(r"\bmodel\b", words, re.I) is not None
-    return f"{status}, {words}" if _is_of_an_api(value) and (status in (400, 422) or no_such_model) else ""
-
-
-def _fails(answer: Answer) -> str:
-    """With what an API has failed at a chat request; empty where this is no such API."""
-    value = answer.json()
-    inside = complaint_inside(answer.text) if answer.status == 200 else None
+    if answer.status == 200 and inside is None:
+        if _has_choices(value):
+            return True, "a reply came"
+        return (False, "no choices") if isinstance(_field(value, "choices"), list) else None
+    complaint = inside or read_complaint(answer.status, answer.text)
+    status, words = complaint.status, complaint.words or "nothing more"
+    if inside is None and not any(_field(value, name) for name in ("error", "detail", "message")):
+        return None
+    if status in (400, 422) or (status == 404 and re.search(r"\bmodel\b", words, re.I)):
+        return True, f"{status}, {words}"
     if inside is not None:
-        return f"the error {inside.status or ''}: {inside.words}".replace(" :", ":")
-    if answer.status == 200:
-        return "no choices" if isinstance(_field(value, "choices"), list) and not _has_choices(value) else ""
-    if answer.status in (402, 408, 409, 429) or (answer.status >= 500 and answer.status != 501):
-        words = read_complaint(answer.status, answer.text).words
-        return f"{answer.status}: {words or 'nothing more'}" if _is_of_an_api(value) else ""
-    return ""
+        return False, f"the error {status}: {words}" if status else f"the error: {words}"
+    is_fault = status in (402, 408, 409, 429) or (status >= 500 and status != 501)
+    return (False, f"{status}: {words}") if is_fault else None
 
 
 def _has_choices(value: Any) -> bool:
     choices = _field(value, "choices")
     return isinstance(choices, list) and bool(choices)
-
-
-def _is_of_an_api(value: Any) -> bool:
-    return any(_field(value, name) for name in ("error", "detail", "message"))
 
 
 def _field(value: Any, *names: str) -> Any:

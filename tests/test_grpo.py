@@ -510,6 +510,7 @@ def test_prompts_that_are_too_long_are_left_out_with_a_word(settings, capsys):
         train(replace(settings, max_prompt=20, steps=1))
     assert "left out row row" in capsys.readouterr().out
     assert "--max-prompt" in (settings.out / "left_out.jsonl").read_text()
+    assert not [*settings.out.glob("checkpoint-*")]  # else the same command would call it done
     assert (settings.out / "report.html").exists()
     (line,) = metrics(settings.out)
     assert (line["prompts"], line["completions/mean_length"]) == (0, None)
@@ -553,7 +554,10 @@ def test_a_run_that_has_learnt_goes_on_over_steps_without_rows(settings):
 
 
 def test_clipping_can_be_switched_off(settings):
-    train(replace(settings, steps=1, max_grad_norm=float("inf"), clip_high=float("inf")))
+    train(replace(settings, steps=1, attention_contrast=1.0, max_grad_norm=float("inf"), clip_high=float("inf")))
+    (line,) = metrics(settings.out)
+    assert line["skipped"] == 0
+    assert line["grad_norm"] > 0
 
 
 def test_rows_left_out_before_a_restart_stay_known(settings):

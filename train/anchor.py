@@ -108,15 +108,7 @@ def load_with_focus(settings: AnchorSettings) -> Policy:
 
 def learn_from(policy: Policy, rows: Rows, index: int, settings: AnchorSettings) -> dict[str, float] | None:
     """``learn`` from one of the rows; None also for a row that cannot be used, which is left out with a word."""
-    from rewardlib.rows import RowError
-
-    if (row := rows.take(index)) is None:
-        return None
-    try:
-        return learn(policy, row, settings)
-    except RowError as error:
-        rows.leave_out(index, error)
-        return None
+    return rows.use(index, lambda row: learn(policy, row, settings))
 
 
 def learn(policy: Policy, row: Row, settings: AnchorSettings) -> dict[str, float] | None:

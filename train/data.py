@@ -12,11 +12,11 @@ ends a run. Where files of several splits lie in a folder, or a column ``split``
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.console import say
 from pipelines.rows.sources import Source, SourceError, Table, choose_rows, folders_of, only, open_source, scan, why_unreadable
@@ -42,6 +42,7 @@ INSTRUCTIONS: dict[Template, str] = {
     "answer": "Look at the part of the image that matters, reason briefly, then give the final answer inside <answer> </answer>.",
 }
 
+Made = TypeVar("Made")
 SAID = 3  # rows of a kind that are named on the screen
 _LABEL = "build labels with `python -m flows.build_dataset`"
 # By label: what needs it, and what to do without it.
@@ -161,6 +162,16 @@ class Rows(Sequence[Row]):
             return None
         try:
             return self._read(index)
+        except RowError as error:
+            self.leave_out(index, error)
+        return None
+
+    def use(self, index: int, made: Callable[[Row], Made]) -> Made | None:
+        """What is made of a row; None where it cannot be read or made, and the row is left out with a word."""
+        if (row := self.take(index)) is None:
+            return None
+        try:
+            return made(row)
         except RowError as error:
             self.leave_out(index, error)
         return None

@@ -125,15 +125,7 @@ def encode(policy: Policy, row: Row, settings: EvaluateSettings) -> Asked:
 
 def _encoded(policy: Policy, rows: Rows, index: int, settings: EvaluateSettings) -> Asked | None:
     """One of the rows, ready to be asked; None for one that cannot be, which is left out with a word."""
-    from rewardlib.rows import RowError
-
-    if (row := rows.take(index)) is None:
-        return None
-    try:
-        return encode(policy, row, settings)
-    except RowError as error:
-        rows.leave_out(index, error)
-        return None
+    return rows.use(index, lambda row: encode(policy, row, settings))
 
 
 def examine(policy: Policy, asked: Sequence[Asked], settings: EvaluateSettings) -> list[dict[str, Any]]:

@@ -86,15 +86,15 @@ def _learn(run: Run, settings: Settings) -> None:
         summary = summarise(world.gather(figures), tallies, time.perf_counter() - began, settings.updates)
         run.record.step(number, summary | silent | update_figures(norms) | {"learning_rate": rate})
         learnt = learnt or bool(tallies) or settings.filter_groups
+        if not learnt and number + 1 >= min(PATIENCE, settings.steps):
+            why = by_reason(run.rows) or "the other processes say why"
+            raise ValueError(f"none of the first {number + 1} steps drew a row that can be asked, so nothing was learnt: {why}")
         last = number + 1 == settings.steps
         if last or number % settings.show_every == 0:
             run.record.completions(number, groups, signals or [], policy)
         if last or (number + 1) % settings.save_every == 0:
             run.record.left_out(run.rows)
             run.save(number + 1, drawn)
-        if not learnt and number + 1 >= min(PATIENCE, settings.steps):
-            why = by_reason(run.rows) or "the other processes say why"
-            raise ValueError(f"none of the first {number + 1} steps drew a row that can be asked, so nothing was learnt: {why}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ clips act on. Tensors have N tokens; ``completion_index`` (N,) is the completion
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -81,15 +82,14 @@ class CISPO(DAPO):
         return torch.zeros_like(ratio, dtype=torch.bool), ratio > 1 + self.clip_high
 
 
-@dataclass(frozen=True)
 class SAPO(Loss):
     """A gate that closes softly where GRPO clips, faster for negative advantages (arXiv 2511.20347).
 
     Its slope is 1 at a ratio of 1, so the first update is GRPO's."""
 
     # The paper's temperatures.
-    positive: float = 1.0
-    negative: float = 1.05
+    positive: ClassVar[float] = 1.0
+    negative: ClassVar[float] = 1.05
 
     def objective(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> Tensor:
         ratio = torch.exp(logprobs - old_logprobs)

@@ -12,7 +12,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rewardlib.rows import RowError
 from rewardlib.sample import Reward
 from train.batch import Group
 from train.data import DataError, Row, Rows
@@ -65,12 +64,8 @@ def _usable(policy: Policy, rows: Rows, settings: Settings, number: int) -> tupl
     first = row_index(len(rows), number, settings.seed)
     for offset in range(len(rows) if settings.shard else 1):
         index = (first + offset) % len(rows)
-        if (row := rows.take(index)) is None:
-            continue
-        try:
-            return row, encode_row(policy, row, settings)
-        except RowError as error:
-            rows.leave_out(index, error)
+        if (pair := rows.use(index, lambda row: (row, encode_row(policy, row, settings)))) is not None:
+            return pair
     return None
 
 
