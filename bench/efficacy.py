@@ -28,16 +28,21 @@ from demo.judge import serving
 from demo.questions import write_rows
 from pipelines.build import build
 from pipelines.config import BuildConfig
-from train.anchor import AnchorSettings, anchor
+from train.anchor import AnchorSettings
+from train.anchoring import anchor
 from train.data import load_rows
-from train.evaluate import EvaluateSettings, evaluate
-from train.loop import make_methods, make_rewards, train
+from train.engines.local import LocalEngine
+from train.evaluate import EvaluateSettings
+from train.evaluation import evaluate
+from train.loading import load_model
+from train.loop import make_methods, train
 from train.methods import RECIPES
-from train.policy import load_model
+from train.plan import Plan
 from train.recipe import Recipe
-from train.sampling import sample_groups, score_texts
+from train.rewards import make_rewards
+from train.sampling import Sampler
 from train.settings import Settings
-from train.step import Plan, assess
+from train.step import assess
 
 ROOT = Path(__file__).parents[1]
 POLICY = str(ROOT / "demo" / "checkpoints" / "policy")
@@ -45,7 +50,7 @@ RESULTS, PAGE, PLOT = ROOT / "bench" / "results" / "efficacy.json", ROOT / "docs
 
 # What differs from the papers' settings, for all recipes alike: the policy is a thousandth of theirs in size, its responses a tenth. The
 # learning rate rises and falls, because at 32 completions a step Adam's noise undoes what a constant one of this height has learnt.
-BUDGET: dict[str, Any] = {"prompts": 4, "group": 8, "max_tokens": 96, "window": None}
+BUDGET: dict[str, Any] = {"prompts": 4, "num_generations": 8, "max_tokens": 96, "window": None}
 BUDGET |= {"learning_rate": 1e-4, "schedule": "linear", "warmup": 15}
 RUNS: dict[str, Recipe] = {
     "accuracy": RECIPES["grpo"],
@@ -128,9 +133,10 @@ def own_reward(settings: Settings, model: str, out: Path) -> float:
     policy, rewards = load_model(model, "cpu"), make_rewards(settings)
     rows = load_rows(str(out / "held-out"), settings.template)
     numbers = range(PROBED)
-    groups = sample_groups(policy, [rows[n] for n in numbers], settings, numbers, numbers)
-    score_texts(groups, [reward for reward in rewards if not reward.needs])
     plan = Plan(replace(settings, kl=0.0), rewards, make_methods(settings))
+    sampler = Sampler(policy, LocalEngine(policy), plan)
+    groups = sampler.sample([rows[n] for n in numbers], numbers, numbers)
+    sampler.score_texts(groups)
     totals = [assess(policy, group, plan).rewards for group in groups]
     return torch.cat(totals).nanmean().item()
 

@@ -7,9 +7,10 @@
 
 Each trainer runs in a process of its own, with a text reward, and with the attention contrast as well (which TRL gets through
 ``rewardlib.measure``). Prints a table, writes bench/results/grpo_vs_trl.json with step times, tokens a second and the memory added at the
-peak, and ends with one line of JSON for each shape: ``speedup`` and ``memory_ratio`` over TRL with the text reward, and
-``attention_cost``, the attention reward's share of our step, measured with and without it in turns, and ``methods``: the seconds of a step
-with each method over those of GRPO's, and of one scoring forward, image and all, without gradient, over the same, all in turns.
+peak, and ends with a line of JSON: for each shape ``speedup`` and ``memory_ratio`` over TRL with the text reward, and ``attention_cost``,
+the attention reward's share of our step, measured with and without it in turns. Beside the shapes stands ``methods``: the seconds of a step
+at SAYO's shape with each method over those of GRPO's, and of one scoring forward, image and all, without gradient,
+over the same, all in turns.
 """
 
 from __future__ import annotations
@@ -78,16 +79,16 @@ def cost(shape: str, steps: int) -> float:
 
 
 def method_costs(shape: str, steps: int) -> dict[str, float]:
-    """Seconds of a step with each method over GRPO's, and of one forward without gradient, medians of steps in turns."""
+    """Seconds of a step with each method over GRPO's, and of one forward without gradient: medians over rounds of all in turns."""
     from train.methods import METHODS
 
     step = our_step(shape)
-    seconds: dict[str, list[float]] = {"grpo": [], **{name: [] for name in METHODS}, "forward": []}
+    ratios: dict[str, list[float]] = {"grpo": [], **{name: [] for name in METHODS}, "forward": []}
     for number in range(steps + 1):
-        for name in seconds:
-            seconds[name].append(_timed(lambda number=number, name=name: step(number, False, name)))
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    return {name: value / medians["grpo"] for name, value in medians.items() if name != "grpo"}
+        seconds = {name: _timed(lambda number=number, name=name: step(number, False, name)) for name in ratios}
+        for name, taken in seconds.items():
+            ratios[name].append(taken / seconds["grpo"])
+    return {name: statistics.median(values[1:]) for name, values in ratios.items()}
 
 
 def our_step(shape: str) -> Callable[..., None]:
@@ -97,19 +98,23 @@ def our_step(shape: str) -> Callable[..., None]:
     """
     from train.batch import Group, Normalizer
     from train.data import to_row
+    from train.engines.local import LocalEngine
+    from train.forward import forward
     from train.methods import METHODS
+    from train.plan import Plan
     from train.policy import Policy
-    from train.sampling import encode_row, sample_groups
-    from train.score import score
+    from train.sampling import Sampler, encode_row
     from train.settings import Settings
-    from train.step import Plan
     from train.step import step as learn_from
 
     side, group, tokens = SHAPES[shape]
-    settings = Settings(data="", group=group, max_tokens=tokens)
+    settings = Settings(data="", num_generations=group, max_tokens=tokens)
     policy = Policy(*tiny_policy())
     policy.ends = torch.tensor([-1])  # every completion has its full length, as in TRL below
-    row = to_row({"id": "0", "image": _image(side), "question": QUESTION, "answer": "4", "regions": [REGION]}, "answer")
+    policy.reference = Policy(*tiny_policy())
+    changed = [{"role": role, "image": _image(side)} for role in ("evidence", "control")]
+    columns = {"id": "0", "image": _image(side), "question": QUESTION, "answer": "4", "regions": [REGION]}
+    row = to_row(columns | {"counterfactuals": changed}, "answer")
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)  # as in both trainers
 
     last: list[Group] = []
@@ -117,12 +122,13 @@ def our_step(shape: str) -> Callable[..., None]:
     def step(number: int, attention: bool, method: str = "grpo") -> None:
         if method == "forward":
             with torch.no_grad():
-                score(policy, encode_row(policy, row, settings), last[0].completions)
+                forward(policy, encode_row(policy, row, settings), last[0].completions)
             return
         rewards: list[Any] = [OddIds(), *([AttentionContrast()] if attention else [])]
-        (sampled,) = last[:] = sample_groups(policy, [row], settings, [number], [number])
         methods = [METHODS[method]()] if method in METHODS else []
-        plan = Plan(replace(settings, attention_contrast=1.0), rewards, methods)
+        chosen = replace(settings, attention_contrast=1.0, methods=tuple(each.name for each in methods))
+        plan = Plan(chosen, rewards, methods).at(0.5)
+        (sampled,) = last[:] = Sampler(policy, LocalEngine(policy), plan).sample([row], [number], [number])
         ((signal,), _) = learn_from(policy, [sampled], plan, Normalizer(group, sampled.tokens))
         assert not signal.empty
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
@@ -222,8 +228,9 @@ def main() -> None:
             "speedup": trl["step_seconds"] / own["step_seconds"],
             "memory_ratio": own["peak_mib"] / trl["peak_mib"],
             "attention_cost": _apart("--steps", 3 * a.steps, "--cost", shape),
-            "methods": _apart("--steps", a.steps, "--methods", shape),
         }
+    shape = (a.shape or ["sayo"])[0]
+    ratios["methods"] = _apart("--steps", 2 * a.steps, "--methods", shape)
     machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"ratios": ratios, "runs": runs, **machine}, indent=1) + "\n")

@@ -43,8 +43,8 @@ from openai import AsyncOpenAI
 from bench.judge_server import reply, serving
 from bench.text_rewards import make_reasoning
 from labeling.annotate import INSTRUCTIONS, SCHEMA, check_reply
-from pipelines.console import console, say, table
 from rewardlib.cache import ReplyCache
+from rewardlib.console import console, say, table
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeReply, JudgeRequest
 
 RESULTS = Path(__file__).parent / "results" / "judge.json"

@@ -32,8 +32,8 @@ import torch
 from demo.questions import write_rows
 from pipelines.build import build
 from pipelines.config import BuildConfig
-from pipelines.console import console, table
 from pipelines.models import Models, load_models
+from rewardlib.console import console, table
 
 RESULTS = Path(__file__).parent / "results" / "labeling.json"
 

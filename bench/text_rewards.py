@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import console, table
+from rewardlib.console import console, table
 from rewardlib.sample import Reward, Sample, Score
 from rewardlib.text import Accuracy, Format, Repetition
 

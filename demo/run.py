@@ -39,9 +39,9 @@ def label(out: Path, rows: int, seed: int) -> Path:
     from flows.summary import print_summary
     from pipelines import store
     from pipelines.config import BuildOptions
-    from pipelines.console import console, quiet_libraries, say, table
     from pipelines.score import score
     from pipelines.validate import validate
+    from rewardlib.console import console, quiet_libraries, say, table
 
     source = write_rows(out / "scenes", rows, seed)
     quiet_libraries()
@@ -67,7 +67,7 @@ def learn(out: Path, dataset: Path, steps: int) -> None:
     """A short GRPO run: accuracy, and attention on the regions that have just been labelled."""
     import torch
 
-    from pipelines.console import say
+    from rewardlib.console import say
     from train.loop import train
     from train.settings import Settings
 

@@ -42,12 +42,16 @@ from transformers import (
 from demo.questions import Question, ask, write_trace
 from demo.scenes import COLORS, LETTERS, SHAPES, SIZES, Scene, make_scene
 from rewardlib.sample import Sample
-from rewardlib.text import Accuracy, Format, Template
-from train.data import INSTRUCTIONS, Row, to_row
+from rewardlib.templates import Template
+from rewardlib.text import Accuracy, Format
+from train.data import Row, to_row
+from train.engines import Sampling
+from train.engines.local import rollout
+from train.forward import last_hidden
+from train.loading import load_model
 from train.packing import pack
-from train.policy import Policy, load_model
-from train.rollout import Sampling, rollout, texts
-from train.score import last_hidden
+from train.policy import Policy
+from train.sampling import texts
 
 VOCABULARY, SPARE = 600, 24  # tokens of the tokenizer, and rows of the embedding kept free for tokens that are added later
 WIDTH, CELL = 160, 28  # CELL: pixels of an image token's side
@@ -132,7 +136,7 @@ def _written(rng: random.Random, rows: int) -> Iterator[str]:
     """Prompts and responses, in all templates."""
     for n in range(rows):
         scene, (question,) = draw(rng, 1)
-        template = list(INSTRUCTIONS)[n % len(INSTRUCTIONS)]
+        template = list(TEMPLATES)[n % len(TEMPLATES)]
         row = make_row(scene, question, template)
         yield f"user\n{row.messages[0]['content'][1]['text']}"
         yield f"assistant\n{respond(write_trace(rng, scene, question, right=True), template)}"
@@ -374,7 +378,7 @@ def report(policy: Policy, count: int) -> None:
         print(f"{kind:12} {mean([s for s, row in zip(scores, rows, strict=True) if row.id.startswith(kind)]):.3f} of {number}")
     sampled = respond_to(policy, rows, temperature=1.0)
     print(f"temperature 1: accuracy {mean(Accuracy()(sampled)):.3f}, format {mean(Format()(sampled)):.3f}")
-    for template in INSTRUCTIONS:
+    for template in TEMPLATES:
         asked = samples if template == "think-answer" else respond_to(policy, held_out(count // 4, template))
         tokens = sum(len(s.response_ids) for s in asked) / len(asked)
         form, right = mean(Format(template)(asked)), mean(Accuracy()(asked))

@@ -34,13 +34,13 @@ from pipelines import store
 from pipelines.build import build, finish
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
-from pipelines.console import console, failing_clearly, quiet_libraries, say
 from pipelines.estimate import estimate
 from pipelines.gallery import write_gallery
 from pipelines.ingest import Shard, plan, source_of
 from pipelines.models import ModelError
 from pipelines.rows.sources import SourceError
 from pipelines.schema import STAGES
+from rewardlib.console import console, failing_clearly, quiet_libraries, say
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact
 

@@ -24,11 +24,11 @@ from flows.runners import RunnerError, Workers, outcome_of
 from pipelines.build import about, build_shard
 from pipelines.code import code_version
 from pipelines.config import BuildConfig
-from pipelines.console import quiet_libraries
 from pipelines.ingest import Shard, source_of
 from pipelines.models import ModelError, load_models
 from pipelines.rows.sources import Source
 from pipelines.store import ShardRecord
+from rewardlib.console import quiet_libraries
 from rewardlib.judge import BudgetSpent
 
 

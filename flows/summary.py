@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import store
-from pipelines.console import console, say, table
 from pipelines.cost import cost_rows
 from pipelines.estimate import Estimate
 from pipelines.schema import STAGES, Reject
 from pipelines.steps import ENDPOINT_FAILED, FAILURES
+from rewardlib.console import console, say, table
 from rewardlib.judge import FINAL
 
 LANGUAGE_MODELS = ["model", "requests", "prompt tokens", "completion tokens", "cost"]  # the columns of cost_rows

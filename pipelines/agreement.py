@@ -23,10 +23,10 @@ import tyro
 
 from pipelines import store
 from pipelines.config import EndpointConfig
-from pipelines.console import console, failing_clearly, say, table
 from pipelines.kappa import agreement
 from pipelines.models import endpoint_of
 from rewardlib.cache import ReplyCache
+from rewardlib.console import console, failing_clearly, say, table
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError
 from rewardlib.perception import verdict_request
 

@@ -20,10 +20,10 @@ from huggingface_hub import DatasetCardData
 from jinja2 import Environment, PackageLoader
 
 from pipelines import store
-from pipelines.console import failing_clearly, say
 from pipelines.failures import known_failures
 from pipelines.licenses import license_metadata
 from pipelines.schema import STAGES
+from rewardlib.console import failing_clearly, say
 
 _KEPT = re.compile(r"<!-- keep: (\w+) -->\n(.*?)\n<!-- /keep -->", re.S)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

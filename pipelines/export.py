@@ -24,8 +24,8 @@ import tyro
 from datasets import Features
 
 from pipelines import formats, store
-from pipelines.console import failing_clearly, say
 from pipelines.schema import FEATURES
+from rewardlib.console import failing_clearly, say
 
 Row = dict[str, Any]
 Format = Literal["easyr1", "verl", "vlm-r1", "ms-swift", "visual-cot", "coco"]

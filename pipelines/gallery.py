@@ -8,10 +8,7 @@ what is not the page's own.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
-import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,9 +23,9 @@ from PIL import Image
 
 from labeling import masks
 from pipelines import store
-from pipelines.console import failing_clearly, say
+from rewardlib.console import failing_clearly, say
+from rewardlib.page import content_policy, data_url
 
-MAX_SIDE = 640  # pixels of an embedded image; the dataset keeps the full size
 HUES = 8  # classes h0 ... h7 of the style sheet; the policy forbids inline styles
 
 
@@ -39,16 +36,10 @@ def write_gallery(out: Path, limit: int = 200) -> Path:
     rejects = store.read_rejects(out)
     template = Environment(loader=PackageLoader("pipelines", "."), autoescape=True).get_template("gallery.html")
     empty = template.render(rows=[], rejects=[], manifest=manifest)
-    script, style = (re.search(rf"<{tag}>(.*?)</{tag}>", empty, re.S) for tag in ("script", "style"))
-    policy = f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'"
+    policy = content_policy(empty)
     path = out / "gallery.html"
     path.write_text(template.render(rows=rows, rejects=rejects, manifest=manifest, policy=policy), encoding="utf-8")
     return path
-
-
-def _hash(found: re.Match[str] | None) -> str:
-    text = found.group(1) if found else ""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def view_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -86,13 +77,6 @@ def _status(row: dict[str, Any], missing: set[str]) -> list[str]:
         "no control": sum(c["role"] == "control" for c in row["counterfactuals"]) == 0,
     }
     return [name for name, holds in found.items() if holds]
-
-
-def data_url(image: Image.Image) -> str:
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def outline_path(mask: masks.Mask) -> str:

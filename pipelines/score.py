@@ -22,7 +22,7 @@ from labeling import masks
 from labeling.boxes import iou_matrix
 from labeling.prompts import normalize_phrase
 from pipelines import store
-from pipelines.console import console, failing_clearly, say, table
+from rewardlib.console import console, failing_clearly, say, table
 
 MATCH_IOU = 0.5
 

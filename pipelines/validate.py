@@ -23,7 +23,7 @@ from PIL import Image
 
 from labeling import masks
 from pipelines import store
-from pipelines.console import console, failing_clearly, say, table
+from rewardlib.console import console, failing_clearly, say, table
 
 Finding = tuple[str, str]  # (promise, what breaks it)
 

@@ -12,9 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rewardlib.advantages import group_advantages as group_advantages
     from rewardlib.attention import AttentionContrast as AttentionContrast
     from rewardlib.attention import CausalAttention as CausalAttention
+    from rewardlib.cache import ReplyCache as ReplyCache
+    from rewardlib.judge import JudgeClient as JudgeClient
     from rewardlib.judge import JudgeEndpoint as JudgeEndpoint
+    from rewardlib.judge import JudgeError as JudgeError
+    from rewardlib.judge import JudgeRequest as JudgeRequest
     from rewardlib.measure import Measurer as Measurer
     from rewardlib.perception import Perception as Perception
     from rewardlib.probe import AttentionProbe as AttentionProbe
@@ -24,16 +29,21 @@ if TYPE_CHECKING:
     from rewardlib.text import Accuracy as Accuracy
     from rewardlib.text import Format as Format
     from rewardlib.text import Repetition as Repetition
+    from rewardlib.vgpo import focus_score as focus_score
+    from rewardlib.vgpo import visual_advantages as visual_advantages
 
 # Loaded when first used: whoever wants a format reward should not wait for torch.
 _HOME = {
     "sample": ("Reward", "Sample", "combine"),
     "text": ("Accuracy", "Format", "Repetition"),
     "perception": ("Perception",),
-    "judge": ("JudgeEndpoint",),
+    "judge": ("JudgeClient", "JudgeEndpoint", "JudgeError", "JudgeRequest"),
     "attention": ("AttentionContrast", "CausalAttention"),
     "probe": ("AttentionProbe",),
+    "cache": ("ReplyCache",),
     "measure": ("Measurer",),
+    "advantages": ("group_advantages",),
+    "vgpo": ("focus_score", "visual_advantages"),
 }
 __all__ = [name for names in _HOME.values() for name in names]
 

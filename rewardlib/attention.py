@@ -1,4 +1,5 @@
-"""Rewards for looking: SAYO's attention contrast and a causal-attention reward after Faithful-MR1. Need numpy, not torch.
+"""Rewards for looking: SAYO's attention contrast and a causal-attention reward after Faithful-MR1. They compute with
+numpy's arrays, without torch.
 
 They take attention that somebody has measured (``Sample.attention``): ``rewardlib.measure`` does it with a forward of its own, a trainer
 in the pass that it makes anyway.
@@ -6,22 +7,22 @@ in the pass that it makes anyway.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rewardlib.sample import Counterfactual, Sample, Score, VisualAttention, supplied
 from rewardlib.text import Accuracy
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rewardlib.sample import Values
 
 # SAYO's guard of the logarithm.
 _EPS = 1e-8
-_ENOUGH = 8
 
 
 def top_entropy(entropy: Values, share: float = 0.3) -> NDArray[np.int64]:
@@ -29,10 +30,10 @@ def top_entropy(entropy: Values, share: float = 0.3) -> NDArray[np.int64]:
 
     entropy: (T,) of the response's own tokens, without padding: padding would push real tokens out of the share.
     """
-    if not len(entropy):
-        return np.zeros(0, np.int64)
     count = max(1, int(share * len(entropy)))
-    return np.sort(np.argsort(-np.asarray(entropy), kind="stable")[:count])
+    highest = (-entropy).argsort(kind="stable")[:count]
+    highest.sort()
+    return highest
 
 
 def attention_contrast(attention: VisualAttention, tokens: NDArray[np.int64]) -> float:
@@ -43,22 +44,7 @@ def attention_contrast(attention: VisualAttention, tokens: NDArray[np.int64]) ->
     """
     aim = attention.region[tokens].mean() / attention.region_tokens
     image = attention.image[tokens].mean() / attention.image_tokens
-    return float(np.tanh(np.log((aim + _EPS) / (image + _EPS))))
-
-
-def without_sinks(maps: Values, weights: Values, ratio: float = 10.0, persistence: float = 0.9) -> VisualAttention:
-    """Attention without visual sinks: image tokens that nearly every response token attends to, whatever it says.
-
-    maps: (T, V) attention of the response on the image tokens. weights: (V,) their share in the region. A token that gets more than
-    ``ratio`` times the image's mean attention from at least ``persistence`` of the response is left out of image and region alike (not in
-    responses of fewer than eight tokens, where one look cannot be told from a habit). Sinks
-    sit in corners and on borders and would otherwise decide the contrast ("See What You Are Told", arXiv 2503.03321).
-    """
-    kept = np.ones(maps.shape[1], bool)
-    if len(maps) >= _ENOUGH:
-        kept = (maps > ratio * maps.mean(axis=1, keepdims=True)).mean(axis=0) < persistence
-    weights = weights * kept
-    return VisualAttention(maps @ weights, maps @ kept.astype(maps.dtype), float(weights.sum()), float(kept.sum()))
+    return math.tanh(math.log((aim + _EPS) / (image + _EPS)))
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,9 @@ class AttentionContrast:
 
     share: float = 0.3
     name: str = "attention_contrast"
+    about: ClassVar[str] = "attention on the labelled region (SAYO)"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "entropy"})
+    requires: ClassVar[frozenset[str]] = frozenset({"regions"})
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._score(sample) for sample in samples]
@@ -90,10 +78,10 @@ def causal_weights(original: Values, evidence: Values, control: Values | None = 
 
     The fall of its log-probability when the evidence is masked, less the fall when a control of the same shape is.
     """
-    fall = np.maximum(original - evidence, 0.0)
+    fall = (original - evidence).clip(min=0.0)
     if control is not None:
-        fall = fall - np.maximum(original - control, 0.0)
-    return np.clip(fall, 0.0, cap)
+        fall = fall - (original - control).clip(min=0.0)
+    return fall.clip(0.0, cap)
 
 
 def causal_attention(attention: VisualAttention, weights: Values, floor: float = 0.1) -> float:
@@ -101,7 +89,7 @@ def causal_attention(attention: VisualAttention, weights: Values, floor: float =
 
     ``floor`` (nats) stands in the denominator, so that a response that does not rest on the evidence at all earns nothing.
     """
-    share = attention.region / np.maximum(attention.image, _EPS)
+    share = attention.region / attention.image.clip(min=_EPS)
     return float((weights * share).sum() / (weights.sum() + floor))
 
 
@@ -117,7 +105,9 @@ class CausalAttention:
     floor: float = 0.1
     accuracy: Accuracy = field(default_factory=Accuracy)
     name: str = "causal_attention"
+    about: ClassVar[str] = "attention where masking the evidence matters, in right answers (Faithful-MR1)"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "counterfactual"})
+    requires: ClassVar[frozenset[str]] = frozenset({"regions", "counterfactuals"})
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._score(sample) for sample in samples]

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rewardlib.attention import without_sinks
 from rewardlib.probe import AttentionProbe
 from rewardlib.sample import Counterfactual, Sample, VisualAttention, supplied
+from rewardlib.sinks import without_sinks
 from rewardlib.tokens import Tile, Weights, draw_regions, image_mask, image_tiles, token_weights
 
 

@@ -15,11 +15,13 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rewardlib.cache import ReplyCache
-from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeReply, JudgeRequest
-from rewardlib.sample import Sample, Score
+import rewardlib
+from rewardlib.sample import Run, Sample, Score
+
+if TYPE_CHECKING:
+    from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeReply, JudgeRequest
 
 INSTRUCTIONS = """You are given facts about an image and a response that a model wrote about that image. For every fact decide whether the
 response states it.
@@ -36,7 +38,11 @@ Give one verdict for every fact, under its id."""
 class Perception:
     """Share of the row's annotations that the response states, in [0, 1]; None without annotations or without a proper verdict."""
 
+    name: str = "perception"
+    about: ClassVar[str] = "stating the row's visual annotations, as a judge reads it (Perception-R1)"
     needs: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset({"annotations"})
+    source: ClassVar[str] = "--judge, --judge-url or the key"  # what to correct where it scores nothing
 
     def __init__(
         self, endpoint: JudgeEndpoint, cache: str | Path | None = None, *, max_characters: int = 32_000, name: str = "perception"
@@ -45,6 +51,17 @@ class Perception:
         self.endpoint, self.cache, self.max_characters, self.name = endpoint, cache, max_characters, name
         self.failures: Counter[str] = Counter()  # by the reason of the JudgeError
         self.last_error: JudgeError | None = None  # the newest of them
+
+    @classmethod
+    def for_run(cls, run: Run) -> Perception:
+        """With the run's judge, whose replies are kept in its folder; ``ValueError`` where it has none."""
+        if not run.judge:
+            raise ValueError("the perception reward needs a judge: give --judge MODEL --judge-url URL, or --perception 0")
+        return cls(rewardlib.JudgeEndpoint(run.judge, run.judge_url), run.out / "judge.sqlite")
+
+    def expects(self, sample: Sample) -> bool:
+        """Whether a judge is asked about a sample, so that a score is to be expected."""
+        return is_judged(sample)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         asked = [i for i, sample in enumerate(samples) if is_judged(sample)]
@@ -58,7 +75,7 @@ class Perception:
     @cached_property
     def client(self) -> JudgeClient:
         """The judge's client, with its token and cost account; made when first used, so that a pickled reward carries none."""
-        return JudgeClient(self.endpoint, None if self.cache is None else ReplyCache(self.cache))
+        return rewardlib.JudgeClient(self.endpoint, None if self.cache is None else rewardlib.ReplyCache(self.cache))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "client"}
@@ -70,7 +87,7 @@ class Perception:
         # A response without words states nothing; no judge is needed to see that.
         scores: list[Score] = [0.0 if sample.annotations else None for sample in samples]
         for i, reply in zip(asked, replies, strict=True):
-            if isinstance(reply, JudgeError):
+            if isinstance(reply, rewardlib.JudgeError):
                 self.failures[reply.reason] += 1
                 self.last_error = reply
                 scores[i] = None
@@ -90,7 +107,7 @@ def verdict_request(response: str, annotations: Sequence[str]) -> JudgeRequest:
     facts = [{"id": id, "fact": fact} for id, fact in zip(ids, annotations, strict=True)]
     # Inside a JSON string a response cannot close its own fence, whatever it contains.
     user = json.dumps({"facts": facts, "response": response}, ensure_ascii=False)
-    return JudgeRequest(INSTRUCTIONS, user, _schema(ids), _Check(tuple(ids)))
+    return rewardlib.JudgeRequest(INSTRUCTIONS, user, _schema(ids), _Check(tuple(ids)))
 
 
 def _schema(ids: Sequence[str]) -> dict[str, Any]:
@@ -108,8 +125,9 @@ def _schema(ids: Sequence[str]) -> dict[str, Any]:
     }
 
 
-# The whole system prompt, as it is sent: the same for any number of facts.
-SYSTEM = JudgeRequest(INSTRUCTIONS, "", _schema(["f1"])).prompt
+def system_prompt() -> str:
+    """The whole system prompt, as it is sent: the same for any number of facts."""
+    return rewardlib.JudgeRequest(INSTRUCTIONS, "", _schema(["f1"])).prompt
 
 
 class _Check:

@@ -146,7 +146,7 @@ def _announces(function: Any) -> bool:
 # Listening: the attention functions of transformers are wrapped while a probe is open, and pass every module through that is not watched.
 
 _lock = threading.Lock()
-_watched: WeakKeyDictionary[nn.Module, _Reading] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[nn.Module, list[_Reading]] = WeakKeyDictionary()
 _wrapped: dict[str, tuple[int, Any]] = {}  # implementation -> (open probes, entry to restore)
 
 
@@ -157,19 +157,21 @@ def _listening(readings: Mapping[nn.Module, _Reading], implementation: str) -> I
     functions = ALL_ATTENTION_FUNCTIONS
 
     with _lock:
-        if any(module in _watched for module in readings):
-            raise RuntimeError("this model is already being watched by an open probe")
+        here = threading.get_ident()
+        if any(other.thread != here for module in readings for other in _watched.get(module, ())):
+            raise RuntimeError("this model is already being watched by an open probe of another thread")
         count, original = _wrapped.get(implementation) or (0, functions._local_mapping.get(implementation))
         if count == 0:
             functions[implementation] = _listener(implementation, functions.get(implementation))
         _wrapped[implementation] = (count + 1, original)
-        _watched.update(readings)
+        for module, reading in readings.items():
+            _watched.setdefault(module, []).append(reading)
     try:
         yield
     finally:
         with _lock:
-            for module in readings:
-                del _watched[module]
+            for module, reading in readings.items():
+                _watched[module] = [other for other in _watched[module] if other is not reading]
             count, original = _wrapped[implementation]
             _wrapped[implementation] = (count - 1, original)
             if count == 1:
@@ -183,16 +185,19 @@ def _listener(implementation: str, function: Callable[..., Any] | None) -> Calla
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
         run = function or sys.modules[type(module).__module__].eager_attention_forward
-        reading = _watched.get(module)
-        if reading is None:
+        readings = _watched.get(module)
+        if not readings:
             return run(module, query, key, value, attention_mask, **kwargs)
         # sdpa's kernels are aten operators that can be listened to; for flex and eager the rows' log-sum-exp is computed.
         kernel = masses.LogSumExp()
         with kernel if implementation == "sdpa" or _announces(run) else nullcontext():
             result = run(module, query, key, value, attention_mask, **kwargs)
-        reading.take(module.layer_idx, _Layer.of(module, query, key, attention_mask, kernel.value, kwargs))
+        layer = _Layer.of(module, query, key, attention_mask, kernel.value, kwargs)
+        for reading in readings:
+            reading.take(module.layer_idx, layer)
         return result
 
+    vars(attend)["announces"] = _announces(function)  # for a second probe of the same model
     return attend
 
 
@@ -272,6 +277,7 @@ class _Reading:
     heads: list[int] | None
     mapped: int | None  # the key set whose attention is kept key by key
     differentiable: bool
+    thread: int = field(default_factory=threading.get_ident)
     masses: dict[int, Tensor] = field(default_factory=dict)  # layer -> (B, H, R, K)
     maps: list[Tensor] = field(default_factory=list)  # per sample: sum over layers of (R_b, V_b)
     _visible: dict[tuple[int, int | None, bool], tuple[Any, Tensor | None]] = field(default_factory=dict)

@@ -15,13 +15,17 @@ names the measurements that the trainer must supply in ``Sample``, so that nothi
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from rewardlib.templates import Template
 
     Values = NDArray[np.floating[Any]]
 
@@ -72,14 +76,37 @@ class Sample:
     response_ids: tuple[int, ...] = ()  # the response's tokens
     length: int | None = None  # T, their number, for hosts that give no tokens
     opening: str = ""  # what the chat template has begun of the response, such as "<think>\n" of thinking models
+    box_space: tuple[float, float] | None = None  # width and height of the first image in the coordinates that the model writes
+    foreign: tuple[str, ...] = ()  # visual facts of another image, which are no facts of this one
+    replies: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # to the questions of a reward, by its name
+    token_ends: tuple[int, ...] | None = None  # (T,) where in ``response`` each token ends
     entropy: Values | None = None  # (T,) nats, of the distribution that each token was drawn from
     attention: VisualAttention | None = None
     counterfactual: Counterfactual | None = None
 
 
+class Run(Protocol):
+    """What a training run tells the rewards that are made for it."""
+
+    @property
+    def template(self) -> Template: ...
+
+    @property
+    def window(self) -> tuple[int, int] | None: ...
+
+    @property
+    def judge(self) -> str: ...
+
+    @property
+    def judge_url(self) -> str | None: ...
+
+    @property
+    def out(self) -> Path: ...
+
+
 @runtime_checkable
 class Reward(Protocol):
-    """A named, picklable function of samples. ``needs`` names fields of ``Sample``: entropy, attention, counterfactual."""
+    """A named, picklable function of samples. ``needs`` names fields of ``Sample``: entropy, attention, counterfactual, replies."""
 
     @property
     def name(self) -> str: ...

@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from rewardlib.answers import check_answer, without_reasoning
+from rewardlib.boxes import written_box
 from rewardlib.ink import has_ink
 from rewardlib.quantities import DEFAULT_TOLERANCE
-from rewardlib.sample import Sample, Score
+from rewardlib.sample import Run, Sample, Score
 from rewardlib.spans import find_boxes
-
-Template = Literal["think-answer", "perception-r1", "boxed", "answer"]
+from rewardlib.templates import LAYOUTS, Template
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Accuracy:
     tolerance: float = DEFAULT_TOLERANCE
     closed: bool = True
     name: str = "accuracy"
+    about: ClassVar[str] = "a closed final answer that is right"
     needs: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset({"answer"})
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [float(self.is_correct(s)) if _golds(s) else None for s in samples]
@@ -50,24 +52,17 @@ def _golds(sample: Sample) -> list[str]:
     return [gold for gold in (sample.answer, *sample.alternatives) if gold and gold.strip()]
 
 
-# Whatever looks like a tag is read as one, so that <ANSWER> or </answer > cannot hide a second block; only the exact spelling is in order.
-_TAG = re.compile(r"(?i)<\s*(?:/\s*)?(?:think|answer)\b[^<>]*>")
-_ORDER = {
-    "think-answer": ["<think>", "</think>", "<answer>", "</answer>"],
-    "perception-r1": ["<think>", "</think>", "<answer>", "</answer>"],
-    "answer": ["<answer>", "</answer>"],
-}
-
-
 @dataclass(frozen=True)
 class Format:
     """1 if the response keeps to a template, else 0, times a length factor where a ``window`` of tokens is given.
 
+    A template's blocks (``rewardlib.templates``) have to be there in order, each once and with content, and nothing outside of them.
     think-answer: one think block, then one answer block, nothing else (DeepSeek-R1).
     perception-r1: the same on lines of their own, with one ``\\boxed{}`` in the answer (Perception-R1, r_f).
     boxed: exactly one ``\\boxed{}`` with content.
     answer: exactly one answer block, which ends the response; SAYO's with ``window=(60, 100)``: a response of n tokens outside the
         window is worth 0.6 of its distance, 0.6 * 100 / n or 0.6 * n / 60 (released code, reward/format_rewards.py).
+    box: think-answer, with four coordinates in the answer (VLM-R1).
 
     The chat templates of thinking models end the prompt with ``<think>``, which is then the response's. It is known from
     ``Sample.opening``, or from a prompt that is text; ``opening`` states it for hosts that show neither.
@@ -77,13 +72,19 @@ class Format:
     window: tuple[int, int] | None = None
     opening: str = ""
     name: str = "format"
+    about: ClassVar[str] = "keeping to the template"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.template not in get_args(Template):
-            raise ValueError(f"template is {self.template!r}, expected one of {', '.join(get_args(Template))}")
+        if self.template not in LAYOUTS:
+            raise ValueError(f"template is {self.template!r}, expected one of {', '.join(LAYOUTS)}")
         if self.window is not None and not 0 < self.window[0] <= self.window[1]:
             raise ValueError(f"window is {self.window}, expected (low, high) with 0 < low <= high")
+
+    @classmethod
+    def for_run(cls, run: Run) -> Format:
+        """The format of a run's own template."""
+        return cls(run.template, run.window)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [float(self._keeps(s)) * self._length_factor(s) for s in samples]
@@ -91,27 +92,30 @@ class Format:
     def _keeps(self, sample: Sample) -> bool:
         opening = sample.opening or self.opening or opening_of(sample.prompt)
         text = opening + sample.response
-        if self.template == "boxed":
+        layout = LAYOUTS[self.template]
+        if not layout.blocks:
             return _one_box(without_reasoning(text))
-        if self.template == "answer" and opening:
+        if layout.blocks == ("answer",) and opening:
             text = text.partition("</think>")[2]
-        tags = list(_TAG.finditer(text))
-        if [tag[0] for tag in tags] != _ORDER[self.template]:
+        tags = list(layout.tag.finditer(text))
+        if [tag[0] for tag in tags] != layout.tags:
             return False
         # No pattern with wildcards: those take cubic time on a response that ends in another sentence.
         edges = [0, *(edge for tag in tags for edge in tag.span()), len(text)]
-        *outer, answer, after = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
-        if after.strip() or not has_ink(answer):
+        parts = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        blocks, (before, *between, after) = parts[1::2], parts[::2]
+        if after.strip() or not all(map(has_ink, blocks)):
             return False
         if self.template == "answer":
-            return True
-        before, think, gap = outer
-        if not has_ink(think):
+            return True  # whatever comes before it is the reasoning
+        if before.strip() or any(gap.strip() for gap in between):
             return False
-        if self.template == "think-answer":
-            return not before.strip() and not gap.strip()
-        own_lines = all(part[0] == part[-1] == "\n" for part in (think, answer))
-        return own_lines and (before, gap) == ("", "\n") and _one_box(answer)
+        if self.template == "perception-r1":
+            own_lines = all(block[0] == block[-1] == "\n" for block in blocks)
+            return own_lines and (before, *between) == ("", "\n") and _one_box(blocks[-1])
+        if self.template == "box":
+            return written_box(blocks[-1]) is not None
+        return True
 
     def _length_factor(self, sample: Sample) -> float:
         if self.window is None:
@@ -149,6 +153,7 @@ class Repetition:
     n: int = 20
     penalty: float = -2.0
     name: str = "repetition"
+    about: ClassVar[str] = "not repeating oneself: the 20-gram penalty"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:

@@ -9,18 +9,21 @@ import torch
 
 from train.batch import Normalizer
 from train.data import load_rows
-from train.loop import Across, make_methods, make_rewards
-from train.parallel import World
-from train.policy import load_policy
-from train.sampling import draw_groups
+from train.distributed import World
+from train.engines.local import LocalEngine
+from train.loading import load_policy
+from train.loop import make_methods
+from train.plan import Plan
+from train.rewards import make_rewards
+from train.sampling import Sampler
 from train.settings import from_command_line
-from train.step import Plan, step
+from train.step import step
 
 settings = from_command_line(sys.argv[2:])
 world, rewards = World(settings), make_rewards(settings)
 policy, rows = load_policy(settings, world.device), load_rows(settings.data, settings.template)
-groups, _ = draw_groups(policy, rows, [r for r in rewards if not r.needs], settings, world, 0)
-plan = Plan(settings, rewards, make_methods(settings), Across(world))
+plan = Plan(settings, rewards, make_methods(settings), world)
+groups, _ = Sampler(policy, LocalEngine(policy), plan).draw_groups(rows, world, 0)
 normalizer = Normalizer(world.total(sum(len(g.completions) for g in groups)), world.total(sum(g.tokens for g in groups)))
 step(policy, groups, plan, normalizer)
 world.add_gradients(policy.model.parameters())

@@ -15,9 +15,9 @@ from rewardlib.attention import (
     causal_attention,
     causal_weights,
     top_entropy,
-    without_sinks,
 )
 from rewardlib.sample import Counterfactual, Sample, VisualAttention
+from rewardlib.sinks import without_sinks
 from rewardlib.tokens import Tile, draw, token_weights
 
 SEEDS = range(5)

@@ -54,7 +54,7 @@ def trained(data: Path, out: Path, *, group: int = 2, **settings: Any) -> list[d
     from train.settings import Settings
 
     small: dict[str, Any] = {"model": str(ROOT / "demo/checkpoints/policy"), "prompts": 2, "steps": 2, "max_tokens": 12, "trackers": ()}
-    train(Settings(data=str(data), out=out, group=group, **small | settings))
+    train(Settings(data=str(data), out=out, num_generations=group, **small | settings))
     file = out / "left_out.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -263,7 +263,8 @@ def test_f19_rows_that_stopped_a_run(name: str, left_out: list[str], tmp_path: P
 
 
 def test_f20_an_evaluation_goes_on(tmp_path: Path) -> None:
-    from train.evaluate import EvaluateSettings, evaluate
+    from train.evaluate import EvaluateSettings
+    from train.evaluation import evaluate
 
     data = str(case("F20") / "rows.jsonl")
     summary = evaluate(
@@ -281,7 +282,7 @@ def test_f22_several_images(tmp_path: Path) -> None:
 
 
 def test_f26_a_group_of_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--group 1: .* one alone has none"):
+    with pytest.raises(ValueError, match=r"--num-generations 1: .* one alone has none"):
         trained(case("F26") / "rows.jsonl", tmp_path, group=1)
 
 

@@ -2,11 +2,17 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from tests.judge_server import Server
+from tests.test_trl import honest_judge
+from tests.tiny_models import FAMILIES, PROCESSORS, model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,12 +32,6 @@ def test_the_readme_example_runs_without_torch():
 
 def test_the_page_on_rewards_runs_from_top_to_bottom(tmp_path, monkeypatch):
     pytest.importorskip("trl")
-    from PIL import Image
-
-    from tests.judge_server import Server
-    from tests.test_trl import honest_judge
-    from tests.tiny_models import FAMILIES, PROCESSORS, model
-
     monkeypatch.chdir(tmp_path)
     with Server(honest_judge).running() as server:
         names = {
@@ -47,30 +47,45 @@ def test_the_page_on_rewards_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert names["loss"].item() > 0
 
 
+def copy_of_the_house(folder):
+    """The packages that training needs, a tiny policy, and a row."""
+    for package in ("train", "rewardlib", "pipelines", "labeling"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    model(FAMILIES["qwen2_5_vl"]()).save_pretrained(folder / "policy")
+    PROCESSORS["qwen2_5_vl"]().save_pretrained(folder / "policy")
+    Image.effect_noise((112, 84), 60).convert("RGB").save(folder / "0.png")
+    (folder / "rows.jsonl").write_text(json.dumps({"image": "0.png", "question": "How many?", "answer": "4"}))
+
+
+def trained(folder, flags):
+    """A step of training in a copy of the house: its settings and its figures."""
+    small = "--data rows.jsonl --model policy --out run --steps 1 --prompts 1 --num-generations 2 --max-tokens 6 --device cpu"
+    command = [sys.executable, "-m", "train.grpo", *small.split(), *flags.split(), "--trackers"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return json.loads((folder / "run" / "settings.json").read_text()), json.loads(line)
+
+
 def test_the_method_of_the_page_on_methods_trains(tmp_path):
     """In a file of its own, with one line beside it, as the page says."""
-    import shutil
-
-    from PIL import Image
-
-    from tests.tiny_models import FAMILIES, PROCESSORS, model
-
     (example,) = blocks("docs/methods.md")
-    for package in ("train", "rewardlib", "pipelines", "labeling"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_of_the_house(tmp_path)
     (tmp_path / "train" / "methods" / "in_doubt.py").write_text(example)
     registry = tmp_path / "train" / "methods" / "__init__.py"
-    text = registry.read_text().replace("(VGPO, PAPO, VPPO)", "(VGPO, PAPO, VPPO, InDoubt)")
+    text = registry.read_text().replace("        VPPO,\n", "        VPPO,\n        InDoubt,\n")
     registry.write_text(text.replace("from train.methods.papo", "from train.methods.in_doubt import InDoubt\nfrom train.methods.papo"))
-    model(FAMILIES["qwen2_5_vl"]()).save_pretrained(tmp_path / "policy")
-    PROCESSORS["qwen2_5_vl"]().save_pretrained(tmp_path / "policy")
-    Image.effect_noise((112, 84), 60).convert("RGB").save(tmp_path / "0.png")
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "0.png", "question": "How many?", "answer": "4"}))
-    flags = (
-        "--data rows.jsonl --model policy --out run --recipe in-doubt --in-doubt.kept 0.5 --steps 1 --prompts 1 --group 2 --max-tokens 6"
-    )
-    command = [sys.executable, "-m", "train.grpo", *flags.split(), "--trackers", "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert (settings["methods"], settings["method"]["in_doubt"]) == (["in-doubt"], {"kept": 0.5})
+    settings, _ = trained(tmp_path, "--recipe in-doubt --in-doubt.kept 0.5")
+    assert (settings["methods"], settings["in-doubt.kept"]) == (["in-doubt"], 0.5)
+
+
+def test_the_reward_of_the_page_on_rewards_trains(tmp_path):
+    """In a file of its own, with one line beside it, as the page says."""
+    (example,) = [block for block in blocks("docs/rewards.md") if "class FewNumbers" in block]
+    copy_of_the_house(tmp_path)
+    (tmp_path / "rewardlib" / "few_numbers.py").write_text(example.partition("\n\n\nFewNumbers()")[0] + "\n")
+    registry = tmp_path / "train" / "rewards.py"
+    text = registry.read_text().replace("    BoxIoU,\n", "    BoxIoU,\n    FewNumbers,\n")
+    registry.write_text(text.replace("from rewardlib.evidence", "from rewardlib.few_numbers import FewNumbers\nfrom rewardlib.evidence"))
+    settings, figures = trained(tmp_path, "--few-numbers 0.5")
+    assert (settings["few_numbers"], figures["rewards/few_numbers/mean"]) == (0.5, 1.0)

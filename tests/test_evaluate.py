@@ -11,8 +11,10 @@ stats = pytest.importorskip("scipy.stats")
 
 from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
 from train.data import load_rows  # noqa: E402
-from train.evaluate import EvaluateSettings, compare, encode, evaluate, examine, mcnemar, mean, share, summarise  # noqa: E402
-from train.policy import load_model  # noqa: E402
+from train.evaluate import EvaluateSettings  # noqa: E402
+from train.evaluation import compare, encode, evaluate, examine, summarise  # noqa: E402
+from train.intervals import mcnemar, mean, share  # noqa: E402
+from train.loading import load_model  # noqa: E402
 
 
 @pytest.fixture

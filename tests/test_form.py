@@ -23,8 +23,8 @@ def test_the_annotators_form() -> None:
 
 def test_the_perception_rewards_form_is_the_same_for_any_number_of_facts() -> None:
     requests = [perception.verdict_request("text", ["a fact"] * n) for n in (1, 40)]
-    assert {request.prompt for request in requests} == {perception.SYSTEM}
-    assert requests[0].check(example(perception.SYSTEM)) == {"f1": True}
+    assert {request.prompt for request in requests} == {perception.system_prompt()}
+    assert requests[0].check(example(perception.system_prompt())) == {"f1": True}
 
 
 def test_every_kind_of_schema_has_words_and_an_example() -> None:

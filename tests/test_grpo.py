@@ -21,23 +21,26 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 datasets = pytest.importorskip("datasets")
 
-from rewardlib import rle  # noqa: E402
+from rewardlib import Accuracy, JudgeEndpoint, Perception, rle  # noqa: E402
 from rewardlib.sample import Counterfactual, Sample  # noqa: E402
 from tests.judge_server import Server, failure  # noqa: E402
 from tests.test_trl import honest_judge  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 from train.batch import Normalizer  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
-from train.loop import learning_rate, make_methods, make_rewards, train  # noqa: E402
+from train.distributed import World  # noqa: E402
+from train.engines.local import LocalEngine  # noqa: E402
+from train.loading import load_model, load_policy  # noqa: E402
+from train.loop import learning_rate, make_methods, train  # noqa: E402
 from train.losses import LOSSES  # noqa: E402
-from train.methods import RECIPES  # noqa: E402
+from train.methods import METHODS, RECIPES  # noqa: E402
 from train.missing import heed  # noqa: E402
 from train.order import row_index  # noqa: E402
-from train.parallel import World  # noqa: E402
-from train.policy import load_model, load_policy  # noqa: E402
-from train.sampling import draw_groups, sample_groups  # noqa: E402
+from train.plan import Plan  # noqa: E402
+from train.rewards import REWARDS, make_rewards  # noqa: E402
+from train.sampling import Sampler  # noqa: E402
 from train.settings import Settings, from_command_line  # noqa: E402
-from train.step import Plan, assess, step  # noqa: E402
+from train.step import assess, step  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,8 +97,12 @@ def dataset_folder(tmp_path_factory):
 
 @pytest.fixture
 def settings(policy_folder, dataset_folder, tmp_path):
-    small = {"steps": 2, "prompts": 2, "group": 4, "max_tokens": 12, "learning_rate": 1e-3}
+    small = {"steps": 2, "prompts": 2, "num_generations": 4, "max_tokens": 12, "learning_rate": 1e-3}
     return Settings(data=str(dataset_folder), model=str(policy_folder), out=tmp_path / "run", **small)
+
+
+def sampler(policy, settings, rewards=()):
+    return Sampler(policy, LocalEngine(policy), Plan(settings, rewards, make_methods(settings)))
 
 
 def metrics(out):
@@ -109,24 +116,21 @@ def weights_of(out):
     return load_file(checkpoint / "model.safetensors")
 
 
-REWARDS = ("accuracy", "format", "repetition", "perception", "attention_contrast", "causal_attention")
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs(name, settings):
     recipe = RECIPES[name]
-    small = {field: getattr(settings, field) for field in ("data", "model", "out", "steps", "prompts", "group", "max_tokens")}
+    small = {field: getattr(settings, field) for field in ("data", "model", "out", "steps", "prompts", "num_generations", "max_tokens")}
     with Server(honest_judge).running() as server:
         # A random policy answers all questions alike, so that filtering would leave nothing to measure.
         chosen = asdict(recipe) | small | {"filter_groups": False}
         train(Settings(**chosen, recipe=name, judge="judge", judge_url=server.url))
     first, second = metrics(settings.out)
     used = {key.split("/")[1] for key in first if key.startswith("rewards/")}
-    assert used == {reward for reward in REWARDS if getattr(recipe, reward)}
+    assert used == {reward for reward in (each.name for each in REWARDS) if getattr(recipe, reward)}
     assert all(first[f"rewards/{key}/missing"] == 0 for key in used)
     assert np.isfinite(second["grad_norm"])
     assert not second["skipped"]
-    assert ("kl" in first) == bool(recipe.kl)
+    assert ("kl" in first) == replace(settings, kl=recipe.kl, methods=recipe.methods).has_reference
 
 
 @pytest.mark.parametrize("name", ["sayo", "faithful-mr1", "vgpo"])
@@ -134,7 +138,7 @@ def test_qwen3_vl_learns_by_the_same_recipes(name, settings, tmp_path):
     folder = tmp_path / "qwen3"
     model(FAMILIES["qwen3_vl"]()).save_pretrained(folder)
     PROCESSORS["qwen3_vl"]().save_pretrained(folder)
-    small = {field: getattr(settings, field) for field in ("data", "out", "steps", "prompts", "group", "max_tokens")}
+    small = {field: getattr(settings, field) for field in ("data", "out", "steps", "prompts", "num_generations", "max_tokens")}
     train(Settings(**asdict(RECIPES[name]) | small, model=str(folder), recipe=name))
     first, second = metrics(settings.out)
     assert all(first[key] == 0 for key in first if key.endswith("/missing"))
@@ -285,8 +289,8 @@ def test_checkpointing_and_freezing_change_the_cost_and_nothing_else(settings):
 
 def test_a_run_does_not_go_on_with_other_settings(settings):
     train(replace(settings, steps=1))
-    with pytest.raises(ValueError, match=r"other settings \(group was 4, now 2\): give its own, or another --out"):
-        train(replace(settings, group=2, steps=2))
+    with pytest.raises(ValueError, match=r"other settings \(num_generations was 4, now 2\): give its own, or another --out"):
+        train(replace(settings, num_generations=2, steps=2))
 
 
 class LowIds:
@@ -301,7 +305,7 @@ class LowIds:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
 def test_micro_batches_change_nothing(size, settings):
-    chosen = replace(settings, group=8, attention_contrast=1.0, causal_attention=0.5, methods=("vgpo",), kl=0.1)
+    chosen = replace(settings, num_generations=8, attention_contrast=1.0, causal_attention=0.5, methods=("vgpo",), kl=0.1)
     whole, parts = gradient(chosen, [0, 1]), gradient(replace(chosen, micro_batch=size), [0, 1])
     assert set(whole) == set(parts)
     for name, value in whole.items():
@@ -310,7 +314,7 @@ def test_micro_batches_change_nothing(size, settings):
 
 def test_several_updates_clip_against_the_policy_that_sampled(settings):
     chosen = replace(settings, attention_contrast=1.0, learning_rate=0.02, steps=2)
-    train(replace(chosen, updates=3))
+    train(replace(chosen, num_iterations=3))
     assert any(line["clip_ratio/low_mean"] + line["clip_ratio/high_mean"] > 0 for line in metrics(settings.out))
     train(replace(chosen, out=settings.out.with_name("once")))
     assert all(line["clip_ratio/low_mean"] == line["clip_ratio/high_mean"] == 0 for line in metrics(settings.out.with_name("once")))
@@ -318,8 +322,8 @@ def test_several_updates_clip_against_the_policy_that_sampled(settings):
 
 def test_every_update_of_a_step_is_reported(settings, monkeypatch):
     norms = iter([1.0, float("nan"), 3.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr("train.parallel.World.clip_gradients", lambda *_: next(norms))
-    train(replace(settings, updates=3, steps=2))
+    monkeypatch.setattr("train.distributed.World.clip_gradients", lambda *_: next(norms))
+    train(replace(settings, num_iterations=3, steps=2))
     first, second = metrics(settings.out)
     assert (first["grad_norm"], first["skipped"]) == (2.0, 1.0)
     assert [first[f"updates/{n}/grad_norm"] for n in range(3)] == [1.0, None, 3.0]
@@ -327,14 +331,14 @@ def test_every_update_of_a_step_is_reported(settings, monkeypatch):
 
 
 def test_a_group_of_one_is_refused(settings):
-    with pytest.raises(ValueError, match="--group 1: an advantage is a completion's reward against the others of its prompt"):
-        train(replace(settings, group=1))
+    with pytest.raises(ValueError, match="--num-generations 1: an advantage is a completion's reward against the others of its prompt"):
+        train(replace(settings, num_generations=1))
 
 
 THINKING = [
     ("qwen2_5_vl", "<think>\n", "<think>\n", "the model's chat template opens <think>, which counts as the response's"),
     ("qwen2_5_vl", "<think></think>", "", r"closes <think></think> in the prompt, so --template think-answer can hardly be kept to: take"),
-    ("qwen3_vl", "", "", "Qwen3-VL-Instruct models do not write <think> of their own accord.*take --template boxed or answer"),
+    ("qwen3_vl", "", "", "Instruct models of this family do not write <think> of their own accord.*take --template boxed or answer"),
     ("qwen2_5_vl", "", "", None),
 ]
 
@@ -347,7 +351,7 @@ def test_chat_templates_of_thinking_models(family, ending, opening, advice, sett
     processor.save_pretrained(tmp_path / "thinking")
     chosen = replace(settings, model=str(tmp_path / "thinking"), steps=1)
     policy, rows = load_policy(chosen), load_rows(settings.data, settings.template)
-    (group,) = sample_groups(policy, [rows[0]], chosen, [0], [0])
+    (group,) = sampler(policy, chosen).sample([rows[0]], [0], [0])
     assert [sample.opening for sample in group.samples] == [opening] * 4
     train(chosen)
     said = capsys.readouterr().out
@@ -406,12 +410,12 @@ def test_the_learning_rate_rises_then_falls(settings):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_is_rewarded_becomes_likelier(loss, settings):
-    chosen = replace(settings, loss=loss, group=24, max_tokens=8)
+    chosen = replace(settings, loss=loss, num_generations=24, max_tokens=8)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=3e-3)
     seen = []
     for number in range(20):
-        (group,) = sample_groups(policy, [rows[0]], chosen, [number], [number])
+        (group,) = sampler(policy, chosen).sample([rows[0]], [number], [number])
         _, (figures,) = step(policy, [group], Plan(chosen, [LowIds()]), Normalizer(24, group.tokens))
         seen.append(figures["reward"])
         optimizer.step()
@@ -422,24 +426,45 @@ def test_what_is_rewarded_becomes_likelier(loss, settings):
 def gradient(settings, split):
     """The gradient of one step over four prompts, learnt from in the order of ``split``."""
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
-    groups = sample_groups(policy, [rows[i] for i in range(4)], settings, range(4), range(4))
-    normalizer = Normalizer(4 * settings.group, sum(group.tokens for group in groups))
-    plan = Plan(settings, make_rewards(settings), make_methods(settings))
+    plan = Plan(settings, make_rewards(settings), make_methods(settings)).at(0.5)
+    groups = Sampler(policy, LocalEngine(policy), plan).sample([rows[i] for i in range(4)], range(4), range(4))
+    normalizer = Normalizer(4 * settings.num_generations, sum(group.tokens for group in groups))
     step(policy, [groups[i] for i in split], plan, normalizer)
     return {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
 
 
-COMBINATIONS = [("papo",), ("vppo",), ("vgpo", "papo", "vppo")]
+COMBINATIONS = [(name,) for name in METHODS]
+COMBINATIONS += [("vgpo", "papo", "vppo"), ("gdpo", "pepo", "ease", "entropy-bonus"), ("tor", "dyco-rl", "noisyrollout")]
 
 
 @pytest.mark.parametrize("methods", COMBINATIONS)
 def test_methods_do_not_depend_on_micro_batches_or_order(methods, settings):
-    chosen = replace(settings, methods=methods)
+    chosen = replace(settings, methods=methods, attention_contrast=1.0)
     whole = gradient(chosen, [0, 1, 2, 3])
     assert any(value.abs().sum() > 0 for value in whole.values())
-    for other in (gradient(replace(chosen, micro_batch=3), [0, 1, 2, 3]), gradient(chosen, [3, 1, 0, 2])):
+    others = replace(chosen, micro_batch=3), chosen, replace(chosen, checkpointing=True)
+    for other, order in zip(others, ([0, 1, 2, 3], [3, 1, 0, 2], [0, 1, 2, 3]), strict=True):
+        again = gradient(other, order)
+        assert again.keys() == whole.keys()
         for name, value in whole.items():
-            assert torch.allclose(value, other[name], atol=1e-6), name
+            assert torch.allclose(value, again[name], atol=1e-6), (name, order)
+
+
+def test_parts_of_a_single_prompt_teach_the_vision_tower_too(settings):
+    """Its images are encoded for sampling, without a graph; what learns from parts of the group encodes them again."""
+    policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
+
+    def learnt(size):
+        plan = Plan(replace(settings, micro_batch=size), [LowIds()])
+        groups = Sampler(policy, LocalEngine(policy), plan).sample([rows[0]], [0], [0])
+        policy.model.zero_grad()
+        step(policy, groups, plan, Normalizer(4, groups[0].tokens))
+        return {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+
+    whole, parts = learnt(None), learnt(2)
+    assert whole.keys() == parts.keys()
+    assert any("visual" in name for name in whole)
+    assert all(torch.allclose(value, parts[name], atol=1e-6) for name, value in whole.items())
 
 
 def test_a_run_of_several_methods_goes_on_where_it_was(settings):
@@ -480,7 +505,7 @@ def test_a_group_of_equal_rewards_adds_no_gradient(settings):
 def test_counterfactuals_reach_the_rewards(settings):
     chosen = replace(settings, causal_attention=1.0)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
-    (group,) = sample_groups(policy, [rows[0]], chosen, [0], [0])
+    (group,) = sampler(policy, chosen).sample([rows[0]], [0], [0])
     assess(policy, group, Plan(chosen, make_rewards(chosen)))
     for sample in group.samples:
         seen = sample.counterfactual
@@ -499,9 +524,9 @@ def test_groups_of_equal_text_rewards_are_drawn_again(settings):
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
     chosen = replace(settings, prompts=3, filter_groups=True, max_tokens=2, trackers=())
     world = World(chosen)
-    groups, drawn = draw_groups(policy, rows, [Picky()], chosen, world, 0)
+    groups, drawn = sampler(policy, chosen, [Picky()]).draw_groups(rows, world, 0)
     assert ([group.number for group in groups], drawn) == ([0, 3, 6], 9)
-    groups, drawn = draw_groups(policy, rows, [Picky()], replace(chosen, filter_groups=False), world, drawn)
+    groups, drawn = sampler(policy, replace(chosen, filter_groups=False), [Picky()]).draw_groups(rows, world, drawn)
     assert ([group.number for group in groups], drawn) == ([9, 10, 11], 12)
 
 
@@ -520,7 +545,7 @@ NONSENSE = {
     "--steps 0": {"steps": 0},
     "--prompts 0": {"prompts": 0},
     "--max-tokens -1": {"max_tokens": -1},
-    "--updates 0": {"updates": 0},
+    "--num-iterations 0": {"num_iterations": 0},
     "--micro-batch 0": {"micro_batch": 0},
     "--save-every 0": {"save_every": 0},
     "--show-every 0": {"show_every": 0},
@@ -572,7 +597,7 @@ def test_rows_left_out_before_a_restart_stay_known(settings):
 
 
 def test_updates_that_are_not_finite_are_skipped_and_then_stop_the_run(settings, monkeypatch):
-    monkeypatch.setattr("train.parallel.World.clip_gradients", lambda *_: float("nan"))
+    monkeypatch.setattr("train.distributed.World.clip_gradients", lambda *_: float("nan"))
     with pytest.raises(ValueError, match=r"3 updates in a row had a gradient that is not finite: lower --learning-rate"):
         train(replace(settings, steps=5, max_skipped=3, save_every=1))
     assert [line["skipped"] for line in metrics(settings.out)] == [1, 1]
@@ -606,12 +631,12 @@ def test_training_goes_on_without_its_judge_and_says_so(settings, capsys):
 def test_rows_without_labels_make_no_reward_silent(settings):
     class Alone:
         main = True
-        gather = staticmethod(list)
+        gather_objects = staticmethod(list)
 
     def group(*samples, **scores):
         return SimpleNamespace(samples=list(samples), scores=scores)
 
-    rewards = [SimpleNamespace(name=name) for name in ("accuracy", "perception")]
+    rewards = [Accuracy(), Perception(JudgeEndpoint("judge"))]
     bare, empty, full = Sample("x"), Sample("", answer="4", annotations=("a",)), Sample("x", answer="4", annotations=("a",))
     unlabelled = group(bare, bare, accuracy=[None, None], perception=[None, None])
     wordless = group(empty, accuracy=[0.0], perception=[0.0])
@@ -650,7 +675,7 @@ def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(settings, monke
 def test_rows_without_labels_are_counted_or_stop_the_run(settings, tmp_path, capsys):
     bare = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train").remove_columns("regions")
     bare.to_parquet(tmp_path / "bare.parquet")
-    with pytest.raises(DataError, match=r"attention reward needs regions, and none of the 6 rows of .*bare.parquet has any"):
+    with pytest.raises(DataError, match=r"attention contrast reward needs regions, and none of the 6 rows of .*bare.parquet has any"):
         train(replace(settings, data=str(tmp_path / "bare.parquet"), attention_contrast=1.0))
     whole = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train")
     some = whole.map(lambda row, n: {"regions": [] if n == 2 else row["regions"]}, with_indices=True, features=whole.features)
@@ -690,16 +715,16 @@ def test_every_epoch_visits_every_row_once():
 
 def test_recipes_are_defaults_that_flags_override():
     settings = from_command_line(["--data", "d", "--recipe", "vgpo", "--attention-contrast", "0.5", "--group", "4"])
-    assert (settings.methods, settings.attention_contrast, settings.group, settings.clip_high) == (("vgpo",), 0.5, 4, 0.28)
+    assert (settings.methods, settings.attention_contrast, settings.num_generations, settings.clip_high) == (("vgpo",), 0.5, 4, 0.28)
 
 
 def test_help_teaches_and_loads_no_torch():
     done = subprocess.run([sys.executable, "-X", "importtime", "-m", "train.grpo", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     for words in (
-        "--recipe {grpo,sayo,perception-r1,faithful-mr1,vgpo,papo,vppo}",
-        "SAYO's attention on the region",
-        "completions per prompt",
+        "--recipe {grpo,sayo,perception-r1,faithful-mr1,vgpo,papo,",
+        "attention on the labelled region",
+        "completions sampled for each prompt",
     ):
         assert words in done.stdout
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -722,12 +747,14 @@ def test_a_gpu_that_is_not_there_is_said(policy_folder):
 
 
 def test_a_group_that_is_learnt_from_in_parts_keeps_no_graph_from_sampling(policy_folder, dataset_folder, tmp_path):
-    whole = Settings(data=str(dataset_folder), model=str(policy_folder), out=tmp_path, group=4, prompts=1, max_tokens=4, device="cpu")
+    whole = Settings(
+        data=str(dataset_folder), model=str(policy_folder), out=tmp_path, num_generations=4, prompts=1, max_tokens=4, device="cpu"
+    )
     policy, rows = load_model(str(policy_folder), "cpu", trained=True), load_rows(str(dataset_folder), "think-answer")
 
     def needs_graph(settings):
-        (group,) = sample_groups(policy, [rows[0]], settings, [0], [0])
-        return any(part.requires_grad for part in group.prompt.features.values() if torch.is_tensor(part))
+        (group,) = sampler(policy, settings).sample([rows[0]], [0], [0])
+        return any(part.requires_grad for part in group.prompt.features["mm_encoder_outputs"]["image"].values() if torch.is_tensor(part))
 
     assert needs_graph(whole)
     assert not needs_graph(replace(whole, micro_batch=2))

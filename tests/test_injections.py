@@ -19,7 +19,7 @@ from labeling import annotate
 from labeling.annotate import Annotated, LLMAnnotator
 from labeling.rules import facts_of
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, parse_json
-from rewardlib.perception import SYSTEM, Perception
+from rewardlib.perception import Perception, system_prompt
 from rewardlib.sample import Sample
 from tests.judge_server import Answer, Server, completion
 
@@ -174,7 +174,7 @@ def test_an_honest_judge_of_responses_is_not_moved(endpoint: Made) -> None:
     server.requests.clear()
     scores = reward([Sample(response, annotations=FACTS) for response in responses])
     assert [(response, score) for response, score in zip(responses, scores, strict=True) if score != PLAIN] == []
-    asked = received(server, SYSTEM)
+    asked = received(server, system_prompt())
     assert sorted(question["response"] for question in asked) == sorted(responses)
     assert all(sorted(question) == ["facts", "response"] for question in asked)
     assert all(question["facts"] == [{"id": f"f{n}", "fact": fact} for n, fact in enumerate(FACTS, 1)] for question in asked)

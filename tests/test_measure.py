@@ -9,7 +9,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from rewardlib import AttentionContrast, CausalAttention, Measurer, Sample, rle  # noqa: E402
-from rewardlib.attention import without_sinks  # noqa: E402
+from rewardlib.sinks import without_sinks  # noqa: E402
 from rewardlib.tokens import draw, image_mask, image_tiles, token_weights  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model  # noqa: E402
 

@@ -13,14 +13,17 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from train.flat import completion_mean, top_share  # noqa: E402
 from train.methods import METHODS, RECIPES  # noqa: E402
-from train.methods.base import Method, Scores, Tokens  # noqa: E402
-from train.methods.dependence import completion_mean, k3, top_share  # noqa: E402
+from train.methods.base import Scores, Tokens, overrides  # noqa: E402
+from train.methods.dependence import k3  # noqa: E402
 from train.methods.papo import PAPO  # noqa: E402
 from train.methods.vppo import VPPO  # noqa: E402
-from train.step import Here  # noqa: E402
+from train.plan import OneProcess  # noqa: E402
 from train.views import PATCH, blacken, random_patches  # noqa: E402
 
+LOOP = ["loop", "step", "plan", "forward", "measures", "sampling", "asking", "batch", "losses", "record", "missing", "packing"]
+LOOP += ["engines/__init__", "engines/local"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,10 +34,40 @@ def group(seed, lengths=(5, 1, 7, 3), spread=1.0):
     logprobs = -torch.rand(len(index), generator=generator)
     masked = logprobs + spread * torch.randn(len(index), generator=generator)
     advantages = torch.randn(len(lengths), generator=generator)[index]
-    return Scores(index, logprobs, torch.rand(len(index), generator=generator), {"masked": masked}), advantages
+    entropy = torch.rand(len(index), generator=generator)
+    views = dict.fromkeys((PAPO().view, VPPO().view), masked)
+    return Scores(index, logprobs, entropy, views, {}, {}, {}), advantages
 
 
-@pytest.mark.parametrize("name", ["loop", "step", "sampling", "batch", "losses", "record", "missing", "rollout", "packing"])
+def tokens_of(scores, logprobs, views=None):
+    """The same tokens as they are learnt from."""
+    views = scores.views if views is None else views
+    rewards = torch.zeros(len(scores.lengths))
+    return Tokens(scores.completion_index, logprobs, scores.entropy, views, {}, rewards, None)
+
+
+def masked_of(scores):
+    return scores.views[PAPO().view]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "loop",
+        "step",
+        "plan",
+        "forward",
+        "measures",
+        "sampling",
+        "asking",
+        "batch",
+        "losses",
+        "record",
+        "missing",
+        "packing",
+        "engines/local",
+    ],
+)
 def test_the_loop_knows_no_method_by_name(name):
     text = (ROOT / "train" / f"{name}.py").read_text().lower()
     for method in (*METHODS, "sayo", "perception-r1", "faithful-mr1"):
@@ -43,7 +76,7 @@ def test_the_loop_knows_no_method_by_name(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_its_recipe(name):
-    assert RECIPES[name].methods == (name,)
+    assert RECIPES[name].methods[0] == name
     assert METHODS[name].name == name
 
 
@@ -58,8 +91,8 @@ def slow_k3(logprob, other):
 @pytest.mark.parametrize("spread", [0.1, 1.0, 30.0])
 def test_k3(spread):
     scores, _ = group(0, spread=spread)
-    wanted = [slow_k3(*pair) for pair in zip(scores.logprobs.tolist(), scores.views["masked"].tolist(), strict=True)]
-    assert k3(scores.logprobs, scores.views["masked"]).tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    wanted = [slow_k3(*pair) for pair in zip(scores.logprobs.tolist(), masked_of(scores).tolist(), strict=True)]
+    assert k3(scores.logprobs, masked_of(scores)).tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.5, 1.0])
@@ -94,8 +127,8 @@ def test_completion_mean():
 def test_papo_as_its_formula_has_it(weight, cost):
     scores, _ = group(2)
     logprobs = scores.logprobs.clone().requires_grad_()
-    penalty = PAPO(perception_kl=weight, entropy_cost=cost).penalty(Tokens(logprobs, scores.completion_index, scores.views))
-    pairs = list(zip(scores.logprobs.tolist(), scores.views["masked"].tolist(), strict=True))
+    penalty = PAPO(perception_kl=weight, entropy_cost=cost).penalty(tokens_of(scores, logprobs))
+    pairs = list(zip(scores.logprobs.tolist(), masked_of(scores).tolist(), strict=True))
     assert penalty.tolist() == pytest.approx([-weight * slow_k3(p, q) - cost * p for p, q in pairs], rel=1e-4, abs=1e-6)
     penalty.sum().backward()
     slopes = [(1 - math.exp(q - p)) * (slow_k3(p, q) < 10) for p, q in pairs]
@@ -104,7 +137,7 @@ def test_papo_as_its_formula_has_it(weight, cost):
 
 def test_papo_on_a_row_without_image_costs_entropy_alone():
     scores, _ = group(3)
-    penalty = PAPO(entropy_cost=0.5).penalty(Tokens(scores.logprobs, scores.completion_index, {}))
+    penalty = PAPO(entropy_cost=0.5).penalty(tokens_of(scores, scores.logprobs, {}))
     assert torch.equal(penalty, -0.5 * scores.logprobs)
 
 
@@ -144,10 +177,10 @@ def split(scores, values):
 def test_vppo_as_released_but_over_the_whole_batch(kept, seed):
     groups = [group(10 * seed + n, lengths) for n, lengths in enumerate([(5, 1, 7, 3), (2, 9), (4, 4, 4)])]
     method = VPPO(kept=kept)
-    shaped = method.advantages([own for _, own in groups], [scores for scores, _ in groups], Here())
+    shaped = method.advantages([own for _, own in groups], [scores for scores, _ in groups], OneProcess())
     rows = []
     for scores, own in groups:
-        parts = (split(scores, scores.logprobs), split(scores, scores.views["masked"]), split(scores, own))
+        parts = (split(scores, scores.logprobs), split(scores, masked_of(scores)), split(scores, own))
         rows += list(zip(*parts, strict=True))
     assert torch.allclose(torch.cat(shaped), released_vppo(rows, kept, method.lowest), rtol=1e-4, atol=1e-6)
 
@@ -155,58 +188,38 @@ def test_vppo_as_released_but_over_the_whole_batch(kept, seed):
 def test_vppo_weighs_trajectories_by_one_on_average():
     groups = [group(n) for n in range(3)]
     ones = [torch.ones_like(own) for _, own in groups]
-    shaped = VPPO(kept=1.0).advantages(ones, [scores for scores, _ in groups], Here())
+    shaped = VPPO(kept=1.0).advantages(ones, [scores for scores, _ in groups], OneProcess())
     factors = [completion_mean(values, scores.completion_index) for values, (scores, _) in zip(shaped, groups, strict=True)]
     assert torch.cat(factors).mean().item() == pytest.approx(1.0, abs=1e-5)
     assert torch.cat(factors).min().item() == pytest.approx(0.9, abs=1e-5)
 
 
-class Together(Here):
+class Together(OneProcess):
     """Two processes: this one's values, and those that another gave."""
 
     def __init__(self, others):
         self.others = others
 
-    def __call__(self, values):
-        mean = [(value - self.lowest([])) / (self.highest([]) - self.lowest([])) for value in self.others]
-        return [values[0] + sum(mean), values[1] + len(mean)]
-
-    def lowest(self, values):
-        return min([*values, *self.others])
-
-    def highest(self, values):
-        return max([*values, *self.others])
+    def gather(self, parts):
+        return torch.cat([*parts, self.others])
 
 
 def test_vppo_in_two_processes_is_vppo_in_one():
     groups = [group(n) for n in range(4)]
     method = VPPO()
-    whole = method.advantages([own for _, own in groups], [scores for scores, _ in groups], Here())
-    means = [completion_mean(k3(s.logprobs, s.views["masked"]), s.completion_index).tolist() for s, _ in groups]
-    every = [value for mean in means for value in mean]
+    whole = method.advantages([own for _, own in groups], [scores for scores, _ in groups], OneProcess())
+    means = [completion_mean(k3(s.logprobs, masked_of(s)), s.completion_index) for s, _ in groups]
     for mine, others in (([0, 1], [2, 3]), ([2, 3], [0, 1])):
-        sums = Together([value for n in others for value in means[n]])
-        if max(sums.others) < max(every) or min(sums.others) > min(every):
-            # the other process's own extremes are not the batch's: its normalised sum is asked for with the batch's
-            sums.__class__ = Batch
-            sums.every = every
-        part = method.advantages([groups[n][1] for n in mine], [groups[n][0] for n in mine], sums)
+        across = Together(torch.cat([means[n] for n in others]))
+        part = method.advantages([groups[n][1] for n in mine], [groups[n][0] for n in mine], across)
         for n, values in zip(mine, part, strict=True):
             assert torch.allclose(values, whole[n], atol=1e-6)
-
-
-class Batch(Together):
-    """The same, where the extremes are of the whole batch."""
-
-    def __call__(self, values):
-        low, high = min(self.every), max(self.every)
-        return [values[0] + sum((value - low) / (high - low) for value in self.others), values[1] + len(self.others)]
 
 
 def test_rows_without_image_keep_their_advantages():
     (scores, own), (other, its) = group(5), group(6)
     bare = replace(scores, views={})
-    shaped = VPPO().advantages([own, its], [bare, other], Here())
+    shaped = VPPO().advantages([own, its], [bare, other], OneProcess())
     assert torch.equal(shaped[0], own)
     assert not torch.equal(shaped[1], its)
 
@@ -214,14 +227,21 @@ def test_rows_without_image_keep_their_advantages():
 # ------------------------------------------------------------------------------------------ all of them
 
 
-PENALTIES = [name for name, method in METHODS.items() if method.penalty is not Method.penalty]
+PENALTIES = [name for name, method in METHODS.items() if overrides(method, "penalty")]
 
 
 def penalised(method):
     """A method's penalty on some tokens, summed, and its gradient."""
     scores, _ = group(7)
     logprobs = scores.logprobs.clone().requires_grad_()
-    penalty = method.penalty(Tokens(logprobs, scores.completion_index, scores.views)).sum()
+    tokens = replace(
+        tokens_of(scores, logprobs, dict.fromkeys(method.views(), masked_of(scores))),
+        entropy=-logprobs * logprobs.exp(),
+        measured={measure.name: logprobs.exp() for measure in method.live_measures()},
+        rewards=torch.ones(len(scores.lengths)),
+        ref_logprobs=masked_of(scores),
+    )
+    penalty = replace(method, progress=0.5).penalty(tokens).sum()
     penalty.backward()
     return penalty.item(), logprobs.grad
 

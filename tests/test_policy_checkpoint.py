@@ -10,12 +10,11 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from demo.questions import write_trace  # noqa: E402
-from demo.teach_policy import draw, held_out, make_row, mean, respond, respond_to, sample_groups  # noqa: E402
+from demo.teach_policy import TEMPLATES, draw, held_out, make_row, mean, respond, respond_to, sample_groups  # noqa: E402
 from rewardlib import Accuracy, Format  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
-from train.data import INSTRUCTIONS  # noqa: E402
-from train.policy import load_model  # noqa: E402
-from train.score import score  # noqa: E402
+from train.forward import forward  # noqa: E402
+from train.loading import load_model  # noqa: E402
 
 FOLDER = ROOT / "demo" / "checkpoints" / "policy"
 
@@ -38,7 +37,7 @@ def test_any_text_can_be_encoded_and_a_token_added(policy):
     assert policy.model.generation_config.pad_token_id == tokenizer.pad_token_id
 
 
-@pytest.mark.parametrize("template", INSTRUCTIONS)
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_what_it_was_taught_is_right_and_well_formed(template):
     rng = random.Random(1)
     samples = []
@@ -56,7 +55,7 @@ def test_it_is_right_about_half_the_time_and_well_formed(policy):
     assert mean(Format()(samples)) > 0.8
 
 
-@pytest.mark.parametrize("template", INSTRUCTIONS)
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_sampled_groups_start_well_formed_in_every_template(policy, template):
     samples = [sample for group in sample_groups(policy, held_out(3, template, seed=2), 8) for sample in group]
     assert mean(Format(template)(samples)) > 0.8
@@ -71,6 +70,6 @@ def test_another_image_makes_its_response_unlikely(policy):
         ids = torch.tensor(policy.processor.tokenizer(write_trace(rng, scene, question, right=True))["input_ids"])
         blank = Image.new("RGB", scene.image.size, (150, 150, 150))
         with torch.no_grad():
-            seen, unseen = (score(policy, policy.encode(row.messages, [image]), [ids]).logprobs.sum() for image in (scene.image, blank))
+            seen, unseen = (forward(policy, policy.encode(row.messages, [image]), [ids]).logprobs.sum() for image in (scene.image, blank))
         losses.append(float(seen - unseen))
     assert np.mean(losses) > 2

@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import encode, run_module, scene
-from train.curves import draw_curve, shown, smooth, tick_labels, ticks_around, ticks_between
+from train.curves import draw_curve, in_words, smooth, tick_labels, ticks_around, ticks_between
 from train.methods import RECIPES
 from train.report import changed_settings, draw_sections, heat_map, place_box, read_groups, read_metrics, view_maps, write_report
-from train.settings import Settings
+from train.settings import Settings, flags_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACK = "</div></style><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">{{ 7*7 }}"
@@ -53,7 +53,7 @@ def write_run(out: Path, steps: int = 12, metrics: list[dict[str, Any]] | None =
     """A run's folder with settings and metrics, without completions."""
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(**{**asdict(RECIPES["sayo"]), "recipe": "sayo", "data": "shapes", "steps": 20, **changes})
-    (out / "settings.json").write_text(json.dumps(asdict(settings), default=str))
+    (out / "settings.json").write_text(json.dumps(flags_of(settings), default=str))
     lines = [{"step": i, "reward": i / 10, "reward_std": 0.1, "entropy": 1 / (i + 1), "skipped": 0.0} for i in range(steps)]
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics or lines))
     return out
@@ -166,7 +166,7 @@ def test_steps_have_whole_ticks() -> None:
 
 def test_numbers_are_short() -> None:
     values = [None, 1e-06, -0.25, 15018.2, 1e12, [60, 100], "a-b", 0.30000000000000004, True, -1e-10]
-    assert [shown(v) for v in values] == ["–", "1e-6", "−0.25", "15,018", "1e12", "60, 100", "a-b", "0.3", "True", "−1e-10"]
+    assert [in_words(v) for v in values] == ["–", "1e-6", "−0.25", "15,018", "1e12", "60, 100", "a-b", "0.3", "True", "−1e-10"]
 
 
 def test_metrics_come_in_sections() -> None:

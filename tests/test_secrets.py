@@ -23,9 +23,9 @@ from demo.questions import write_rows as write_scenes
 from pipelines import build, store
 from pipelines.card import write_card
 from pipelines.config import BuildConfig
-from pipelines.console import failing_clearly
 from pipelines.gallery import write_gallery
 from pipelines.models import ModelError, Models, _explained, load_annotator
+from rewardlib.console import failing_clearly
 from rewardlib.redact import redact
 from tests.conftest import ROOT, fake_models, record, write_rows
 from tests.judge_server import Answer, Server, completion, failure

@@ -19,7 +19,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rewardlib.sample import Reward, Sample, Score
-from rewardlib.text import Accuracy, Format, Repetition, Template
+from rewardlib.templates import Template
+from rewardlib.text import Accuracy, Format, Repetition
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

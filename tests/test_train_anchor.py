@@ -8,7 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
-from train.anchor import FOCUS, AnchorSettings, anchor, learn, load_with_focus  # noqa: E402
+from train.anchor import FOCUS, AnchorSettings  # noqa: E402
+from train.anchoring import anchor, learn, load_with_focus  # noqa: E402
 from train.data import load_rows  # noqa: E402
 from train.loop import train  # noqa: E402
 

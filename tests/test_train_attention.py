@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from rewardlib.masses import LogSumExp  # noqa: E402
-from train.attention import SharedPrefix, _Packed, backward, decode, forward, plain, plain_backward  # noqa: E402
+from train.shared_prefix import SharedPrefix, _Packed, backward, decode, forward, plain, plain_backward  # noqa: E402
 
 SCALE = 0.3
 
@@ -32,7 +32,7 @@ def test_who_sees_whom():
 @pytest.mark.parametrize("plainly", [False, True])
 def test_a_packed_row_equals_dense_masked_attention(lengths, plainly, monkeypatch):
     if plainly:
-        monkeypatch.setattr("train.attention._fused", lambda query: False)
+        monkeypatch.setattr("train.shared_prefix._fused", lambda query: False)
     shape = SharedPrefix(9, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)))
     length = 9 + sum(lengths)
     states = [x.requires_grad_() for x in tensors(length, length)]

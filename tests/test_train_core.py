@@ -11,11 +11,16 @@ torch = pytest.importorskip("torch")
 from rewardlib import Measurer, Sample  # noqa: E402
 from rewardlib.tokens import draw  # noqa: E402
 from tests.tiny_models import FAMILIES, PROCESSORS, model, qwen3_vl  # noqa: E402
-from train.losses import LOSSES, kl_to_reference  # noqa: E402
-from train.packing import pack, padded  # noqa: E402
+from train.divergence import kl_to_reference  # noqa: E402
+from train.engines import Sampling  # noqa: E402
+from train.engines.local import rollout, sample  # noqa: E402
+from train.flat import padded  # noqa: E402
+from train.forward import forward  # noqa: E402
+from train.losses import LOSSES  # noqa: E402
+from train.measures import RegionAttention  # noqa: E402
+from train.methods.vgpo import VisualFocus  # noqa: E402
+from train.packing import pack  # noqa: E402
 from train.policy import Policy  # noqa: E402
-from train.rollout import Sampling, rollout, sample  # noqa: E402
-from train.score import score  # noqa: E402
 
 POLICIES = ("qwen2_5_vl", "qwen3_vl")
 BOX = (20.0, 10.0, 90.0, 60.0)
@@ -68,8 +73,8 @@ def test_a_packed_row():
     assert packed.positions[:, 0, 4:].tolist() == [[5, 6, 5]] * 3
     assert packed.tokens.tolist() == [4, 5, 6]
     assert packed.predictors.tolist() == [3, 4, 3]
-    assert packed.owner.tolist() == [0, 0, 1]
-    assert padded(torch.tensor([1.0, 2.0, 3.0]), packed.owner, 2, fill=-1).tolist() == [[1, 2], [3, -1]]
+    assert packed.completion_index.tolist() == [0, 0, 1]
+    assert padded(torch.tensor([1.0, 2.0, 3.0]), packed.completion_index, 2, fill=-1).tolist() == [[1, 2], [3, -1]]
 
 
 @pytest.mark.parametrize("family", POLICIES)
@@ -77,9 +82,9 @@ def test_a_packed_row():
 def test_packed_log_probabilities_equal_those_of_separate_sequences(family):
     made = policy(family)
     for prompt in prompts(made):
-        scored = score(made, prompt, completions())
+        scored = forward(made, prompt, completions())
         for i, completion in enumerate(completions()):
-            assert (scored.logprobs[scored.packed.owner == i] - separate(made, prompt, completion)).abs().max() < 1e-4
+            assert (scored.logprobs[scored.completion_index == i] - separate(made, prompt, completion)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -102,7 +107,7 @@ def test_packed_log_probabilities_equal_those_of_a_padded_batch(family, side):
     for i, (prompt, row, (before, _)) in enumerate(zip(some, rows, pads, strict=True)):
         end = before + len(row)
         expected = logits[i, end - len(completion) - 1 : end - 1].log_softmax(dim=-1).gather(1, completion[:, None])[:, 0]
-        assert (score(made, prompt, [completion]).logprobs - expected).abs().max() < 1e-4
+        assert (forward(made, prompt, [completion]).logprobs - expected).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("family", POLICIES)
@@ -115,7 +120,7 @@ def test_packed_gradients_equal_those_of_separate_sequences(family):
     made = policy(family)
     for prompt in prompts(made)[:2]:
         weights = [torch.randn(len(c)) for c in completions()]
-        packed = gradients(score(made, prompt, completions()).logprobs @ torch.cat(weights), made)
+        packed = gradients(forward(made, prompt, completions()).logprobs @ torch.cat(weights), made)
         apart = gradients(sum(separate(made, prompt, c) @ w for c, w in zip(completions(), weights, strict=True)), made)
         assert set(packed) == set(apart)
         for name, gradient in apart.items():
@@ -126,15 +131,15 @@ def test_packed_gradients_equal_those_of_separate_sequences(family):
 def test_no_score_depends_on_which_completions_share_the_row():
     made = policy("qwen2_5_vl")
     prompt, group = prompts(made)[0], completions()
-    whole = score(made, prompt, group, needs={"attention", "visual_focus"})
+    whole = forward(made, prompt, group, measures=[RegionAttention(), VisualFocus()])
     for part in ([2], [3, 1], [1, 0, 3, 2]):
-        some = score(made, prompt, [group[i] for i in part], needs={"attention", "visual_focus"})
+        some = forward(made, prompt, [group[i] for i in part], measures=[RegionAttention(), VisualFocus()])
         for j, i in enumerate(part):
-            mine, same = some.packed.owner == j, whole.packed.owner == i
-            for name in ("logprobs", "entropy", "visual_focus"):
+            mine, same = some.completion_index == j, whole.completion_index == i
+            for name in ("logprobs", "entropy"):
                 assert torch.allclose(getattr(some, name)[mine], getattr(whole, name)[same], atol=1e-5)
-            assert np.allclose(some.attention[j].region, whole.attention[i].region, atol=1e-6)
-            assert np.allclose(some.attention[j].image, whole.attention[i].image, atol=1e-6)
+            for name in ("attention", "visual_focus"):
+                assert torch.allclose(some.measured[name][mine], whole.measured[name][same], atol=1e-5)
 
 
 @torch.no_grad()
@@ -144,18 +149,19 @@ def test_scores_equal_those_of_an_ordinary_forward():
     image = picture((150, 70), 0)
     prompt = made.encode(ask("how many?"), [image], draw(image.size, [BOX]))
     group = completions()
-    scored = score(made, prompt, group, needs={"attention"}, temperature=1.3)
+    scored = forward(made, prompt, group, measures=[RegionAttention()], temperature=1.3)
     plain = Sample("x", prompt=ask("how many?"), images=(image,), regions=({"bbox": BOX},))
     measured = Measurer(made.model, made.processor, temperature=1.3)(
         [replace(plain, response_ids=tuple(c.tolist())) for c in group], {"attention", "entropy", "counterfactual"}
     )
     for i, sample_ in enumerate(measured):
-        mine = scored.packed.owner == i
+        mine = scored.completion_index == i
+        on_region, on_image = scored.measured["attention"][mine].unbind(dim=1)
         assert np.allclose(scored.logprobs[mine], sample_.counterfactual.original, atol=1e-4)
         assert np.allclose(scored.entropy[mine], sample_.entropy, atol=1e-4)
-        assert np.allclose(scored.attention[i].region, sample_.attention.region, atol=1e-5)
-        assert np.allclose(scored.attention[i].image, sample_.attention.image, atol=1e-5)
-        assert scored.attention[i].region_tokens == pytest.approx(sample_.attention.region_tokens)
+        assert np.allclose(on_region, sample_.attention.region, atol=1e-5)
+        assert np.allclose(on_image, sample_.attention.image, atol=1e-5)
+        assert float(prompt.region.sum()) == pytest.approx(sample_.attention.region_tokens)
 
 
 @torch.no_grad()
@@ -167,15 +173,15 @@ def test_focus_is_the_cosine_to_the_mean_image_state():
     hidden = made.model.model(input_ids=ids, mm_token_type_ids=types, **prompt.images).last_hidden_state[0]
     mean = hidden[: -len(completion)][prompt.image].mean(dim=0)
     expected = (torch.cosine_similarity(hidden[-len(completion) :], mean[None]) + 1) / 2
-    assert torch.allclose(score(made, prompt, [completion], needs={"visual_focus"}).visual_focus, expected, atol=1e-5)
-    blind = score(made, prompts(made)[2], [completion], needs={"visual_focus"})
-    assert blind.visual_focus.tolist() == [0.5] * len(completion)
+    assert torch.allclose(forward(made, prompt, [completion], measures=[VisualFocus()]).measured["visual_focus"], expected, atol=1e-5)
+    blind = forward(made, prompts(made)[2], [completion], measures=[VisualFocus()])
+    assert blind.measured["visual_focus"].tolist() == [0.5] * len(completion)
 
 
 @torch.no_grad()
 def test_log_probabilities_change_with_the_image():
     made = policy("qwen3_vl")
-    first, second = (score(made, made.encode(ask("what?"), [picture((90, 90), seed)]), completions()).logprobs for seed in (1, 2))
+    first, second = (forward(made, made.encode(ask("what?"), [picture((90, 90), seed)]), completions()).logprobs for seed in (1, 2))
     assert (first - second).abs().max() > 1e-3
 
 
@@ -205,7 +211,7 @@ def test_sampled_tokens_have_the_scored_probabilities():
     prompt = prompts(made)[0]
     first = torch.cat(rollout(made, [prompt], 4000, Sampling(max_tokens=1), [torch.Generator().manual_seed(0)])[0])
     ids = first.unique()
-    probabilities = score(made, prompt, [token[None] for token in ids]).logprobs.exp()
+    probabilities = forward(made, prompt, [token[None] for token in ids]).logprobs.exp()
     frequencies = (first[None] == ids[:, None]).float().mean(dim=1)
     assert (frequencies - probabilities).abs().max() < 0.03
 
@@ -359,9 +365,9 @@ def test_cispo_caps_weights_and_takes_no_gradient_away():
 def test_logits_in_chunks_are_the_logits(monkeypatch):
     made = policy("qwen3_vl")
     prompt = prompts(made)[0]
-    whole = score(made, prompt, completions())
-    monkeypatch.setattr("train.score.CHUNK", 4)
-    parts = score(made, prompt, completions())
+    whole = forward(made, prompt, completions())
+    monkeypatch.setattr("train.forward.CHUNK", 4)
+    parts = forward(made, prompt, completions())
     assert torch.allclose(whole.logprobs, parts.logprobs, atol=1e-6)
     assert torch.allclose(whole.entropy, parts.entropy, atol=1e-6)
     assert not whole.entropy.requires_grad

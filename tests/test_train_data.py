@@ -12,10 +12,11 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from pipelines.schema import FEATURES  # noqa: E402
-from rewardlib import rle  # noqa: E402
+from rewardlib import rle, templates  # noqa: E402
 from rewardlib.rows import DatasetRow  # noqa: E402
 from tests.conftest import encode  # noqa: E402
-from train.data import INSTRUCTIONS, DataError, load_rows, require, to_messages, to_row  # noqa: E402
+from train.data import DataError, load_rows, require, to_messages, to_row  # noqa: E402
+from train.labels import Need  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -29,12 +30,24 @@ def picture(seed=0, size=SIZE):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
 
 
+def needing(*labels):
+    """Needs as the accuracy, attention, causal attention and perception rewards have them, and anchoring."""
+    who = {
+        "answer": ("the accuracy reward", "set --accuracy 0"),
+        "regions": ("the attention contrast reward", "set --attention-contrast 0"),
+        "counterfactuals": ("the causal attention reward", "set --causal-attention 0"),
+        "annotations": ("the perception reward", "set --perception 0"),
+        "traces": ("anchoring", ""),
+    }
+    return [Need(label, *who[label]) for label in labels]
+
+
 def text(words):
     return {"type": "text", "text": words}
 
 
 def asked(question=QUESTION, images=1, template="boxed"):
-    return [{"role": "user", "content": [IMAGE] * images + [text(f"{question}\n{INSTRUCTIONS[template]}")]}]
+    return [{"role": "user", "content": [IMAGE] * images + [text(f"{question}\n{templates.LAYOUTS[template].instruction}")]}]
 
 
 def same(one, other):
@@ -132,7 +145,7 @@ def test_every_layout_asks_the_same(name, tmp_path):
     assert same(image, picture())
     assert row.region.shape == SIZE[::-1]
     assert row.region.sum() == 50 * 28
-    assert require(rows, answer=True, regions=True) == {}
+    assert require(rows, needing("answer", "regions")) == {}
 
 
 def test_sightlines_own_labels_are_read(tmp_path):
@@ -141,7 +154,7 @@ def test_sightlines_own_labels_are_read(tmp_path):
     assert (sample.annotations, rows[0].traces) == (("there are squares",), ("four",))
     assert same(sample.evidence_image, picture(9))
     assert same(sample.control_image, picture(10))
-    assert require(rows, annotations=True, counterfactuals=True, traces=True) == {}
+    assert require(rows, needing("annotations", "counterfactuals", "traces")) == {}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -247,7 +260,7 @@ def test_a_column_tells_the_split(suffix, tmp_path, capsys):
     assert "others are not read: test (1)" in capsys.readouterr().out.replace("\n", " ")
     assert [row.id for row in load_rows(data, "boxed", "test")] == ["r1", "r3"]
     assert len(load_rows(data, "boxed", "val")) == 4  # naming the file has named it
-    require(rows, answer=True)
+    require(rows, needing("answer"))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -298,7 +311,7 @@ def test_a_question_that_is_all_in_the_image(tmp_path):
 
 def test_missing_images_are_counted_among_the_rows_of_the_split(tmp_path, capsys):
     rows = [row | {"image": None if n == 1 else encode(picture())} for n, row in enumerate(SPLIT_ROWS)]
-    require(load_rows(with_splits(tmp_path, ".parquet", rows), "boxed"), answer=True)
+    require(load_rows(with_splits(tmp_path, ".parquet", rows), "boxed"), needing("answer"))
     assert "have no image" not in capsys.readouterr().out
 
 
@@ -313,7 +326,7 @@ def test_a_bad_line_of_a_table_costs_itself(tmp_path):
     lines = [b"id,question,answer", b"a,How many?,4", b"b,Cups, or mugs?,4", b"c,caf\xe9?,4", b'd,"two\nlines?",4', b"e,How many?"]
     (tmp_path / "rows.csv").write_bytes(b"\n".join(lines))
     rows = load_rows(str(tmp_path / "rows.csv"), "boxed")
-    require(rows, answer=True)
+    require(rows, needing("answer"))
     assert {left.reason for left in rows.left_out.values()} == {"not CSV", "not UTF-8"}
     assert [row.id for n in range(len(rows)) if (row := rows.take(n))] == ["a", "d", "e"]
 
@@ -367,7 +380,7 @@ def test_no_row_is_so_odd_that_it_ends_a_run(odd, suffix, tmp_path, capsys):
     else:
         data = as_json(tmp_path / "rows.jsonl", rows, [picture()])
     loaded = load_rows(str(data), "boxed")
-    require(loaded, answer=True)
+    require(loaded, needing("answer"))
     assert loaded.take(0) is not None
     assert loaded.take(1) is None
     assert "\x1b" not in capsys.readouterr().out
@@ -548,7 +561,7 @@ def test_rows_without_a_label_are_counted_and_no_image_is_opened(tmp_path, monke
     others = [{"regions": [], "counterfactuals": changed, "annotations": [{"statement": "a"}]}] * 2
     rows = labelled(tmp_path, [first, *others])
     monkeypatch.setattr(datasets.Image, "decode_example", None)
-    assert require(rows, answer=True, regions=True, counterfactuals=True, annotations=True) == {
+    assert require(rows, needing("answer", "regions", "counterfactuals", "annotations")) == {
         "regions": 2,
         "counterfactuals": 1,
         "annotations": 1,
@@ -558,7 +571,7 @@ def test_rows_without_a_label_are_counted_and_no_image_is_opened(tmp_path, monke
 
 NEEDED = {
     "answer": "accuracy reward needs a gold answer, and none of the 2 rows of {} has any: add a column answer, or set --accuracy 0",
-    "regions": "attention reward needs regions, and none of the 2 rows of {} has any: build labels with .*, or set --attention-contrast 0",
+    "regions": "contrast reward needs regions, and none of the 2 rows of {} has any: build labels with .*, or set --attention-contrast 0",
     "counterfactuals": "needs counterfactual images, and none of the 2 rows of {} has any: .*, or set --causal-attention 0",
     "annotations": "needs annotations, and none of the 2 rows of {} has any: .*, or set --perception 0",
     "traces": "needs correct traces, and none of the 2 rows of {} has any: .* from rows that have traces",
@@ -571,7 +584,7 @@ def test_a_label_that_no_row_has(label, given, tmp_path):
     empty = {"answer": " "} | ({"regions": [], "counterfactuals": [], "annotations": [], "traces": []} if given == "empty" else {})
     rows = labelled(tmp_path, [empty] * 2)
     with pytest.raises(DataError, match=NEEDED[label].format(".*rows.parquet")):
-        require(rows, **{label: True})
+        require(rows, needing(label))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
@@ -709,7 +722,7 @@ def test_a_file_of_text_is_looked_over_before_the_first_step(tmp_path, capsys):
     bad = [{**GOOD, "id": None, "image": "9.png"}, {**GOOD, "id": "b", "choices": 7}]
     data = as_json(tmp_path / "rows.jsonl", [GOOD, *bad], [picture()])
     rows = load_rows(str(data), "boxed")
-    require(rows, answer=True)
+    require(rows, needing("answer"))
     assert [(left.id, left.reason) for left in rows.left_out.values()] == [("1", "missing image"), ("b", "bad choices")]
     assert "left out row 1: missing image: the file '9.png' does not exist" in capsys.readouterr().out
 
@@ -718,7 +731,7 @@ def test_rows_that_cannot_be_parsed_are_left_out(tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_bytes(b'{"question": "?", "answer": "4"}\n{bad}\n[1]\n{"question": "caf\xe9"}\n')
     rows = load_rows(str(data), "boxed")
-    require(rows, answer=True)
+    require(rows, needing("answer"))
     assert [left.reason for left in rows.left_out.values()] == ["not JSON", "not an object", "not UTF-8"]
 
 

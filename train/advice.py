@@ -7,7 +7,9 @@ from train.settings import Settings
 
 
 def template_advice(policy: Policy, settings: Settings) -> list[str]:
-    """What is worth knowing, before the first step, of the format reward with this model's chat template."""
+    """What is worth knowing, before the first step, of the format reward with this model's chat
+    template.
+    """
     if not settings.format or settings.template not in ("think-answer", "perception-r1"):
         return []
     if policy.opening:
@@ -16,9 +18,10 @@ def template_advice(policy: Policy, settings: Settings) -> list[str]:
     if "</think>" in policy.generation_prompt:
         closed = "the model's chat template closes <think></think> in the prompt"
         return [f"{closed}, so --template {settings.template} can hardly be kept to: {remedy}"]
-    if policy.model.config.model_type.startswith("qwen3_vl"):
+    if not policy.family.writes_think:
         return [
-            "Qwen3-VL-Instruct models do not write <think> of their own accord, and one that never does never earns the format reward of "
-            f"--template {settings.template}: {remedy}, or take a Thinking model"
+            "Instruct models of this family do not write <think> of their own accord, and one that "
+            "never does never earns the format "
+            f"reward of --template {settings.template}: {remedy}, or take a Thinking model"
         ]
     return []

@@ -1,4 +1,6 @@
-"""The values that a step passes on: a prompt's completions, what their rewards say, and the normaliser of the step's loss."""
+"""The values that a step passes on: a prompt's completions, what their rewards say, and the
+normaliser of the step's loss.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,12 @@ from torch import Tensor
 from rewardlib.sample import Sample, Score
 from train.data import Row
 from train.policy import Prompt
+from train.views import View
 
 
 @dataclass
 class Group:
-    """A row's completions, N tokens in all, and what is known of them so far."""
+    """A row's G completions, N tokens in all, and what their rewards say of them so far."""
 
     number: int  # which of the run's prompts this is
     row: Row
@@ -31,7 +34,12 @@ class Group:
     def parts(self, size: int | None) -> list[slice]:
         """The completions in parts of at most ``size``."""
         count = len(self.completions)
-        return [slice(start, start + (size or count)) for start in range(0, count, size or count)]
+        step = size or count
+        return [slice(start, start + step) for start in range(0, count, step)]
+
+    def tokens_of(self, part: slice) -> Tensor:
+        """Which tokens (N,) belong to a part of the completions."""
+        return (self.completion_index >= part.start) & (self.completion_index < part.stop)
 
 
 @dataclass(frozen=True)
@@ -40,15 +48,17 @@ class Signal:
 
     rewards: Tensor  # (G,) combined, NaN where there is none
     advantages: Tensor  # (N,)
-    old_logprobs: Tensor | None  # (N,) under the policy that sampled; None: those of the first forward that is learnt from
+    old_logprobs: (
+        Tensor | None
+    )  # (N,) under the policy that sampled; None: those of the first forward that is learnt from
     ref_logprobs: Tensor | None  # (N,) under the model at the start
-    views: Mapping[str, Tensor]  # (N,) under further images
-    has_penalty: bool = False  # whether a method adds to the loss whatever the rewards are
+    views: Mapping[View, Tensor]  # (N,) under other views
+    has_penalty: bool = False  # whether something else is in the loss, whatever the rewards are
 
     @property
     def empty(self) -> bool:
         """Equal rewards have nothing to teach, unless something else is in the loss."""
-        return not bool(self.advantages.any()) and self.ref_logprobs is None and not self.has_penalty
+        return not bool(self.advantages.any()) and not self.has_penalty
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Checkpoints that a killed run goes on from: written aside, then renamed, so that one is whole or is not there.
+"""Checkpoints that a killed run goes on from: written aside, then renamed, so that one is whole or
+is not there.
 
-Rollouts, row order and learning rate follow from the seed and from how far the run is, so weights, optimizer and two counters are all the
-state there is.
+Rollouts, row order and learning rate follow from the seed and from how far the run is, so weights,
+optimizer and two counters are all the state there is.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 
 import torch
 
-from train.parallel import World
+from train.distributed import World
+from train.methods import changes_on_the_way
 from train.policy import Policy
-from train.settings import Settings
-from train.sharding import dealt, gathered
+from train.settings import Settings, flags_of
+from train.sharding import full_state, shard_state
 
-# What a run may change when it goes on: how long, how fast, where, and what it shows; never what it computes.
+# What a run may change when it goes on: how long, how fast, where, and what it shows; never what it
+# computes.
 FREE = {
     "out",
     "steps",
@@ -35,6 +38,10 @@ FREE = {
 }
 
 
+# What settings were called when a checkpoint was written.
+RENAMED = {"group": "num_generations", "updates": "num_iterations"}
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is."""
@@ -45,20 +52,35 @@ class Progress:
 
 def latest(out: Path) -> Path | None:
     """The newest whole checkpoint in a run's folder."""
-    found = sorted(out.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return found[-1] if found else None
+    checkpoints = sorted(
+        out.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
+    return checkpoints[-1] if checkpoints else None
 
 
-def save(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, settings: Settings, world: World) -> Path:
+def save(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    settings: Settings,
+    world: World,
+) -> Path:
     """Write the checkpoint of a finished step, and remove older ones."""
     target = settings.out / f"checkpoint-{progress.step}"
-    weights = gathered(policy.model.state_dict()) if settings.shard else None
-    state = {"optimizer": gathered(optimizer.state_dict()), **asdict(progress), "settings": computed(settings)}
+    weights = full_state(policy.model.state_dict()) if settings.shard else None
+    state = {
+        "optimizer": full_state(optimizer.state_dict()),
+        **asdict(progress),
+        "settings": computed(settings),
+    }
     if world.main:
         try:
             _write(policy, weights, state, target)
         except OSError as error:
-            raise OSError(f"{target} could not be written ({error}); make room and start again: the run goes on where it was") from error
+            raise OSError(
+                f"{target} could not be written ({error}); make room and start again: the run goes "
+                "on where it was"
+            ) from error
         for old in settings.out.glob("checkpoint-*"):
             if old != target:
                 shutil.rmtree(old)
@@ -66,7 +88,9 @@ def save(policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, s
     return target
 
 
-def _write(policy: Policy, weights: dict[str, Any] | None, state: dict[str, Any], target: Path) -> None:
+def _write(
+    policy: Policy, weights: dict[str, Any] | None, state: dict[str, Any], target: Path
+) -> None:
     aside = target.with_name(target.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     policy.model.save_pretrained(aside, state_dict=weights)
@@ -77,22 +101,38 @@ def _write(policy: Policy, weights: dict[str, Any] | None, state: dict[str, Any]
 
 
 def restore(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings) -> Progress:
-    """Load the optimizer of the newest checkpoint, whose weights the policy has been loaded from, and say how far it is."""
+    """Load the optimizer of the newest checkpoint, whose weights the policy has been loaded from,
+    and say how far it is.
+    """
     checkpoint = latest(settings.out)
     if checkpoint is None:
         return Progress()
-    state: dict[str, Any] = torch.load(checkpoint / "trainer.pt", map_location=policy.device, weights_only=True)
+    state: dict[str, Any] = torch.load(
+        checkpoint / "trainer.pt", map_location=policy.device, weights_only=True
+    )
     now = computed(settings)
-    changed = [f"{name} was {state['settings'].get(name)}, now {now[name]}" for name in now if state["settings"].get(name) != now[name]]
+    before = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
+    changed = [
+        f"{name} was {before[name]}, now {now[name]}"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
     if changed:
-        raise ValueError(f"{checkpoint} is of a run with other settings ({'; '.join(changed)}): give its own, or another --out")
+        raise ValueError(
+            f"{checkpoint} is of a run with other settings ({'; '.join(changed)}): give its own, "
+            "or another --out"
+        )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    optimizer.load_state_dict(dealt(state["optimizer"], parameters))
+    optimizer.load_state_dict(shard_state(state["optimizer"], parameters))
     return Progress(state["step"], state["prompts"])
 
 
 def computed(settings: Settings) -> dict[str, str]:
     """The settings that decide what a run computes."""
-    depends_on_steps = settings.schedule != "constant" or 0 < settings.warmup < 1
+    depends_on_steps = (
+        settings.schedule != "constant"
+        or 0 < settings.warmup < 1
+        or any(map(changes_on_the_way, settings.methods))
+    )
     free = FREE - {"steps"} if depends_on_steps else FREE
-    return {name: str(value) for name, value in vars(settings).items() if name not in free}
+    return {name: str(value) for name, value in flags_of(settings).items() if name not in free}

@@ -3,32 +3,23 @@
     python -m train.grpo --data dataset --recipe sayo --model Qwen/Qwen2.5-VL-3B-Instruct
     torchrun --nproc-per-node 8 -m train.grpo --data dataset --recipe sayo
 
-One step (``train.loop``): take prompts, sample a group of completions for each, reward them, turn rewards into advantages, and step the
-optimizer on the sum of the groups' gradients. The image and prompt of a group are encoded once for all its completions. Recipes say which
-rewards count and how, and which methods (``train.methods``) change the maths. A killed run goes on where it was when the same command is
-given again. The folder given by --out has report.html, to look at.
+One step (``train.loop``): take prompts, sample a group of completions for each, reward them, turn
+rewards into advantages, and step the optimizer on the sum of the groups' gradients. The image and
+prompt of a group are encoded once for all its completions. Recipes say which rewards count and how,
+and which methods (``train.methods``) change the maths. A killed run goes on where it was when the
+same command is given again. The folder given by --out has report.html, to look at.
 """
 
 from __future__ import annotations
-
-import os
 
 from train.settings import from_command_line
 
 
 def main() -> None:
     settings = from_command_line()
-    from pipelines.console import failing_clearly, quiet_libraries, say
-    from train.loop import train
-    from train.report import findings_of
+    from train.loop import command  # loads torch, which --help does without
 
-    quiet_libraries()
-    with failing_clearly(ValueError, OSError):
-        out = train(settings)
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
-        for finding in findings_of(out):
-            say(f"- {finding.what}\n  {finding.remedy}")
-        say(f"report   {out / 'report.html'}")
+    command(settings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Which values of a setting make sense: one sentence at the start is better than a run that learns nothing.
+"""Which values of a setting make sense: one sentence at the start is better than a run that learns
+nothing.
 
 within(settings, steps=COUNT, temperature=POSITIVE)     # ValueError: --steps 0: give 1 or more
 """
@@ -30,11 +31,17 @@ SOME = Limit(lambda value: len(value) > 0, "at least one")
 
 
 def within(settings: Any, **limits: Limit) -> None:
-    """``ValueError`` for the first setting that is not what its limit says, with its flag and value."""
+    """``ValueError`` for the first setting that is not what its limit says, with its flag and
+    value.
+    """
     for name, limit in limits.items():
         value = getattr(settings, name)
         if value is not None and not limit.holds(value):
-            raise ValueError(f"--{name.replace('_', '-')} {_shown(value)}: give {limit.wanted}".replace(" :", ":"))
+            raise ValueError(
+                f"--{name.replace('_', '-')} {_shown(value)}: give {limit.wanted}".replace(
+                    " :", ":"
+                )
+            )
 
 
 def _shown(value: Any) -> str:

@@ -1,10 +1,12 @@
-"""Policy losses on the flat tokens of any part of a batch: parts add up to the whole, however it was split.
+"""Policy losses on the flat tokens of any part of a batch: parts add up to the whole, however it
+was split.
 
     loss = sum over tokens of weight_t * (objective_t + beta * kl_t)
 
-``weight`` holds the normaliser, which is known before the first forward, so that neither micro-batches nor ranks can change it. Ratios
-compare the current log-probabilities with those of the policy that sampled. A loss is one object: its objective, its weights, and what its
-clips act on. Tensors have N tokens; ``completion_index`` (N,) is the completion of each.
+``weight`` holds the normaliser, which is known before the first forward, so that neither
+micro-batches nor ranks can change it. Ratios compare the current log-probabilities with those of
+the policy that sampled. A loss is one object: its objective, its weights, and what its clips act
+on. Tensors have N tokens; ``completion_index`` (N,) is the completion of each.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from train.flat import completion_mean
 from train.recipe import LossName
 
 
@@ -28,7 +31,8 @@ class Loss:
     def weights(self, lengths: Tensor, completions: int, tokens: int, max_tokens: int) -> Tensor:
         """What each completion's tokens weigh in the batch's loss, (B,).
 
-        lengths: (B,) of some of the batch's completions. completions, tokens: how many there are in the whole batch, over all ranks.
+        lengths: (B,) of some of the batch's completions. completions, tokens: how many there are in
+            the whole batch, over all ranks.
         """
         return 1.0 / (lengths * completions)
 
@@ -36,15 +40,23 @@ class Loss:
         """The logarithm of the probability ratio of every token, (N,)."""
         return logprobs - old_logprobs
 
-    def objective(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> Tensor:
+    def objective(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor
+    ) -> Tensor:
         """The objective to minimise for every token, (N,); ``logprobs`` carry the gradient."""
         ratio = torch.exp(self.log_ratio(logprobs, old_logprobs, completion_index))
-        return -torch.minimum(ratio * advantages, ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * advantages)
+        return -torch.minimum(
+            ratio * advantages, ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * advantages
+        )
 
-    def clipped(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> tuple[Tensor, Tensor]:
+    def clipped(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Which tokens (N,) the lower and the upper clip take the gradient from."""
         ratio = torch.exp(self.log_ratio(logprobs, old_logprobs, completion_index))
-        return (ratio < 1 - self.clip_low) & (advantages < 0), (ratio > 1 + self.clip_high) & (advantages > 0)
+        return (ratio < 1 - self.clip_low) & (advantages < 0), (ratio > 1 + self.clip_high) & (
+            advantages > 0
+        )
 
 
 class DrGRPO(Loss):
@@ -62,7 +74,9 @@ class DAPO(Loss):
 
 
 class GSPO(Loss):
-    """One ratio per sequence (arXiv 2507.18071), in its token form, so that advantages may differ by token."""
+    """One ratio per sequence (arXiv 2507.18071), in its token form, so that advantages may differ
+    by token.
+    """
 
     def log_ratio(self, logprobs: Tensor, old_logprobs: Tensor, completion_index: Tensor) -> Tensor:
         mean = completion_mean(logprobs - old_logprobs, completion_index)[completion_index]
@@ -72,31 +86,43 @@ class GSPO(Loss):
 class CISPO(DAPO):
     """A clipped weight on the log-probability (arXiv 2506.13585)."""
 
-    def objective(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> Tensor:
+    def objective(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor
+    ) -> Tensor:
         weight = torch.exp(logprobs - old_logprobs).detach().clamp(max=1 + self.clip_high)
         return -weight * advantages * logprobs
 
-    def clipped(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> tuple[Tensor, Tensor]:
-        """No gradient is taken away: the upper clip caps a token's weight, whatever its advantage, and there is no lower one."""
+    def clipped(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """No gradient is taken away: the upper clip caps a token's weight, whatever its advantage,
+        and there is no lower one.
+        """
         ratio = torch.exp(logprobs - old_logprobs)
         return torch.zeros_like(ratio, dtype=torch.bool), ratio > 1 + self.clip_high
 
 
 class SAPO(Loss):
-    """A gate that closes softly where GRPO clips, faster for negative advantages (arXiv 2511.20347).
+    """A gate that closes softly where GRPO clips, faster for negative advantages (arXiv
+    2511.20347).
 
-    Its slope is 1 at a ratio of 1, so the first update is GRPO's."""
+    Its slope is 1 at a ratio of 1, so the first update is GRPO's.
+    """
 
     # The paper's temperatures.
     positive: ClassVar[float] = 1.0
     negative: ClassVar[float] = 1.05
 
-    def objective(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> Tensor:
+    def objective(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor
+    ) -> Tensor:
         ratio = torch.exp(logprobs - old_logprobs)
         steepness = torch.where(advantages > 0, self.positive, self.negative)
         return -torch.sigmoid(steepness * (ratio - 1)) * 4 / steepness * advantages
 
-    def clipped(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor) -> tuple[Tensor, Tensor]:
+    def clipped(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, completion_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """None: every token keeps some of its gradient."""
         none = torch.zeros_like(logprobs, dtype=torch.bool)
         return none, none
@@ -106,20 +132,9 @@ LOSSES: dict[LossName, type[Loss]] = {
     "grpo": Loss,
     "dr_grpo": DrGRPO,
     "dapo": DAPO,
-    "bnpo": DAPO,  # the mean over the tokens of a batch, which here is always the step's, whatever micro-batches and processes there are
+    # The mean over the tokens of a batch, which here is the step's, however it is split up.
+    "bnpo": DAPO,
     "gspo": GSPO,
     "cispo": CISPO,
     "sapo": SAPO,
 }
-
-
-def kl_to_reference(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) for every token: exp(d) - d - 1 with d = ref_logprobs - logprobs."""
-    difference = ref_logprobs - logprobs
-    return torch.exp(difference) - difference - 1
-
-
-def completion_mean(values: Tensor, completion_index: Tensor) -> Tensor:
-    """The mean (G,) over each completion's tokens."""
-    count = completion_index.bincount()
-    return values.new_zeros(len(count)).index_add(0, completion_index, values) / count.clamp(min=1)

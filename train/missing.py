@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.console import say
-from rewardlib.perception import is_judged
+from rewardlib.console import say
 from rewardlib.sample import Sample
 from train.batch import Group
-from train.parallel import World
+from train.distributed import World
+from train.rewards import flag_of
 from train.settings import Settings
 
 
@@ -39,7 +39,8 @@ def heed(
     """The step's figures about rewards that scored nothing at all, over all processes; mostly none.
 
     Raises ``ValueError`` where ``settings.missing`` says to stop, in every process alike."""
-    parts = world.gather([_hear(reward, groups) for reward in rewards])
+    parts = world.gather_objects([_hear(reward, groups) for reward in rewards])
+    by_name = {reward.name: reward for reward in rewards}
     figures = {}
     for name in dict.fromkeys(part.name for part in parts):
         mine = [part for part in parts if part.name == name]
@@ -50,31 +51,45 @@ def heed(
         message = f"step {step + 1}: the reward {name} scored none of the {could} completions "
         message += "that it should have scored" + "".join(why[-1:])
         if settings.missing == "stop":
-            raise ValueError(f"{message}. {_remedy(name)}")
+            raise ValueError(f"{message}. {_remedy(by_name[name])}")
         if world.main:
             say(f"WARNING  {message}")
         figures[f"rewards/{name}/silent"] = 1.0
     return figures
 
 
-def _remedy(name: str) -> str:
-    cause = "--judge, --judge-url or the key" if name == "perception" else "the data"
-    flag = name.replace("_", "-")
-    return f"Correct {cause}, leave the reward out with --{flag} 0, or do without it with --missing warn"
+def _remedy(reward: Any) -> str:
+    cause = getattr(reward, "source", "the data")
+    remedies = (
+        f"leave the reward out with {flag_of(reward)} 0, or do without it with --missing warn"
+    )
+    return f"Correct {cause}, {remedies}"
 
 
 def _hear(reward: Any, groups: Sequence[Group]) -> Heard:
     could: list[bool] = []
     for group in groups:
         for sample, score in zip(group.samples, group.scores[reward.name], strict=True):
-            if _could_score(reward.name, sample):
+            if _expects(reward, sample):
                 could.append(score is not None)
     last_error = str(getattr(reward, "last_error", None) or "")
     return Heard(reward.name, len(could), sum(could), last_error)
 
 
-def _could_score(name: str, sample: Sample) -> bool:
-    """Whether a completion holds what a reward of the text needs."""
-    if name == "accuracy":
-        return bool(sample.answer and sample.answer.strip())
-    return is_judged(sample) if name == "perception" else True
+def _expects(reward: Any, sample: Sample) -> bool:
+    """Whether a completion holds what a reward needs, so that a score is to be expected."""
+    if hasattr(reward, "expects"):
+        return bool(reward.expects(sample))
+    return all(
+        getattr(sample, _FIELDS[label])
+        for label in getattr(reward, "requires", ())
+        if label in _FIELDS
+    )
+
+
+_FIELDS = {
+    "answer": "answer",
+    "annotations": "annotations",
+    "regions": "regions",
+    "image": "images",
+}  # of a sample, by label

@@ -1,4 +1,6 @@
-"""Which row a run's prompt is about, and its random numbers: both follow from the seed and the prompt's number alone."""
+"""Which row a run's prompt is about, and its random numbers: both follow from the seed and the
+prompt's number alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import torch
 
 
 def row_index(rows: int, number: int, seed: int) -> int:
-    """The row of a run's prompt ``number``: every epoch visits all rows once, in an order of its own, which follows from the seed alone."""
+    """The row of a run's prompt ``number``: every epoch visits all rows once, in an order of its
+    own, which follows from the seed alone.
+    """
     return _order(rows, seed_of(seed, "epoch", number // rows))[number % rows]
 
 

@@ -1,9 +1,11 @@
-"""A group's completions behind one shared prompt, as a single row that the model sees as separate sequences.
+"""A group's completions behind one shared prompt, as a single row that the model sees as separate
+sequences.
 
     [ prompt | c1 | c2 | ... | cG ]
 
-Each completion sees the prompt and itself, and its positions go on where the prompt's end: the numbers are those of G separate sequences,
-while the image and the prompt are encoded once. Pure functions on tensors.
+Each completion sees the prompt and itself, and its positions go on where the prompt's end: the
+numbers are those of G separate sequences, while the image and the prompt are encoded once. Pure
+functions on tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.attention import SharedPrefix
+from train.shared_prefix import SharedPrefix
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,24 @@ class Packed:
     shape: SharedPrefix  # who sees whom
 
     @property
-    def owner(self) -> Tensor:
+    def completion_index(self) -> Tensor:
         """(N,) which completion each token belongs to."""
-        return self.shape.owner
+        return self.shape.completion_index
 
 
 def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Tensor]) -> Packed:
     """prompt_ids: (P,). prompt_positions: (3, P). completions: each (n,) token ids, n >= 1."""
     length, device = len(prompt_ids), prompt_ids.device
     counts = torch.tensor([len(c) for c in completions], device=device)
-    owner = torch.repeat_interleave(torch.arange(len(completions), device=device), counts)
+    completion_index = torch.repeat_interleave(
+        torch.arange(len(completions), device=device), counts
+    )
     starts = length + counts.cumsum(0) - counts
     tokens = torch.arange(length, length + int(counts.sum()), device=device)
-    step = tokens - starts[owner]
-    positions = torch.cat([prompt_positions, (prompt_positions.max() + 1 + step).expand(3, -1)], dim=1)
+    step = tokens - starts[completion_index]
+    positions = torch.cat(
+        [prompt_positions, (prompt_positions.max() + 1 + step).expand(3, -1)], dim=1
+    )
     # The first token of each completion is predicted from the prompt's last position.
     predictors = torch.where(step == 0, length - 1, tokens - 1)
     return Packed(
@@ -49,14 +55,5 @@ def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Ten
         positions=positions[:, None],
         tokens=tokens,
         predictors=predictors,
-        shape=SharedPrefix(length, owner),
+        shape=SharedPrefix(length, completion_index),
     )
-
-
-def padded(values: Tensor, owner: Tensor, count: int, fill: float = 0.0) -> Tensor:
-    """Per-token values (N, ...) of a packed row as (count, longest, ...), padded on the right."""
-    lengths = owner.bincount(minlength=count)
-    step = torch.arange(len(owner), device=owner.device) - (lengths.cumsum(0) - lengths)[owner]
-    result = values.new_full((count, int(lengths.max()), *values.shape[1:]), fill)
-    result[owner, step] = values
-    return result

@@ -1,65 +1,65 @@
-"""A recipe: a paper's values for everything that a run can be told. Light, so that ``--help`` answers at once."""
+"""A recipe: a paper's values for everything that a run can be told. Light, so that ``--help``
+answers at once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from rewardlib.text import Template
+import tyro
+
+from rewardlib.templates import Template
+from train.rewards import Weights
 
 LossName = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Weights):
     """Rewards by weight (0: not used), methods, loss, sampling and optimisation."""
 
-    accuracy: float = 0.9
-    """weight of the closed final answer being right"""
-    format: float = 0.1
-    """weight of keeping to the template"""
-    repetition: float = 0.0
-    """weight of the 20-gram penalty"""
-    perception: float = 0.0
-    """weight of stating the row's visual annotations; needs a judge"""
-    attention_contrast: float = 0.0
-    """weight of SAYO's attention on the region"""
-    causal_attention: float = 0.0
-    """weight of attention where masking the evidence matters"""
     methods: tuple[str, ...] = ()
-    """what papers change of GRPO itself, in this order: any of vgpo, papo, vppo"""
+    """what papers change of GRPO itself, in this order (docs/methods.md)"""
     template: Template = "think-answer"
-    """the response's template"""
+    """how a response is to be laid out: what the prompt asks for, and the format reward looks at"""
     window: tuple[int, int] | None = None
-    """tokens that a response should have, as part of the format"""
+    """fewest and most tokens of a response that earns the whole format reward"""
+    freeze_vision: bool = False
+    """leave the vision tower as it is"""
     filter_groups: bool = False
-    """DAPO: draw other prompts instead of those whose text rewards are all equal"""
+    """draw other prompts instead of those whose text rewards are all equal (DAPO's dynamic
+    sampling)
+    """
     scale: Literal["group", "none"] = "group"
-    """what advantages are divided by"""
+    """divide advantages by the standard deviation of the prompt's rewards, or by nothing (Dr. GRPO)
+    """
     loss: LossName = "dapo"
-    """how the tokens' objectives are averaged and clipped (docs/training.md)"""
+    """how the tokens' objectives are clipped and averaged (docs/training.md)"""
     clip_low: float = 0.2
-    """how far below 1 a token's probability ratio has a gradient"""
+    """a token whose probability has fallen to less than 1 minus this share is no longer pushed down
+    """
     clip_high: float = 0.2
-    """how far above 1 a token's probability ratio has a gradient"""
+    """a token whose probability has risen to more than 1 plus this share is no longer pushed up"""
     kl: float = 0.0
-    """weight of the divergence from the model at the start"""
-    group: int = 8
-    """completions per prompt, at least 2: a completion is compared with the others of its prompt"""
+    """weight in the loss of the divergence from the model at the start"""
+    num_generations: Annotated[int, tyro.conf.arg(aliases=["--group"])] = 8
+    """completions sampled for each prompt, at least 2, since each is compared with the others"""
     max_tokens: int = 512
-    """longest completion"""
+    """most tokens of a completion"""
     temperature: float = 1.0
-    """of sampling, and of the log-probabilities"""
+    """what logits are divided by, when completions are sampled and when they are scored"""
     top_p: float = 1.0
-    """share of the probability that is sampled from"""
-    updates: int = 1
+    """the share of the probability that tokens are sampled from"""
+    num_iterations: Annotated[int, tyro.conf.arg(aliases=["--updates"])] = 1
     """optimizer steps on each batch of completions"""
     learning_rate: float = 1e-6
+    """step size of AdamW, at its highest"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """how the learning rate falls to zero"""
+    """how the learning rate falls to zero by the end of the run"""
     warmup: float = 0
-    """steps over which the learning rate rises first; below 1, a share of all steps"""
+    """steps over which the learning rate rises first; a number below 1 is a share of all steps"""
     weight_decay: float = 0.01
     """weight decay of AdamW"""
     max_grad_norm: float = 1.0
-    """longest gradient; longer ones are scaled down"""
+    """a longer gradient is scaled down to this length"""

@@ -1,6 +1,8 @@
-"""What a run leaves to look at: metrics.jsonl, the trackers, completions/step-*.parquet with attention maps, a line or a bar on the screen.
+"""What a run leaves to look at: metrics.jsonl, the trackers, completions/step-*.parquet with
+attention maps, a line or a bar on the screen.
 
-Metrics have the field's names (those of TRL). A metric that could not be measured is null, never zero.
+Metrics have the field's names (those of TRL). A metric that could not be measured is null, never
+zero.
 """
 
 from __future__ import annotations
@@ -14,34 +16,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import polars
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.console import console, say
+from rewardlib.console import console, say
 from rewardlib.sample import Score
 from train.batch import Group, Signal
 from train.data import Rows
-from train.parallel import World
+from train.distributed import World
+from train.forward import forward
+from train.measures import ImageAttention
 from train.policy import Policy
-from train.score import score
-from train.settings import Settings
+from train.settings import Settings, flags_of
 
 MAX_SIDE = 448  # pixels of an image kept with the completions
 MAX_GROUPS = 4  # groups of a step whose images and attention are kept
 
 
 class Record:
-    """Writes a run's figures as they come. Lines of steps that are going to be made again are removed at the start."""
+    """Writes a run's figures as they come. Lines of steps that are going to be made again are
+    removed at the start.
+    """
 
     def __init__(self, settings: Settings, world: World, start: int) -> None:
         self.settings, self.world = settings, world
         self.path = settings.out / "metrics.jsonl"
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
         )
         if world.main:
             settings.out.mkdir(parents=True, exist_ok=True)
-            (settings.out / "settings.json").write_text(json.dumps(asdict(settings), indent=1, default=str) + "\n")
+            (settings.out / "settings.json").write_text(
+                json.dumps(flags_of(settings), indent=1, default=str) + "\n"
+            )
             _forget(self.path, start)
             if not start:
                 (settings.out / "left_out.jsonl").unlink(missing_ok=True)
@@ -51,27 +64,38 @@ class Record:
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """One step's figures, to everywhere."""
-        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        self.world.log(known, step)
+        finite = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        self.world.log(finite, step)
         if not self.world.main:
             return
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **{name: known.get(name) for name in metrics}}) + "\n")
+            file.write(
+                json.dumps({"step": step, **{name: finite.get(name) for name in metrics}}) + "\n"
+            )
         text = _line(metrics)
         if console.is_terminal:
             self.progress.update(self.task, completed=step + 1, description=text)
         else:
             say(f"step {step + 1}/{self.settings.steps}  {text}")
 
-    def completions(self, step: int, groups: Sequence[Group], signals: Sequence[Signal], policy: Policy) -> None:
+    def completions(
+        self, step: int, groups: Sequence[Group], signals: Sequence[Signal], policy: Policy
+    ) -> None:
         """One step's completions, and where the best and the worst of some groups looked."""
         pairs = zip(groups, signals, strict=True)
-        shown = [self._rows(step, group, signal, policy if n < MAX_GROUPS else None) for n, (group, signal) in enumerate(pairs)]
-        rows = [row for group in sorted(self.world.gather(shown), key=lambda rows: rows[0]["number"]) for row in group]
+        tables = [
+            self._rows(step, group, signal, policy if n < MAX_GROUPS else None)
+            for n, (group, signal) in enumerate(pairs)
+        ]
+        rows = [
+            row
+            for group in sorted(
+                self.world.gather_objects(tables), key=lambda rows: rows[0]["number"]
+            )
+            for row in group
+        ]
         if not self.world.main or not rows:
             return
-        import polars
-
         folder = self.settings.out / "completions"
         folder.mkdir(exist_ok=True)
         aside = folder / f"step-{step:06d}.parquet.tmp"
@@ -79,31 +103,51 @@ class Record:
         os.replace(aside, aside.with_suffix(""))
 
     def left_out(self, rows: Rows, together: bool = True) -> None:
-        """The rows that the run goes on without, in left_out.jsonl: id, reason and remedy. Those of before a restart stay.
+        """The rows that the run goes on without, in left_out.jsonl: id, reason and remedy. Those of
+        before a restart stay.
 
-        together: whether all processes are here; else only this one's are added."""
+        together: whether all processes are here; else only this one's are added.
+        """
         own = [*rows.left_out.items()]
-        pairs = self.world.gather(own) if together else own
+        pairs = self.world.gather_objects(own) if together else own
         if not self.world.main or not pairs:
             return
         path = self.settings.out / "left_out.jsonl"
         before = path.read_text().splitlines() if path.exists() else []
-        lines = dict.fromkeys([*before, *(json.dumps(asdict(left)) for _, left in sorted(dict(pairs).items()))])
+        lines = dict.fromkeys(
+            [*before, *(json.dumps(asdict(left)) for _, left in sorted(dict(pairs).items()))]
+        )
         aside = path.with_name(path.name + ".tmp")
         aside.write_text("".join(line + "\n" for line in lines))
         os.replace(aside, path)
 
-    def _rows(self, step: int, group: Group, signal: Signal, policy: Policy | None) -> list[dict[str, Any]]:
+    def _rows(
+        self, step: int, group: Group, signal: Signal, policy: Policy | None
+    ) -> list[dict[str, Any]]:
         totals = [None if math.isnan(total) else total for total in signal.rewards.tolist()]
         maps = attention_maps(policy, group, signal.rewards, self.settings) if policy else {}
         image = group.row.images[0] if policy and group.row.images else None
         rows = []
         for i, sample in enumerate(group.samples):
             advantage = signal.advantages[group.completion_index == i].mean().item()
-            row = {"number": group.number, "step": step, "id": group.row.id, "question": group.row.question, "answer": sample.answer}
-            row |= {"completion": sample.response, "tokens": len(sample.response_ids), "reward": totals[i], "advantage": advantage}
+            row = {
+                "number": group.number,
+                "step": step,
+                "id": group.row.id,
+                "question": group.row.question,
+                "answer": sample.answer,
+            }
+            row |= {
+                "completion": sample.response,
+                "tokens": len(sample.response_ids),
+                "reward": totals[i],
+                "advantage": advantage,
+            }
             row |= {f"rewards/{name}": column[i] for name, column in group.scores.items()}
-            row |= {"image": _png(image) if image and i == 0 else None, "boxes": _boxes(group) if image and i == 0 else None}
+            row |= {
+                "image": _png(image) if image and i == 0 else None,
+                "boxes": [list(box) for box in group.row.boxes] if image and i == 0 else None,
+            }
             rows.append(row | {"attention": maps.get(i)})
         return rows
 
@@ -126,43 +170,70 @@ def tally(group: Group, policy: Policy) -> Tally:
     return Tally(group.scores, [len(c) for c in group.completions], cut)
 
 
-def summarise(shown: Sequence[Mapping[str, float]], tallies: Sequence[Tally], seconds: float, updates: int = 1) -> dict[str, float]:
-    """A step's figures, from those of its groups in each of its updates and from their tallies. The loss is the mean update's."""
+def summarise(
+    figures: Sequence[Mapping[str, float]],
+    tallies: Sequence[Tally],
+    seconds: float,
+    updates: int = 1,
+) -> dict[str, float]:
+    """A step's figures, from those of its groups in each of its updates and from their tallies. The
+    loss is the mean update's.
+    """
     lengths = [length for t in tallies for length in t.lengths]
-    found = {name: _mean([s[name] for s in shown]) for name in dict.fromkeys(name for s in shown for name in s) if name != "loss"}
-    found["loss"] = sum(s["loss"] for s in shown) / updates
+    summary = {
+        name: _mean([s[name] for s in figures])
+        for name in dict.fromkeys(name for s in figures for name in s)
+        if name != "loss"
+    }
+    summary["loss"] = sum(s["loss"] for s in figures) / updates
     for name in dict.fromkeys(name for t in tallies for name in t.scores):
         scores = [score for t in tallies for score in t.scores[name]]
-        known = [score for score in scores if score is not None]
-        found[f"rewards/{name}/mean"] = _mean(known)
-        found[f"rewards/{name}/missing"] = 1 - len(known) / len(scores)
-    found["completions/mean_length"] = _mean(lengths)
-    found |= {"completions/min_length": min(lengths, default=0), "completions/max_length": max(lengths, default=0)}
-    found["completions/clipped_ratio"] = _mean([float(cut) for t in tallies for cut in t.cut])
-    return found | {"prompts": len(tallies), "time/step_s": seconds, "perf/tokens_per_s": sum(lengths) / seconds}
+        scored = [score for score in scores if score is not None]
+        summary[f"rewards/{name}/mean"] = _mean(scored)
+        summary[f"rewards/{name}/missing"] = 1 - len(scored) / len(scores)
+    summary["completions/mean_length"] = _mean(lengths)
+    summary |= {
+        "completions/min_length": min(lengths, default=0),
+        "completions/max_length": max(lengths, default=0),
+    }
+    summary["completions/clipped_ratio"] = _mean([float(cut) for t in tallies for cut in t.cut])
+    return summary | {
+        "prompts": len(tallies),
+        "time/step_s": seconds,
+        "perf/tokens_per_s": sum(lengths) / seconds,
+    }
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    finite = [value for value in values if not math.isnan(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 @torch.no_grad()
-def attention_maps(policy: Policy, group: Group, totals: torch.Tensor, settings: Settings) -> dict[int, list[list[float]]]:
-    """Mean attention of the best and the worst completion on the first image's tokens, as a grid of its rows."""
+def attention_maps(
+    policy: Policy, group: Group, totals: torch.Tensor, settings: Settings
+) -> dict[int, list[list[float]]]:
+    """Mean attention of the best and the worst completion on the first image's tokens, as a grid of
+    its rows.
+    """
     if not group.row.images or bool(totals.isnan().all()):
         return {}
-    chosen = sorted({int(totals.nan_to_num(-math.inf).argmax()), int(totals.nan_to_num(math.inf).argmin())})
-    scored = score(policy, group.prompt.again, [group.completions[i] for i in chosen], needs={"attention", "maps"}, layers=settings.layers)
-    _, height, width = (group.prompt.images["image_grid_thw"][0] // policy.merge).tolist()
-    grids = [found[: height * width].view(height, width).tolist() for found in scored.maps or ()]
-    return dict(zip(chosen, grids, strict=True))
-
-
-def _boxes(group: Group) -> list[list[float]]:
-    """The labelled boxes, xyxy in [0, 1]."""
-    width, height = group.row.images[0].size
-    return [[v / size for v, size in zip(region["bbox"], (width, height) * 2, strict=True)] for region in group.row.sample.regions]
+    chosen = sorted(
+        {int(totals.nan_to_num(-math.inf).argmax()), int(totals.nan_to_num(math.inf).argmin())}
+    )
+    prompt = group.prompt.without_features()  # the weights have changed since
+    output = forward(
+        policy,
+        prompt,
+        [group.completions[i] for i in chosen],
+        measures=[ImageAttention(settings.layers)],
+    )
+    rows, columns = policy.family.grid(prompt.images)
+    maps = {}
+    for n, i in enumerate(chosen):
+        mean = output.measured["image_attention"][output.completion_index == n].mean(dim=0)
+        maps[i] = mean[: rows * columns].view(rows, columns).tolist()
+    return maps
 
 
 def _png(image: Any) -> bytes:
@@ -175,7 +246,8 @@ def _png(image: Any) -> bytes:
 
 def _line(metrics: Mapping[str, float]) -> str:
     return (
-        f"reward {metrics.get('reward', math.nan):.3f}  length {metrics['completions/mean_length']:.0f}  "
+        f"reward {metrics.get('reward', math.nan):.3f}  length "
+        f"{metrics['completions/mean_length']:.0f}  "
         f"{metrics['perf/tokens_per_s']:.0f} tokens/s  {metrics['time/step_s']:.1f} s"
     )
 

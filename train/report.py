@@ -1,22 +1,21 @@
-"""A page about a GRPO run: its curves, and its completions with what was looked at while they were written, early and late.
+"""A page about a GRPO run: its curves, and its completions with what was looked at while they were
+written, early and late.
 
-Curves say that a reward rises; only the completions say why. One HTML file with everything inside and nothing that runs: all text is
-escaped, the page has no script, and a content-security policy forbids any.
+Curves say that a reward rises; only the completions say why. One HTML file with everything inside
+and nothing that runs: all text is escaped, the page has no script, and a content-security policy
+forbids any.
 
     python -m train.report runs/grpo [--limit 24]
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,17 +26,26 @@ import tyro
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from pipelines.console import failing_clearly, say
-from pipelines.gallery import data_url
-from train.curves import Curve, Values, draw_curve, known, shown, stride_of, varies, window_of
+from rewardlib.console import failing_clearly, say
+from rewardlib.page import content_policy, data_url
+from train.curves import Curve, Values, draw_curve, in_words, measured, stride_of, varies, window_of
 from train.diagnosis import Finding, diagnose
-from train.methods import RECIPES
-from train.settings import Settings, values_of
+from train.methods import PAPERS
+from train.settings import Settings, flags_of, values_of
 
-# Metrics by section, as patterns in the order of their charts; what no pattern names comes under "Other".
+# Metrics by section, as patterns in the order of their charts; what no pattern names comes under
+# "Other".
 SECTIONS = {
     "Rewards": ("reward", "reward_std", "rewards/.*/mean", "rewards/.*", ".*reward.*"),
-    "Policy": ("entropy", "kl", "clip.*", "completions/mean_length", "completions/.*", "grad_norm", "loss"),
+    "Policy": (
+        "entropy",
+        "kl",
+        "clip.*",
+        "completions/mean_length",
+        "completions/.*",
+        "grad_norm",
+        "loss",
+    ),
     "Speed": ("perf/tokens_per_s", "time/step_s", "perf/.*", "time/.*"),
 }
 IN_HEADER = {"recipe", "model", "data", "seed", "steps", "out"}
@@ -47,7 +55,9 @@ HEAT = np.array([(10, 10, 40, 0.4), (150, 25, 90, 0.5), (240, 80, 40, 0.65), (25
 
 
 def write_report(out: Path, limit: int = 24) -> Path:
-    """Write ``report.html`` into a run's folder: its curves, and at most ``limit`` groups of completions, first and last ones."""
+    """Write ``report.html`` into a run's folder: its curves, and at most ``limit`` groups of
+    completions, first and last ones.
+    """
     history = read_metrics(out / "metrics.jsonl")
     groups, total = read_groups(out / "completions", limit)
     settings = read_settings(out / "settings.json")
@@ -60,41 +70,55 @@ def write_report(out: Path, limit: int = 24) -> Path:
         "silent": silent,
         "findings": diagnose(columns),
         "left_out": read_left_out(out / "left_out.jsonl"),
-        "recipe": RECIPES.get(str(settings.get("recipe"))),
+        "recipe": str(settings.get("recipe")) in PAPERS,
         "changed": changed_settings(settings),
         "sections": draw_sections(steps, columns),
-        "flat": [(name, shown(known(v)[0], 4)) for name, v in columns.items() if known(v) and not varies(v)],
-        "unknown": [name for name, values in columns.items() if not known(values)],
+        "flat": [
+            (name, in_words(measured(v)[0], 4))
+            for name, v in columns.items()
+            if measured(v) and not varies(v)
+        ],
+        "unknown": [name for name, values in columns.items() if not measured(values)],
         "window": window_of(len(steps)),
         "stride": stride_of(len(steps)),
         "steps": len(steps),
         "groups": [view_group(group) for group in groups],
         "total": total,
     }
-    template = Environment(loader=PackageLoader("train", "."), autoescape=True, trim_blocks=True).get_template("report.html")
-    found = re.search(r"<style>(.*?)</style>", template.render(page), re.S)
-    digest = base64.b64encode(hashlib.sha256((found.group(1) if found else "").encode()).digest()).decode()
+    template = Environment(
+        loader=PackageLoader("train", "."), autoescape=True, trim_blocks=True
+    ).get_template("report.html")
+    policy = content_policy(template.render(page))
     path = out / "report.html"
-    path.write_text(template.render(page, policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"), encoding="utf-8")
+    path.write_text(template.render(page, policy=policy), encoding="utf-8")
     return path
 
 
-# ---------------------------------------------------------------------------------------------------------------- a run's files
+# ------------------------------------------------------------------------------------ a run's files
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float | None]]:
-    """Metrics by step, in order. Of a step that ran twice the last line counts; what is not a finite number is None."""
+    """Metrics by step, in order. Of a step that ran twice the last line counts; what is not a
+    finite number is None.
+    """
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    found: dict[int, dict[str, float | None]] = {}
+    history: dict[int, dict[str, float | None]] = {}
     for number, line in enumerate(lines, 1):
         metrics = _metrics_of(line)
         if metrics is not None:
-            found[int(metrics["step"])] = {name: _number(value) for name, value in metrics.items() if name != "step"}
+            history[int(metrics["step"])] = {
+                name: _number(value) for name, value in metrics.items() if name != "step"
+            }
         elif line.strip() and number < len(lines):
-            raise ValueError(f"{path}, line {number}: not a JSON object with a step: {line[:80]!r}; remove the line")
-    if not found:
-        raise ValueError(f"{path} has no metrics: give a folder that train.grpo has written at least one step to")
-    return dict(sorted(found.items()))
+            raise ValueError(
+                f"{path}, line {number}: not a JSON object with a step: {line[:80]!r}; remove the "
+                "line"
+            )
+    if not history:
+        raise ValueError(
+            f"{path} has no metrics: give a folder that train.grpo has written at least one step to"
+        )
+    return dict(sorted(history.items()))
 
 
 def by_metric(history: Mapping[int, Mapping[str, float | None]]) -> dict[str, list[float | None]]:
@@ -109,27 +133,35 @@ def findings_of(out: Path) -> list[Finding]:
 
 
 def read_left_out(path: Path) -> list[tuple[str, list[dict[str, str]]]]:
-    """The rows that a run went on without, by reason, the commonest first; none where all could be used."""
+    """The rows that a run went on without, by reason, the commonest first; none where all could be
+    used.
+    """
     rows: dict[str, list[dict[str, str]]] = {}
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         with suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)
-            rows.setdefault(row["reason"], []).append({"id": str(row["id"]), "detail": str(row["detail"])})
+            rows.setdefault(row["reason"], []).append(
+                {"id": str(row["id"]), "detail": str(row["detail"])}
+            )
     return sorted(rows.items(), key=lambda kind: -len(kind[1]))
 
 
 def silent_rewards(columns: dict[str, list[float | None]]) -> list[tuple[str, int]]:
-    """The rewards that scored nothing in some steps, and in how many; their columns are taken out, for the page says it in words."""
-    found = []
+    """The rewards that scored nothing in some steps, and in how many; their columns are taken out,
+    for the page says it in words.
+    """
+    silent = []
     for name in [name for name in columns if re.fullmatch(r"rewards/.*/silent", name)]:
         steps = sum(bool(value) for value in columns.pop(name))
         if steps:
-            found.append((name.removeprefix("rewards/").removesuffix("/silent"), steps))
-    return found
+            silent.append((name.removeprefix("rewards/").removesuffix("/silent"), steps))
+    return silent
 
 
 def _metrics_of(line: str) -> dict[str, Any] | None:
-    """A line's metrics. A killed run leaves half a line, and the run that goes on from it writes its first line behind that half."""
+    """A line's metrics. A killed run leaves half a line, and the run that goes on from it writes
+    its first line behind that half.
+    """
     for part in (line, line[line.rfind("{") :]):
         with suppress(ValueError):
             metrics = json.loads(part)
@@ -147,29 +179,49 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text())) if path.exists() else {}
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a JSON object ({error}): remove it, or let train.grpo write it again") from error
+        raise ValueError(
+            f"{path} is not a JSON object ({error}): remove it, or let train.grpo write it again"
+        ) from error
 
 
 def changed_settings(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name, value and usual value of the settings that differ from the recipe's, or from the default where no recipe has a say."""
-    if (recipe := RECIPES.get(str(settings.get("recipe")))) is None:
+    """Name, value and usual value of the settings that differ from the recipe's, or from the
+    default where no recipe has a say.
+    """
+    paper = PAPERS.get(str(settings.get("recipe")))
+    if paper is None:
         return []
-    values: dict[str, Any] = {**values_of(recipe), "data": ""}
-    usual = json.loads(json.dumps(asdict(Settings(**values)), default=str))  # tuples become lists, as in the file
-    changed = [name for name, value in settings.items() if name not in IN_HEADER and value != usual.get(name)]
-    return [(name, shown(settings[name]), shown(usual.get(name))) for name in changed]
+    values: dict[str, Any] = {
+        **values_of(paper.recipe),
+        "methods": tuple(settings.get("methods", ())),
+        "data": "",
+    }
+    usual = json.loads(
+        json.dumps(flags_of(Settings(**values)), default=str)
+    )  # tuples become lists, as in the file
+    usual["methods"] = list(paper.recipe.methods)
+    changed = [
+        name
+        for name, value in settings.items()
+        if name not in IN_HEADER and value != usual.get(name)
+    ]
+    return [(name, in_words(settings[name]), in_words(usual.get(name))) for name in changed]
 
 
 def read_groups(folder: Path, limit: int) -> tuple[list[list[dict[str, Any]]], int]:
     """The first and the last groups of a run, ``limit`` in all, and how many there are."""
-    places = [(file, n) for file in sorted(folder.glob("step-*.parquet")) for n in range(len(_groups(file, ["id"])))]
+    places = [
+        (file, n)
+        for file in sorted(folder.glob("step-*.parquet"))
+        for n in range(len(_groups(file, ["id"])))
+    ]
     late = limit // 2
     kept = places if len(places) <= limit else places[: limit - late] + places[len(places) - late :]
-    found = []
+    groups_kept = []
     for file, chosen in groupby(kept, key=lambda place: place[0]):
         groups = _groups(file)
-        found += [groups[n] for _, n in chosen]
-    return found, len(places)
+        groups_kept += [groups[n] for _, n in chosen]
+    return groups_kept, len(places)
 
 
 def _groups(file: Path, columns: list[str] | None = None) -> list[list[dict[str, Any]]]:
@@ -177,40 +229,64 @@ def _groups(file: Path, columns: list[str] | None = None) -> list[list[dict[str,
     try:
         frame = pl.read_parquet(file, columns=columns).fill_nan(None)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}): remove it to see the rest of the run") from error
+        raise ValueError(
+            f"{file} cannot be read ({error}): remove it to see the rest of the run"
+        ) from error
     if columns is None and (missing := COLUMNS - set(frame.columns)):
-        raise ValueError(f"{file} has no column {', '.join(sorted(missing))}: remove it to see the rest of the run")
-    return [list(rows) for _, rows in groupby(frame.iter_rows(named=True), key=lambda row: row["id"])]
+        raise ValueError(
+            f"{file} has no column {', '.join(sorted(missing))}: remove it to see the rest of the "
+            "run"
+        )
+    return [
+        list(rows) for _, rows in groupby(frame.iter_rows(named=True), key=lambda row: row["id"])
+    ]
 
 
-# ----------------------------------------------------------------------------------------------------------------------- curves
+# ------------------------------------------------------------------------------------------- curves
 
 
-def draw_sections(steps: Sequence[int], columns: Mapping[str, Values]) -> list[tuple[str, list[Curve]]]:
+def draw_sections(
+    steps: Sequence[int], columns: Mapping[str, Values]
+) -> list[tuple[str, list[Curve]]]:
     """The charts of every metric that varies, by section."""
     varying = [name for name, values in columns.items() if varies(values)]
     if "reward" in varying and "reward_std" in varying:
         varying.remove("reward_std")  # it is the reward's band
-    patterns = [(section, pattern) for section, listed in SECTIONS.items() for pattern in listed] + [("Other", ".*")]
+    patterns = [
+        (section, pattern) for section, listed in SECTIONS.items() for pattern in listed
+    ] + [("Other", ".*")]
     placed: dict[str, list[tuple[int, str]]] = {section: [] for section, _ in patterns}
     for name in varying:
-        rank = next(i for i, (_, pattern) in enumerate(patterns) if re.fullmatch(pattern, name, re.S))
+        rank = next(
+            i for i, (_, pattern) in enumerate(patterns) if re.fullmatch(pattern, name, re.S)
+        )
         placed[patterns[rank][0]].append((rank, name))
     spread = {"reward": columns.get("reward_std")}
     return [
-        (section, [draw_curve(name, steps, columns[name], spread.get(name)) for _, name in sorted(names)])
+        (
+            section,
+            [draw_curve(name, steps, columns[name], spread.get(name)) for _, name in sorted(names)],
+        )
         for section, names in placed.items()
         if names
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------------ completions
+# -------------------------------------------------------------------------------------- completions
 
 
 def view_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the page shows of a prompt and its completions, best first."""
-    rewards = [name for name in rows[0] if name.startswith("rewards/") and any(row[name] is not None for row in rows)]
-    ordered = sorted(enumerate(rows, 1), key=lambda pair: -math.inf if pair[1]["reward"] is None else pair[1]["reward"], reverse=True)
+    rewards = [
+        name
+        for name in rows[0]
+        if name.startswith("rewards/") and any(row[name] is not None for row in rows)
+    ]
+    ordered = sorted(
+        enumerate(rows, 1),
+        key=lambda pair: -math.inf if pair[1]["reward"] is None else pair[1]["reward"],
+        reverse=True,
+    )
     encoded = next((row["image"] for row in rows if row.get("image")), None)
     image = Image.open(io.BytesIO(encoded)).convert("RGB") if encoded else None
     width, height = image.size if image else (1, 1)
@@ -223,29 +299,48 @@ def view_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "boxes": [place_box(box, width, height) for box in boxes],
         "maps": view_maps(ordered) if image else [],
         "names": [name.removeprefix("rewards/") for name in rewards],
-        "rows": [{"number": n, "row": row, "scores": [row[name] for name in rewards]} for n, row in ordered],
+        "rows": [
+            {"number": n, "row": row, "scores": [row[name] for name in rewards]}
+            for n, row in ordered
+        ],
     }
 
 
 def place_box(box: Sequence[float], width: int, height: int) -> dict[str, float]:
     """A box in [0, 1] as an SVG rectangle in the image's pixels."""
-    x0, y0, x1, y1 = (round(edge * side, 2) for edge, side in zip(box, (width, height, width, height), strict=True))
+    x0, y0, x1, y1 = (
+        round(edge * side, 2)
+        for edge, side in zip(box, (width, height, width, height), strict=True)
+    )
     return {"x": x0, "y": y0, "width": round(x1 - x0, 2), "height": round(y1 - y0, 2)}
 
 
 def view_maps(ordered: Sequence[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
     """The attention of the best and of the worst completion that have any."""
-    measured = [(n, row) for n, row in ordered if row.get("attention") and row["reward"] is not None]
-    ends = [("best", *measured[0]), ("worst", *measured[-1])] if len(measured) > 1 else [("the only one measured", *m) for m in measured]
-    return [{"which": which, "number": n, "reward": row["reward"], **heat_map(row["attention"])} for which, n, row in ends]
+    measured = [
+        (n, row) for n, row in ordered if row.get("attention") and row["reward"] is not None
+    ]
+    ends = (
+        [("best", *measured[0]), ("worst", *measured[-1])]
+        if len(measured) > 1
+        else [("the only one measured", *m) for m in measured]
+    )
+    return [
+        {"which": which, "number": n, "reward": row["reward"], **heat_map(row["attention"])}
+        for which, n, row in ends
+    ]
 
 
 def heat_map(attention: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """A map as an overlay of one pixel a cell, the hottest cell at full heat, with the shares of attention that say how hot that is."""
+    """A map as an overlay of one pixel a cell, the hottest cell at full heat, with the shares of
+    attention that say how hot that is.
+    """
     grid = np.nan_to_num(np.array(attention, dtype=float))
     heat = grid / grid.max() if grid.max() > 0 else grid
     stops = np.linspace(0, 1, len(HEAT))
-    pixels = np.stack([np.interp(heat, stops, channel) for channel in (HEAT * (1, 1, 1, 255)).T], axis=-1)
+    pixels = np.stack(
+        [np.interp(heat, stops, channel) for channel in (HEAT * (1, 1, 1, 255)).T], axis=-1
+    )
     overlay = Image.fromarray(pixels.round().astype(np.uint8), "RGBA")
     return {"url": data_url(overlay), "peak": float(grid.max()), "whole": float(grid.sum())}
 

@@ -1,120 +1,209 @@
 """Which prompts a step works on, and their completions.
 
-The run's prompts are numbered. A prompt's row and random numbers follow from the seed and its number (``train.order``), so neither the
-number of processes nor a kill can change what is sampled.
+The run's prompts are numbered. A prompt's row and random numbers follow from the seed and its
+number (``train.order``), so neither the number of processes nor a kill can change what is sampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rewardlib.sample import Reward
+from train.asking import answer_questions
 from train.batch import Group
 from train.data import DataError, Row, Rows
+from train.distributed import World
+from train.engines import Engine, Sampling
 from train.order import row_index, seed_of
-from train.parallel import World
+from train.plan import Plan
 from train.policy import Policy, Prompt
-from train.rollout import Sampling, rollout, texts
 from train.settings import Settings
+from train.shown import Shown
+from train.views import View
 
-ROUNDS = 8  # how often a step draws prompts before it goes on with fewer that have something to teach
-
-
-def draw_groups(
-    policy: Policy, rows: Rows, rewards: Sequence[Reward], settings: Settings, world: World, drawn: int
-) -> tuple[list[Group], int]:
-    """This process's groups of a step with their text rewards, and how many prompts have been drawn since the run began.
-
-    drawn: the same before the step. Prompts of ``filter_groups`` are drawn until the step is full, at most ``ROUNDS`` times.
-    """
-    kept: list[Group] = []
-    for _ in range(ROUNDS if settings.filter_groups else 1):
-        numbers = world.share(range(drawn, drawn + settings.prompts))
-        drawn += settings.prompts
-        groups = _sampled(policy, rows, settings, numbers)
-        score_texts(groups, rewards)
-        kept += [group for group in groups if not settings.filter_groups or _varies(group)]
-        if world.total(len(kept)) >= settings.prompts:
-            break
-    first = set(sorted(world.gather([group.number for group in kept]))[: settings.prompts])
-    if not first and len(set(world.gather([*rows.left_out]))) == len(rows):
-        last = next(reversed(rows.left_out.values()))
-        raise DataError(f"none of the {len(rows)} rows of {rows.data} can be used; {last}")
-    return [group for group in kept if group.number in first], drawn
+# What samples hold before any forward scores them.
+MEASURED_HERE = {"replies", "token_ends", "foreign"}
+ROUNDS = (
+    8  # how often a step draws prompts before it goes on with fewer that have something to teach
+)
 
 
-def _sampled(policy: Policy, rows: Rows, settings: Settings, numbers: Sequence[int]) -> list[Group]:
-    """The groups of these prompts of the run, without those whose rows cannot be used."""
-    asked = {number: _usable(policy, rows, settings, number) for number in numbers}
-    usable = {number: pair for number, pair in asked.items() if pair is not None}
-    chosen = [row for row, _ in usable.values()]
-    prompts = [prompt for _, prompt in usable.values()]
-    return sample_prompts(policy, chosen, prompts, settings, list(usable), [seed_of(settings.seed, number) for number in usable])
+@dataclass(frozen=True)
+class Sampler:
+    """Draws completions of a run's prompts, and rewards their texts."""
 
+    policy: Policy
+    engine: Engine
+    plan: Plan
 
-def _usable(policy: Policy, rows: Rows, settings: Settings, number: int) -> tuple[Row, Prompt] | None:
-    """The row of a run's prompt, encoded; None if it cannot be used.
+    @property
+    def text_rewards(self) -> list[Reward]:
+        """The rewards that need nothing but the completions' texts, and what the policy replies to
+        further questions.
+        """
+        return [reward for reward in self.plan.rewards if not {*reward.needs} - MEASURED_HERE]
 
-    Sharded processes must make equally many passes: there the next row that can be used takes its place.
-    """
-    first = row_index(len(rows), number, settings.seed)
-    for offset in range(len(rows) if settings.shard else 1):
-        index = (first + offset) % len(rows)
-        if (pair := rows.use(index, lambda row: (row, encode_row(policy, row, settings)))) is not None:
-            return pair
-    return None
+    def draw_groups(self, rows: Rows, world: World, drawn: int) -> tuple[list[Group], int]:
+        """This process's groups of a step with their text rewards, and how many prompts have been
+        drawn since the run began.
 
+        drawn: the same before the step. Prompts of ``filter_groups`` are drawn until the step is
+            full, at most ``ROUNDS`` times.
+        """
+        settings = self.plan.settings
+        kept: list[Group] = []
+        for _ in range(ROUNDS if settings.filter_groups else 1):
+            numbers = world.share(range(drawn, drawn + settings.prompts))
+            drawn += settings.prompts
+            groups = self._sampled(rows, numbers)
+            self.score_texts(groups)
+            kept += [group for group in groups if not settings.filter_groups or _varies(group)]
+            if world.total(len(kept)) >= settings.prompts:
+                break
+        first = set(
+            sorted(world.gather_objects([group.number for group in kept]))[: settings.prompts]
+        )
+        if not first and len(set(world.gather_objects([*rows.left_out]))) == len(rows):
+            last = next(reversed(rows.left_out.values()))
+            raise DataError(f"none of the {len(rows)} rows of {rows.data} can be used; {last}")
+        return [group for group in kept if group.number in first], drawn
 
-def sample_groups(policy: Policy, rows: Sequence[Row], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]) -> list[Group]:
-    """Sample a group for each row; its random numbers come from its seed alone. ``RowError`` for a row that cannot be asked."""
-    prompts = [encode_row(policy, row, settings) for row in rows]
-    return sample_prompts(policy, rows, prompts, settings, numbers, seeds)
+    def sample(
+        self, rows: Sequence[Row], numbers: Sequence[int], seeds: Sequence[int]
+    ) -> list[Group]:
+        """Sample a group for each row; its random numbers come from its seed alone. ``RowError``
+        for a row that cannot be asked.
+        """
+        prompts = [encode_row(self.policy, row, self.plan.settings) for row in rows]
+        return self._sample_prompts(rows, prompts, numbers, seeds)
 
+    def score_texts(self, groups: Sequence[Group]) -> None:
+        """Rewards of the texts, for all groups at once, so that a judge is asked about many."""
+        answer_questions(self.policy, self.engine, groups, self.plan.rewards, self.plan.settings)
+        samples = [sample for group in groups for sample in group.samples]
+        for reward in self.text_rewards if samples else ():
+            column = iter(reward(samples))
+            for group in groups:
+                group.scores[reward.name] = [next(column) for _ in group.samples]
 
-def sample_prompts(
-    policy: Policy, rows: Sequence[Row], prompts: Sequence[Prompt], settings: Settings, numbers: Sequence[int], seeds: Sequence[int]
-) -> list[Group]:
-    """The same for rows that are encoded already."""
-    if not prompts:
-        return []
-    # Images are encoded once for sampling and learning, where that keeps no more than one prompt's activations meanwhile.
-    if policy.tower_is_frozen or len(prompts) == 1:
-        learnt_from = settings.micro_batch is None or settings.micro_batch >= settings.group  # else every part encodes them again
-        with torch.set_grad_enabled(learnt_from):
-            prompts = [policy.look(prompt) for prompt in prompts]
-    sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
-    generators = [torch.Generator(policy.device).manual_seed(seed) for seed in seeds]
-    sampled = rollout(policy, prompts, settings.group, sampling, generators)
-    return [_group(policy, *each) for each in zip(rows, prompts, sampled, numbers, strict=True)]
+    def _sampled(self, rows: Rows, numbers: Sequence[int]) -> list[Group]:
+        """The groups of these prompts of the run, without those whose rows cannot be used."""
+        asked = {number: self._usable(rows, number) for number in numbers}
+        usable = {number: pair for number, pair in asked.items() if pair is not None}
+        chosen = [row for row, _ in usable.values()]
+        prompts = [prompt for _, prompt in usable.values()]
+        seeds = [seed_of(self.plan.settings.seed, number) for number in usable]
+        return self._sample_prompts(chosen, prompts, list(usable), seeds)
+
+    def _usable(self, rows: Rows, number: int) -> tuple[Row, Prompt] | None:
+        """The row of a run's prompt, encoded; None if it cannot be used.
+
+        Sharded processes must make equally many passes: there the next row that can be used takes
+        its place.
+        """
+        settings = self.plan.settings
+        first = row_index(len(rows), number, settings.seed)
+        for offset in range(len(rows) if settings.shard else 1):
+            index = (first + offset) % len(rows)
+            pair = rows.use(index, lambda row: (row, encode_row(self.policy, row, settings)))
+            if pair is not None:
+                return pair
+        return None
+
+    def _sample_prompts(
+        self,
+        rows: Sequence[Row],
+        prompts: Sequence[Prompt],
+        numbers: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[Group]:
+        if not prompts:
+            return []
+        prompts = self._with_features(prompts)
+        completions: list[list[Tensor]] = [[] for _ in prompts]
+        for view, count in self._shares():
+            asked = [self._shown(view, *each) for each in zip(rows, prompts, numbers, strict=True)]
+            own_seeds = seeds if view is None else [seed_of(seed, view.name) for seed in seeds]
+            sampled = self.engine.generate(asked, count, self._sampling, own_seeds)
+            for own, more in zip(completions, sampled, strict=True):
+                own += more
+        return [
+            self._group(*each) for each in zip(rows, prompts, completions, numbers, strict=True)
+        ]
+
+    @property
+    def _sampling(self) -> Sampling:
+        settings = self.plan.settings
+        return Sampling(settings.max_tokens, settings.temperature, settings.top_p)
+
+    def _with_features(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """Images are encoded once for sampling and learning, where that keeps no more than one
+        prompt's activations meanwhile.
+        """
+        settings = self.plan.settings
+        if len(prompts) > 1 and not self.policy.tower_is_frozen:
+            return prompts
+        whole = settings.micro_batch is None or settings.micro_batch >= settings.num_generations
+        with torch.set_grad_enabled(whole):  # every part of a group would encode them again
+            return [self.policy.encode_images(prompt) for prompt in prompts]
+
+    def _shares(self) -> list[tuple[View | None, int]]:
+        """How many of a prompt's completions are sampled under each view, in order."""
+        views: list[View | None] = [None] * self.plan.settings.num_generations
+        for method in self.plan.methods:
+            own = method.sampled_under(len(views))
+            views = [view or before for view, before in zip(own, views, strict=True)]
+        return [(view, len([*alike])) for view, alike in groupby(views)]
+
+    def _shown(self, view: View | None, row: Row, prompt: Prompt, number: int) -> Prompt:
+        """The prompt that a view shows; the row's own where there is no view, or the row has none
+        such.
+        """
+        if view is None:
+            return prompt
+        settings = self.plan.settings
+        generator = np.random.default_rng(seed_of(settings.seed, number, view.name))
+        shown = Shown(self.policy, row, prompt, settings.max_prompt)
+        return view.prompt(shown, generator) or prompt
+
+    def _group(self, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
+        policy = self.policy
+        samples = []
+        for ids, text in zip(completions, texts(policy, completions), strict=True):
+            samples.append(
+                replace(
+                    row.sample,
+                    response=text,
+                    opening=policy.opening,
+                    response_ids=tuple(ids.tolist()),
+                    group=number,
+                    box_space=policy.family.box_space(prompt.images) if row.images else None,
+                )
+            )
+        lengths = torch.tensor([len(ids) for ids in completions], device=policy.device)
+        which = torch.arange(len(completions), device=policy.device)
+        return Group(number, row, prompt, completions, samples, which.repeat_interleave(lengths))
 
 
 def encode_row(policy: Policy, row: Row, settings: Settings) -> Prompt:
     """A row's prompt; ``RowError`` if the policy cannot be asked it."""
-    return policy.encode(row.messages, row.images, row.region, settings.max_prompt)
+    prompt = policy.encode(row.messages, row.images, row.region, settings.max_prompt)
+    return replace(prompt, boxes=row.boxes)
 
 
-def _group(policy: Policy, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
-    samples = [
-        replace(row.sample, response=text, opening=policy.opening, response_ids=tuple(ids.tolist()), group=number)
-        for text, ids in zip(texts(policy, completions), completions, strict=True)
-    ]
-    lengths = torch.tensor([len(c) for c in completions], device=policy.device)
-    index = torch.repeat_interleave(torch.arange(len(completions), device=policy.device), lengths)
-    return Group(number, row, prompt, completions, samples, index)
-
-
-def score_texts(groups: Sequence[Group], rewards: Sequence[Reward]) -> None:
-    """Rewards of the texts alone, for all groups at once, so that a judge is asked about many."""
-    samples = [sample for group in groups for sample in group.samples]
-    for reward in rewards if samples else ():
-        column = iter(reward(samples))
-        for group in groups:
-            group.scores[reward.name] = [next(column) for _ in group.samples]
+def texts(policy: Policy, completions: Iterable[Tensor]) -> list[str]:
+    """Completions as text, without special tokens."""
+    return [policy.processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
 
 
 def _varies(group: Group) -> bool:
-    return any(len({score for score in column if score is not None}) > 1 for column in group.scores.values())
+    return any(
+        len({score for score in column if score is not None}) > 1
+        for column in group.scores.values()
+    )

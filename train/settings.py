@@ -1,30 +1,36 @@
-"""What a training run is: the recipe of a method, and where it runs. Imports nothing heavy, so that ``--help`` answers at once.
+"""What a training run is: the recipe of a method, and where it runs. Imports nothing heavy, so that
+``--help`` answers at once.
 
-A recipe is data: reward weights, how advantages are shaped, the loss, and the paper's own settings where they are known. Every value is a
-flag, so recipes combine: ``--recipe vgpo --attention-contrast 0.5`` is VGPO with SAYO's reward.
+A recipe is data: reward weights, how advantages are shaped, the loss, and the paper's own settings
+where they are known. Every value is a flag, so recipes combine: ``--recipe vgpo
+--attention-contrast 0.5`` is VGPO with SAYO's reward.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
-from itertools import pairwise
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from train.methods import METHODS, RECIPES, field_of
+from train.methods import METHODS, PAPERS, field_of
 from train.recipe import Recipe
 
 if TYPE_CHECKING:
     MethodSettings = Any
     Name = str
 else:
-    Name = Literal[tuple(RECIPES)]
+    Name = Literal[tuple(PAPERS)]
     # A field for every method, under its name.
     MethodSettings = make_dataclass(
-        "MethodSettings", [(field_of(name), method, field(default=method())) for name, method in METHODS.items()], frozen=True, kw_only=True
+        "MethodSettings",
+        [(field_of(name), method, field(default=method())) for name, method in METHODS.items()],
+        frozen=True,
+        kw_only=True,
     )
 
 HELP = """Train a multimodal LLM with GRPO that sees where the model looks.
@@ -32,18 +38,23 @@ HELP = """Train a multimodal LLM with GRPO that sees where the model looks.
     python -m train.grpo --data dataset --model Qwen/Qwen2.5-VL-3B-Instruct --recipe sayo --lora 16
     torchrun --nproc-per-node 8 -m train.grpo --data dataset --recipe grpo --shard
 
-The same command goes on with a run that was stopped. Recipes, whose values are the defaults of all other flags (add --help to see them):
+The same command goes on with a run that was stopped. A recipe has a paper's values, which are the
+defaults of all other flags (add --help to see them):
 
-    grpo            accuracy and format
-    sayo            attention on the labelled regions, and format
-    perception-r1   accuracy, and visual facts that a judge finds in the response (--judge, --judge-url)
-    faithful-mr1    accuracy, and attention where erasing the evidence matters (start from train.anchor's model)
-    vgpo            accuracy, with advantages re-weighted by how much each token looks
-    papo            accuracy and format, and tokens that depend on the image
-    vppo            accuracy, learnt from the tokens and trajectories that depend on the image
+{recipes}
 
---methods says what papers change of GRPO itself; methods combine, each with its own flags: --methods vgpo papo --papo.perception-kl 0.02
+--methods says what papers change of GRPO itself. Methods combine, each with flags of its own, which
+are shown where it is used:
+
+    python -m train.grpo --methods vgpo papo --help
 """
+
+
+def help_text() -> str:
+    """What ``--help`` begins with: how to start, and every recipe in a line."""
+    width = max(map(len, PAPERS))
+    lines = [f"    {name:<{width}}  {paper.about}" for name, paper in PAPERS.items()]
+    return HELP.format(recipes="\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,42 +62,48 @@ class Settings(Recipe):
     """A run: the data, the model, and a recipe whose every value can be overridden."""
 
     data: str
-    """a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
+    """what to train on: a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
-    """the policy: a Hub id or a folder, Qwen2.5-VL or Qwen3-VL"""
+    """what to train: a Hub id or a folder of a Qwen2.5-VL or Qwen3-VL"""
     out: Path = Path("runs/grpo")
     """where metrics, completions, checkpoints and the report go; a run found there goes on"""
-    method: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(default_factory=MethodSettings)
+    method: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(
+        default_factory=MethodSettings
+    )
     recipe: Name = "grpo"
-    """whose settings the others start from"""
+    """the paper whose values all other flags start from"""
     steps: int = 200
-    """batches of prompts"""
+    """length of the run, in batches of prompts"""
     prompts: int = 4
     """prompts per step, over all processes"""
     layers: tuple[int, ...] = (-1,)
-    """whose attention is rewarded; negative ones count from the end"""
+    """the layers whose attention is rewarded; negative numbers count from the last"""
     judge: str = ""
-    """model name of the judge"""
+    """the judge of the perception reward, by its name at the endpoint"""
     judge_url: str | None = None
-    """its OpenAI-compatible endpoint"""
+    """the judge's OpenAI-compatible endpoint; without one, OpenAI's own"""
     lora: int = 0
     """rank of the LoRA adapters on all linear layers of the language model; 0 trains all weights"""
-    freeze_vision: bool = False
-    """leave the vision tower as it is"""
     checkpointing: bool = False
     """activation checkpointing: less memory, more time"""
     micro_batch: int | None = None
-    """completions per forward and backward, for less memory; all of a group's by default. Changes no result"""
+    """completions per forward and backward, for less memory; all of a group's by default. Changes
+    no result
+    """
     shard: bool = False
     """with several processes: spread weights, gradients and optimizer state over them (FSDP2)"""
     max_prompt: int = 4096
-    """longest prompt, in tokens; longer ones are left out and counted"""
+    """most tokens of a prompt with its images; rows with longer ones are left out and counted"""
     max_skipped: int = 10
-    """non-finite updates in a row after which the run stops"""
+    """the run stops after so many updates in a row whose gradient is not finite"""
     missing: Literal["stop", "warn"] = "stop"
-    """what to do in a step in which a reward scored nothing that it should have scored, say because its judge is down"""
+    """what to do in a step in which a reward scored nothing that it should have scored, say because
+    its judge is down
+    """
     seed: int = 0
+    """what the order of rows and all random numbers follow from"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute; auto is the GPU if there is one"""
     save_every: int = 50
     """steps between checkpoints, each with a report"""
     show_every: int = 10
@@ -94,16 +111,62 @@ class Settings(Recipe):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """where metrics go besides metrics.jsonl"""
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether the model at the start is needed."""
+        return bool(self.kl) or any(
+            METHODS[name].reference for name in self.methods if name in METHODS
+        )
+
 
 def from_command_line(arguments: list[str] | None = None) -> Settings:
-    """The settings of a command line: the named recipe's values, then the flags."""
+    """The settings of a command line: the named recipe's values, then the flags; of methods those
+    that are used.
+    """
     given = sys.argv[1:] if arguments is None else arguments
-    flags = [part for argument in given for part in argument.split("=", 1)]
-    name = ["grpo", *(value for flag, value in pairwise(flags) if flag == "--recipe")][-1]
-    defaults: dict[str, Any] = values_of(RECIPES.get(name, RECIPES["grpo"])) | {"recipe": name, "data": tyro.MISSING}
-    return tyro.cli(Settings, args=given, default=Settings(**defaults), description=HELP)
+    name = [*values_given(given, "--recipe"), "grpo"][0]
+    recipe = PAPERS.get(name, PAPERS["grpo"]).recipe
+    used = [
+        method for method in values_given(given, "--methods") or recipe.methods if method in METHODS
+    ]
+    asked = _with_methods(used)
+    defaults: dict[str, Any] = values_of(recipe) | {"recipe": name, "data": tyro.MISSING}
+    told = values_of(
+        tyro.cli(asked, args=given, default=asked(**defaults), description=help_text())
+    )
+    return Settings(**told | {"method": MethodSettings(**values_of(told["method"]))})
 
 
-def values_of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's values by name."""
+def values_given(arguments: Sequence[str], flag: str) -> list[str]:
+    """The values behind a flag, the last time that it is given."""
+    parts = [part for argument in arguments for part in argument.split("=", 1)]
+    values: list[str] = []
+    for place, part in enumerate(parts):
+        if part == flag:
+            values = [*takewhile(lambda value: not value.startswith("--"), parts[place + 1 :])]
+    return values
+
+
+def _with_methods(names: Sequence[str]) -> type[Any]:
+    """Settings with the flags of some methods alone, since every flag takes time to make."""
+    fields_of = [(field_of(name), METHODS[name], field(default=METHODS[name]())) for name in names]
+    some = make_dataclass("MethodSettings", fields_of, frozen=True, kw_only=True)
+    method = ("method", Annotated[some, tyro.conf.arg(name="")], field(default_factory=some))
+    return make_dataclass("Settings", [method], bases=(Settings,), frozen=True, kw_only=True)
+
+
+def flags_of(settings: Settings) -> dict[str, Any]:
+    """All values by their flags' names, in a flat table; of methods those that the run has."""
+    flags = values_of(settings)
+    methods = flags.pop("method")
+    for name in settings.methods:
+        values = values_of(getattr(methods, field_of(name)))
+        flags |= {
+            f"{name}.{field}": value for field, value in values.items() if field != "progress"
+        }
+    return flags
+
+
+def values_of(recipe: Any) -> dict[str, Any]:
+    """A dataclass's values by name."""
     return {each.name: getattr(recipe, each.name) for each in fields(recipe)}

@@ -1,62 +1,113 @@
-"""Further images under which a row's completions are scored again: without its evidence, with patches missing, ...
+"""Other things that a policy can be shown in place of a row's images: without the evidence, with
+patches missing, with none at all.
 
-A view is a name and a function of a row: the images that take the place of the row's own, or None where the row has none such. Random
-views draw from a generator that follows from the run's seed, the prompt's number and the view's name alone.
+The same completions are scored under a view, a forward without gradient for each, or some are
+sampled under it. A view gives the prompt that shows it, or None for a row that has none such. What
+is random about it is drawn from a generator that follows from the run's seed, the prompt's number
+and the view's name alone.
+
+Views are values: two methods that want the same one share its forward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rewardlib.sample import Sample
+    from train.data import Row
+    from train.policy import Prompt
+    from train.shown import Shown
 
 Images = tuple[Any, ...]
 PATCH = 14  # pixels, as the released code of PAPO and VPPO has it
 
 
-class Pictured(Protocol):
-    """What a view looks at of a row."""
+class View(Protocol):
+    """One other thing to be shown."""
 
     @property
-    def images(self) -> Images: ...
+    def name(self) -> str: ...
 
-    @property
-    def sample(self) -> Sample: ...
+    def prompt(self, shown: Shown, generator: np.random.Generator) -> Prompt | None: ...
 
 
 @dataclass(frozen=True)
-class View:
-    """Images for the same completions. ``images`` gets a row and a generator of its own."""
+class ImageView:
+    """Other images in place of the row's own. ``change`` gives them, or None where the row has none
+    such.
+    """
 
     name: str
-    images: Callable[[Pictured, np.random.Generator], Images | None]
+    change: Callable[[Row, np.random.Generator], Images | None]
+
+    def prompt(self, shown: Shown, generator: np.random.Generator) -> Prompt | None:
+        images = self.change(shown.row, generator)
+        return None if images is None else shown.with_images(images)
 
 
-def without_evidence(row: Pictured, generator: np.random.Generator) -> Images | None:
+@dataclass(frozen=True)
+class NoImages:
+    """The question alone."""
+
+    name: str = "no_images"
+
+    def prompt(self, shown: Shown, generator: np.random.Generator) -> Prompt | None:
+        return shown.without_images() if shown.row.images else None
+
+
+@dataclass(frozen=True)
+class Unattended:
+    """The prompt as it is, of which no token attends to an image token; all others keep their
+    positions.
+    """
+
+    name: str = "unattended"
+
+    def prompt(self, shown: Shown, generator: np.random.Generator) -> Prompt | None:
+        prompt = shown.prompt
+        if not bool(prompt.image.any()):
+            return None
+        text = ~prompt.image
+        return replace(
+            prompt,
+            ids=prompt.ids[text],
+            positions=prompt.positions[:, text],
+            images={},
+            features=None,
+            image=prompt.image[text],
+            region=prompt.region[text],
+        )
+
+
+def _first(row: Row, image: Any) -> Images | None:
+    return None if image is None else (image, *row.images[1:])
+
+
+def without_evidence(row: Row, generator: np.random.Generator) -> Images | None:
     """The first image with its evidence erased."""
     return _first(row, row.sample.evidence_image)
 
 
-def control(row: Pictured, generator: np.random.Generator) -> Images | None:
+def without_control(row: Row, generator: np.random.Generator) -> Images | None:
     """The first image with something else of the same shape erased."""
     return _first(row, row.sample.control_image)
 
 
-EVIDENCE, CONTROL = View("evidence", without_evidence), View("control", control)
+EVIDENCE = ImageView("evidence", without_evidence)
+CONTROL = ImageView("control", without_control)
 
 
 @dataclass(frozen=True)
-class random_patches:  # noqa: N801  called like a function: View("masked", random_patches(0.6))
+class random_patches:  # noqa: N801  called like a function: ImageView("masked", random_patches(0.6))
     """Every patch of all images blackened with this probability."""
 
     share: float
 
-    def __call__(self, row: Pictured, generator: np.random.Generator) -> Images | None:
+    def __call__(self, row: Row, generator: np.random.Generator) -> Images | None:
         return tuple(blacken(image, self.share, generator) for image in row.images) or None
 
 
@@ -68,9 +119,6 @@ def blacken(image: Any, share: float, generator: np.random.Generator) -> Any:
     black = (0,) * len(image.getbands())
     for row, column in zip(*gone.nonzero(), strict=True):
         left, top = int(column) * PATCH, int(row) * PATCH
-        changed.paste(black, (left, top, min(left + PATCH, image.width), min(top + PATCH, image.height)))
+        right, bottom = min(left + PATCH, image.width), min(top + PATCH, image.height)
+        changed.paste(black, (left, top, right, bottom))
     return changed
-
-
-def _first(row: Pictured, image: Any) -> Images | None:
-    return None if image is None else (image, *row.images[1:])

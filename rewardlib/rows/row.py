@@ -153,6 +153,11 @@ class DatasetRow:
         """Its regions as it states them, in its own unit (``regions_on`` gives pixels)."""
         return read_regions(self.columns)
 
+    @property
+    def has_counterfactuals(self) -> bool:
+        """Whether it has changed images; tells without reading one."""
+        return bool(listed(self.columns.get("counterfactuals")))
+
     @cached_property
     def counterfactuals(self) -> dict[str, Any]:
         """The first changed image of each role, unopened."""

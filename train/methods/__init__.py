@@ -1,37 +1,73 @@
 """What papers change of GRPO, one file each. Adding one touches its file, and its line here.
 
-    METHODS["papo"]            the class; its fields are the flags --papo.FIELD
-    RECIPES["papo"]            the paper's values, for --recipe papo
-
-A recipe that changes only rewards and values, and no maths, is a line of ``RECIPES`` alone.
+PAPERS["papo"]          the class METHODS["papo"]         the class, of those that change the maths,
+for --methods papo; its fields are the flags --papo.FIELD
 """
 
 from __future__ import annotations
 
-from train.methods.base import Method
+from train.methods.base import Method, changes_maths
+from train.methods.cgpo import CGPO
+from train.methods.dyco_rl import DyCoRL
+from train.methods.ease import EASE
+from train.methods.entropy_bonus import EntropyBonus
+from train.methods.evidence_rl import EvidenceRL
+from train.methods.faithful_mr1 import FaithfulMR1
+from train.methods.gdpo import GDPO
+from train.methods.grpo import GRPO
+from train.methods.noisyrollout import NoisyRollout
+from train.methods.othink_mr1 import OThinkMR1
 from train.methods.papo import PAPO
+from train.methods.pepo import PEPO
+from train.methods.perception_r1 import PerceptionR1
+from train.methods.pgpo import PGPO
+from train.methods.sayo import SAYO
+from train.methods.srpo import SRPO
+from train.methods.top_entropy import TopEntropy
+from train.methods.tor import ToR
+from train.methods.vapo import VAPO
 from train.methods.vgpo import VGPO
+from train.methods.visionary_r1 import VisionaryR1
+from train.methods.vlm_r1 import VLMR1
 from train.methods.vppo import VPPO
-from train.recipe import Recipe
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (VGPO, PAPO, VPPO)}
-
-RECIPES: dict[str, Recipe] = {
-    "grpo": Recipe(),
-    # Released code: attention and format with weight 1, no accuracy.
-    "sayo": Recipe(
-        accuracy=0.0, format=1.0, attention_contrast=1.0, template="answer", window=(60, 100), group=16, max_tokens=110, top_p=0.9,
-        kl=0.001, learning_rate=5e-6, schedule="linear", max_grad_norm=0.8,
-    ),
-    "perception-r1": Recipe(
-        perception=0.7, repetition=1.0, template="perception-r1", clip_high=0.3, max_tokens=4096, weight_decay=1e-3, warmup=0.05,
-    ),
-    # Its weights are not public; these are ours.
-    "faithful-mr1": Recipe(causal_attention=0.5),
-    **{name: method.recipe for name, method in METHODS.items()},
-}  # fmt: skip
+PAPERS: dict[str, type[Method]] = {
+    paper.name: paper
+    for paper in (
+        GRPO,
+        SAYO,
+        PerceptionR1,
+        FaithfulMR1,
+        VGPO,
+        PAPO,
+        VPPO,
+        ToR,
+        PGPO,
+        NoisyRollout,
+        EvidenceRL,
+        CGPO,
+        PEPO,
+        EASE,
+        DyCoRL,
+        VisionaryR1,
+        VAPO,
+        SRPO,
+        VLMR1,
+        OThinkMR1,
+        GDPO,
+        TopEntropy,
+        EntropyBonus,
+    )
+}
+RECIPES = {name: paper.recipe for name, paper in PAPERS.items()}
+METHODS = {name: paper for name, paper in PAPERS.items() if changes_maths(paper)}
 
 
 def field_of(name: str) -> str:
     """The name of a method's settings among those of a run: in_doubt of in-doubt."""
     return name.replace("-", "_")
+
+
+def changes_on_the_way(name: str) -> bool:
+    """Whether a method's values depend on how far the run is."""
+    return PAPERS[name].changes_on_the_way

@@ -1,20 +1,49 @@
-"""VGPO: advantages re-weighted by how visual each token and each trajectory is (arXiv 2604.09349, Eqs. 4 to 11).
+"""VGPO: advantages re-weighted by how visual each token and each trajectory is (arXiv 2604.09349,
+Eqs. 4 to 11).
 
-The maths is ``rewardlib.vgpo``'s. Departures from the released code are stated there: weights are normalised over whole responses and
-groups, not over micro-batches.
+The maths is ``rewardlib.vgpo``'s. Departures from the released code are stated there: weights are
+normalised over whole responses and groups, not over micro-batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from train.methods.base import Method, Scores, Sums
+import rewardlib
+from train.flat import padded
+from train.measures import Inputs, Measure, Reading
+from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
+from train.rewards import weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VisualFocus:
+    """VGPO's score (N,) of how near a token's last hidden state is to the image's; 1/2, which says
+    nothing, without an image.
+    """
+
+    name: ClassVar[str] = "visual_focus"
+
+    @contextmanager
+    def watch(self, inputs: Inputs) -> Iterator[Reading]:
+        prompt, tokens = inputs.prompt, inputs.packed.tokens
+
+        def read(hidden: Tensor) -> Tensor:
+            hidden = hidden.detach()
+            image = hidden[: len(prompt.image)][prompt.image]
+            if not len(image):
+                return hidden.new_full((len(tokens),), 0.5)
+            mean = image.float().mean(dim=0)
+            return rewardlib.focus_score(hidden[tokens][None], mean[None])[0]
+
+        yield read
 
 
 @dataclass(frozen=True)
@@ -22,23 +51,30 @@ class VGPO(Method):
     """Re-weights advantages by visual focus."""
 
     name: ClassVar[str] = "vgpo"
+    about: ClassVar[str] = "accuracy, with advantages re-weighted by how much each token looks"
     recipe: ClassVar[Recipe] = Recipe(
-        methods=("vgpo",), accuracy=1.0, format=0.0, template="boxed", filter_groups=True, clip_high=0.28, max_tokens=2048, top_p=0.99
+        methods=("vgpo",),
+        **weights(accuracy=1.0),
+        template="boxed",
+        filter_groups=True,
+        clip_high=0.28,
+        max_tokens=2048,
+        top_p=0.99,
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"visual_focus"})
 
-    def advantages(self, advantages: list[Tensor], scores: Sequence[Scores], sums: Sums) -> list[Tensor]:
-        return [_reweighted(own, score) for own, score in zip(advantages, scores, strict=True)]
+    def measures(self) -> Sequence[Measure]:
+        return (VisualFocus(),)
+
+    def advantages(
+        self, advantages: list[Tensor], scores: Sequence[Scores], across: Across
+    ) -> list[Tensor]:
+        return [_reweighted(*each) for each in zip(advantages, scores, strict=True)]
 
 
 def _reweighted(advantages: Tensor, scores: Scores) -> Tensor:
-    from rewardlib.vgpo import visual_advantages  # loads torch, which --help does without
-    from train.packing import padded
-
-    if scores.visual_focus is None:
-        return advantages
     index, count = scores.completion_index, len(scores.lengths)
     mask = padded(advantages.new_ones(len(index)), index, count).bool()
-    together = index.new_zeros(count)
-    focus = padded(scores.visual_focus, index, count)
-    return visual_advantages(padded(advantages, index, count), focus, mask, together)[mask]
+    one_group = index.new_zeros(count)
+    focus = padded(scores.measured["visual_focus"], index, count)
+    shaped = rewardlib.visual_advantages(padded(advantages, index, count), focus, mask, one_group)
+    return shaped[mask]

@@ -1,0 +1,252 @@
+"""What ``train.evaluate`` runs: answers, what they rest on, and the figures about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from rewardlib import Accuracy, AttentionContrast, Format
+from rewardlib.console import console, failing_clearly, quiet_libraries, say, table
+from rewardlib.sample import VisualAttention
+from train.data import Row, Rows, by_reason, load_rows
+from train.engines import Sampling
+from train.engines.local import LocalEngine
+from train.evaluate import EvaluateSettings
+from train.forward import forward
+from train.intervals import mcnemar, mean, share
+from train.limits import COUNT, SOME, within
+from train.loading import load_model
+from train.measures import ImageAttention, RegionAttention
+from train.policy import Policy, Prompt
+from train.sampling import texts
+
+ROLES = ("evidence", "control")  # what is erased from an image
+
+
+def command(settings: EvaluateSettings) -> None:
+    """``evaluate``, as a command: with a table."""
+    quiet_libraries()
+    with failing_clearly(ValueError, OSError):
+        summary = evaluate(settings)
+    figures = {
+        name: figure for name, figure in summary.items() if name not in ("against", "left_out")
+    }
+    lines = [[name.replace("_", " "), *_cells(figure)] for name, figure in figures.items()]
+    console.print(table(settings.model, ["", "", "95 %", "rows"], lines))
+    if summary["left_out"]:
+        say(f"{len(summary['left_out'])} rows could not be used, and are named in evaluation.json")
+    if "against" in summary:
+        say(
+            "against {0}: {rows} rows, {gained} gained, {lost} lost, p = {p:.3g}".format(
+                settings.against, **summary["against"]
+            )
+        )
+
+
+def _cells(figure: dict[str, float | None]) -> list[str]:
+    value, low, high = (
+        "-" if figure[name] is None else f"{figure[name]:.3f}" for name in ("value", "low", "high")
+    )
+    return [value, f"{low} to {high}", f"{figure['n']}"]
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Evaluate, write the files, and return the summary."""
+    within(settings, max_tokens=COUNT, max_prompt=COUNT, rows=COUNT, batch=COUNT, layers=SOME)
+    other = None if settings.against is None else read_responses(settings.against)
+    rows = load_rows(settings.data, settings.template, settings.split)
+    policy = load_model(settings.model, settings.device)
+    count = min(len(rows), settings.rows or len(rows))
+    outcomes: list[dict[str, Any]] = []
+    for start in track(range(0, count, settings.batch), "evaluating", transient=True):
+        batch = [
+            _encoded(policy, rows, i, settings)
+            for i in range(start, min(start + settings.batch, count))
+        ]
+        outcomes += examine(policy, [asked for asked in batch if asked is not None], settings)
+    if not outcomes:
+        raise ValueError(
+            f"none of the {count} rows of {settings.data} can be used: {by_reason(rows)}"
+        )
+    summary = summarise(outcomes)
+    summary["left_out"] = [asdict(left) for left in rows.left_out.values()]
+    settings.out.mkdir(parents=True, exist_ok=True)
+    polars.DataFrame(outcomes, infer_schema_length=None).write_parquet(
+        settings.out / "responses.parquet"
+    )
+    _write(summary, settings.out)  # also if there is nothing to compare with
+    if other is not None:
+        summary["against"] = compare(outcomes, other)
+        _write(summary, settings.out)
+    return summary
+
+
+def _write(summary: dict[str, Any], out: Path) -> None:
+    (out / "evaluation.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def read_responses(folder: Path) -> list[dict[str, Any]]:
+    """The responses of another evaluation; ``ValueError`` where there are none."""
+    path = folder / "responses.parquet"
+    try:
+        outcomes = polars.read_parquet(path, columns=["id", "correct"]).to_dicts()
+    except (OSError, polars.exceptions.PolarsError) as error:
+        raise ValueError(
+            f"--against {folder}: {path.name} cannot be read ({error}); name the --out of an "
+            "evaluation"
+        ) from error
+    if not any(row["correct"] is not None for row in outcomes):
+        raise ValueError(
+            f"--against {folder}: no row of it has a gold answer, so there is nothing to compare"
+        )
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row with its prompts, by what they show: image, and as far as the row has them evidence and
+    control (erased).
+    """
+
+    row: Row
+    prompts: dict[str, Prompt]
+
+
+def encode(policy: Policy, row: Row, settings: EvaluateSettings) -> Asked:
+    """A row, ready to be asked; ``RowError`` for one that cannot be."""
+    prompts = {}
+    for role, image in _views(row).items():
+        images = () if image is None else (image, *row.images[1:])
+        prompts[role] = policy.encode(row.messages, images, row.region, settings.max_prompt)
+    return Asked(row, prompts)
+
+
+def _encoded(policy: Policy, rows: Rows, index: int, settings: EvaluateSettings) -> Asked | None:
+    """One of the rows, ready to be asked; None for one that cannot be, which is left out with a
+    word.
+    """
+    return rows.use(index, lambda row: encode(policy, row, settings))
+
+
+def examine(
+    policy: Policy, asked: Sequence[Asked], settings: EvaluateSettings
+) -> list[dict[str, Any]]:
+    """The rows' responses, and what they say of the model; None where a row has no gold answer,
+    region or counterfactual image.
+    """
+    if not asked:
+        return []
+    answers = iter(
+        _answers(policy, [prompt for one in asked for prompt in one.prompts.values()], settings)
+    )
+    told = [
+        {role: (prompt, next(answers)) for role, prompt in one.prompts.items()} for one in asked
+    ]
+    return [
+        _outcome(policy, one.row, each, settings) for one, each in zip(asked, told, strict=True)
+    ]
+
+
+def _views(row: Row) -> dict[str, Any]:
+    """The row's first image, and without its evidence or something else, by role."""
+    views = {"image": row.images[0] if row.images else None}
+    for role in ROLES:
+        erased = getattr(row.sample, f"{role}_image")
+        if erased is not None:
+            views[role] = erased
+    return views
+
+
+def _answers(policy: Policy, prompts: Sequence[Prompt], settings: EvaluateSettings) -> list[Tensor]:
+    """The most likely response to every prompt, as tokens."""
+    greedy = Sampling(settings.max_tokens, temperature=0)
+    completions = LocalEngine(policy).generate(prompts, 1, greedy, [0] * len(prompts))
+    return [ids for (ids,) in completions]
+
+
+def _outcome(
+    policy: Policy, row: Row, answers: dict[str, tuple[Prompt, Tensor]], settings: EvaluateSettings
+) -> dict[str, Any]:
+    """What a row's responses say of the model. answers: by role, the prompt and the tokens of the
+    response.
+    """
+    prompt, tokens = answers["image"]
+    said = dict(zip(answers, texts(policy, [ids for _, ids in answers.values()]), strict=True))
+    layers = settings.layers
+    with torch.no_grad():
+        output = forward(
+            policy, prompt, [tokens], measures=[RegionAttention(layers), ImageAttention(layers)]
+        )
+    on_region, on_image = output.measured["attention"].cpu().unbind(dim=1)
+    sizes = float(prompt.region.sum()), float(prompt.image.sum())
+    sample = replace(
+        row.sample,
+        response=said["image"],
+        opening=policy.opening,
+        response_ids=tuple(tokens.tolist()),
+        entropy=output.entropy.cpu().numpy(),
+        attention=VisualAttention(on_region.numpy(), on_image.numpy(), *sizes),
+        box_space=policy.family.box_space(prompt.images) if row.images else None,
+    )
+    outcome: dict[str, Any] = {
+        "id": row.id,
+        "question": row.question,
+        "answer": row.sample.answer,
+        "response": said["image"],
+        "length": len(tokens),
+        "correct": Accuracy()([sample])[0],
+        "format": Format(settings.template)([sample])[0],
+        "attention_contrast": AttentionContrast()([sample])[0],
+    }
+    region = prompt.region[prompt.image]
+    most = output.measured["image_attention"].mean(dim=0)
+    outcome["pointing"] = float(region[most.argmax()] > 0) if region.any() else None
+    for role in ROLES:
+        erased = replace(sample, response=said[role]) if role in said else None
+        outcome[f"correct_without_{role}"] = None if erased is None else Accuracy()([erased])[0]
+    return outcome
+
+
+def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Every figure as {"value", "low", "high", "n"}: 95 % intervals, Wilson's for shares."""
+    summary: dict[str, Any] = {
+        "accuracy": share([f["correct"] for f in outcomes]),
+        "format": share([f["format"] for f in outcomes]),
+        "length": mean([f["length"] for f in outcomes]),
+        "attention_contrast": mean([f["attention_contrast"] for f in outcomes]),
+        "pointing_game": share([f["pointing"] for f in outcomes]),
+    }
+    for role in ROLES:
+        pairs = [(f["correct"], f[f"correct_without_{role}"]) for f in outcomes]
+        summary[f"drop_without_{role}"] = mean(
+            [a - b for a, b in pairs if a is not None and b is not None]
+        )
+    return summary
+
+
+def compare(
+    outcomes: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]
+) -> dict[str, float]:
+    """McNemar's exact test on rows that both answered: how many only one got right, and the
+    two-sided p-value.
+    """
+    theirs = {o["id"]: o["correct"] for o in other if o["correct"] is not None}
+    pairs = [
+        (f["correct"], theirs[f["id"]])
+        for f in outcomes
+        if f["correct"] is not None and f["id"] in theirs
+    ]
+    if not pairs:
+        raise ValueError(
+            "the two evaluations have no row in common: evaluate both on the same data"
+        )
+    gained, lost = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    return {"rows": len(pairs), "gained": gained, "lost": lost, "p": mcnemar(gained, lost)}

@@ -1,0 +1,44 @@
+"""What a row has to hold for a reward or a method to say anything about it, and what to do where no
+row does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewardlib.rows import DatasetRow
+
+_BUILD = "build labels with `python -m flows.build_dataset`"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One thing that rows may hold."""
+
+    noun: str
+    remedy: str
+    read: Callable[[DatasetRow], Any]  # what a row has of it; nothing, or empty, where it has none
+
+
+LABELS: dict[str, Label] = {
+    "answer": Label("a gold answer", "add a column answer", lambda row: row.answer),
+    "regions": Label("regions", _BUILD, lambda row: row.regions),
+    "counterfactuals": Label("counterfactual images", _BUILD, lambda row: row.has_counterfactuals),
+    "annotations": Label("annotations", _BUILD, lambda row: row.annotations),
+    "traces": Label(
+        "correct traces", f"{_BUILD} from rows that have traces", lambda row: row.correct_traces
+    ),
+}
+IMAGE = "image"  # a label too, but told by the columns: reading every image would take too long
+
+
+@dataclass(frozen=True)
+class Need:
+    """Somebody who needs a label."""
+
+    label: str
+    who: str  # "the accuracy reward"
+    without: str = ""  # what does without it: "set --accuracy 0"

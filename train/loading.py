@@ -1,0 +1,64 @@
+"""Load the policy of a run: from a Hub id, a folder or a checkpoint, with an adapter, with a frozen
+reference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from train.checkpoint import latest
+from train.distributed import pick_device
+from train.policy import Policy
+from train.settings import Settings
+
+
+def load_policy(settings: Settings, device: torch.device | None = None) -> Policy:
+    """The settings' model, or the newest checkpoint of the run; with a frozen copy of the former
+    where a divergence from it counts.
+
+    Weights that are trained are kept in float32, since bfloat16 would round small updates away;
+    frozen ones in bfloat16 on a GPU.
+    """
+    checkpoint, device = latest(settings.out), device or pick_device(settings.device)
+    starts_from = settings.model if settings.lora or checkpoint is None else checkpoint
+    policy = load_model(str(starts_from), device, trained=not settings.lora)
+    if settings.freeze_vision:
+        policy.family.tower.requires_grad_(False)
+    reference = None
+    if settings.lora:
+        policy.model = _with_adapter(policy, settings.lora, checkpoint)
+    elif settings.has_reference:
+        reference = load_model(settings.model, device)
+        reference.model.requires_grad_(False)
+    if settings.checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Tower and decoder checkpoint in training mode only; no dropout is left in these models.
+        policy.model.train()
+    return Policy(policy.model, policy.processor, reference)
+
+
+def _with_adapter(policy: Policy, rank: int, checkpoint: Path | None) -> Any:
+    """The model with a LoRA adapter on the language model, new or from a checkpoint. Without it, it
+    is its own reference.
+    """
+    if checkpoint is not None:
+        return PeftModel.from_pretrained(policy.model, checkpoint, is_trainable=True)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=policy.family.lora_targets)
+    return get_peft_model(policy.model, config)
+
+
+def load_model(name: str, device: torch.device | str = "auto", *, trained: bool = False) -> Policy:
+    """A model and its processor from a Hub id or a folder: bfloat16 on a GPU unless it is
+    ``trained``, float32 otherwise.
+    """
+    device = pick_device(device) if isinstance(device, str) else device
+    dtype = torch.float32 if device.type == "cpu" or trained else torch.bfloat16
+    model = AutoModelForImageTextToText.from_pretrained(
+        name, dtype=dtype, attn_implementation="sdpa"
+    ).to(device)
+    return Policy(model, AutoProcessor.from_pretrained(name))
