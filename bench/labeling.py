@@ -1,11 +1,12 @@
 """What does the pipeline cost on top of its models, and does it stay flat?
 
-Three figures, all ratios within this one run on this one machine:
+Four figures, all within this one run on this one machine; the first three are ratios:
 
 - ``overhead``: wall time of a build over the wall time of the bare model forwards that it makes, replayed on the very tensors that it
 passed (median of paired repetitions; loading the models is outside both);
 - ``time_per_row_ratio`` and ``memory_ratio``: time per row and peak memory of a build of ``--large`` rows over one of ``--small`` rows,
-each in a process of its own.
+each in a process of its own;
+- ``erase_seconds_per_megapixel``: CPU seconds to erase a third of the height of images of 0.3, 2 and 12 megapixels, with its control.
 
     python -m bench.labeling [--rows 60] [--small 200] [--large 2000]
 
@@ -28,8 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from demo.questions import write_rows
+from labeling import masks
+from labeling.counterfactual import intervene
 from pipelines.build import build
 from pipelines.config import BuildConfig
 from pipelines.models import Models, load_models
@@ -134,6 +138,24 @@ def measure(rows: int) -> dict[str, float]:
     return {"seconds_per_row": seconds / rows, "peak_mib": peak_mib()}
 
 
+def erasing() -> dict[str, float]:
+    """CPU seconds a megapixel of an image's counterfactuals, by its megapixels; the median of three."""
+    seconds = {}
+    for width, height in ((640, 480), (1920, 1080), (4000, 3000)):
+        image = Image.effect_noise((width, height), 80).convert("RGB")
+        side = height // 3
+        box = (50.0, 50.0, 50.0 + side, 50.0 + side)
+        region = masks.from_box(box, height, width), box
+        taken = []
+        for _ in range(3):
+            began = time.process_time()
+            intervene(image, [region], fill="blur", shape="dilated", seed=0)
+            taken.append(time.process_time() - began)
+        megapixels = width * height / 1e6
+        seconds[f"{megapixels:.1f}"] = statistics.median(taken) / megapixels
+    return seconds
+
+
 def peak_mib() -> float:
     """This process's own peak; getrusage would report its parent's where that is larger."""
     status = Path("/proc/self/status").read_text()
@@ -151,7 +173,7 @@ def main() -> None:
     if a.measure:
         print(json.dumps(measure(a.measure)))
         return
-    result: dict[str, Any] = {**overhead(a.rows, a.repetitions), **growth(a.small, a.large)}
+    result: dict[str, Any] = {**overhead(a.rows, a.repetitions), **growth(a.small, a.large), "erase_seconds_per_megapixel": erasing()}
     result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
     console.print(
         table("Labelling", ["", ""], [[k.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for k, v in result.items()])

@@ -135,6 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return manifest
 
 
+def exit_status(manifest: dict[str, Any]) -> int:
+    """1 for a build that kept no row, so that no script takes it for one that worked; 0 for others, and for a dry run."""
+    return 1 if manifest and not manifest["rows"] else 0
+
+
 def _options(config: BuildConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"source", "out"})
 
@@ -157,4 +162,4 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main()))

@@ -24,6 +24,7 @@ Shape = Literal["mask", "dilated", "box"]
 FILLS: tuple[Fill, ...] = get_args(Fill)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 Pixels = NDArray[np.uint8]
+FINEST = 6.0  # pixels: the standard deviation that a blur is made with, at a resolution that suits it
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,20 @@ def _filling(pixels: Pixels, mask: masks.Mask, fill: Fill, seed: int) -> Pixels:
 def _blur_without(pixels: Pixels, mask: masks.Mask) -> Pixels:
     """A Gaussian blur whose weights skip the masked pixels, so that nothing of what is hidden shines through."""
     sigma = max(3.0, float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3).max()))  # reaches the middle of the widest part
-    known = (~mask).astype(np.float32)
-    weight = cv2.GaussianBlur(known, (0, 0), sigma)[..., None]
-    blurred = cv2.GaussianBlur(pixels.astype(np.float32) * known[..., None], (0, 0), sigma)
-    mean = pixels[~mask].astype(np.float32).mean(0)
+    height, width = mask.shape
+    # What a wide kernel makes is as smooth at a lower resolution, where it costs the same for every size of mask.
+    shrink = max(1, int(sigma // FINEST))
+    size = (max(1, width // shrink), max(1, height // shrink))
+    visible = (~mask).astype(np.float32)
+    weight = cv2.resize(visible, size, interpolation=cv2.INTER_AREA)
+    colours = cv2.resize(pixels * visible[..., None], size, interpolation=cv2.INTER_AREA)
+    weight = cv2.GaussianBlur(weight, (0, 0), sigma / shrink)[..., None]
+    blurred = cv2.GaussianBlur(colours, (0, 0), sigma / shrink)
+    mean = pixels[~mask].mean(0, dtype=np.float32)
     # Deep inside a large mask the kernel sees next to nothing; the mean takes over smoothly.
-    return ((blurred + 1e-3 * mean) / (weight + 1e-3)).round().clip(0, 255).astype(np.uint8)
+    filling = (blurred + 1e-3 * mean) / (weight + 1e-3)
+    filling = cv2.resize(filling, (width, height), interpolation=cv2.INTER_LINEAR)
+    return filling.round().clip(0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ def iou(a: Mask, b: Mask) -> float:
 
 
 def dilate(mask: Mask, pixels: int) -> Mask:
-    if pixels <= 0:
+    """The mask with all that lies within some pixels of it; by distances, which take the same time whatever the pixels."""
+    if pixels <= 0 or not mask.any():
         return mask
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(away <= pixels)
 
 
 def convex_hull(mask: Mask) -> Mask:

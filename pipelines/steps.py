@@ -167,14 +167,20 @@ def _add_annotations(item: Item, trace_id: str, reply: Annotated, ledger: Ledger
 
 
 def ground(items: Sequence[Item], detector: Detector, ledger: Ledger, *, required: bool = True) -> list[Item]:
-    """Find every annotation's phrase in the image. Given regions stay; a finding at the same place confirms them with its score."""
+    """Find every annotation's phrase in the image. Given regions stay, and are all there is of their phrases: a finding at the same place
+    confirms them with its score, any other is none."""
     phrases = [_phrases(item) for item in items]
     found = detector.detect([item.image for item in items], [list(p) for p in phrases])
     kept = []
     for item, wanted, detections in zip(items, phrases, found, strict=True):
         row = item.row
+        given = {normalize_phrase(str(region["phrase"])) for region in row["regions"]}
         for detection in detections:
-            if not _confirm(row["regions"], detection):
+            if _confirm(row["regions"], detection):
+                continue
+            if detection.phrase in given:
+                ledger.counts["findings_beside_given_regions"] += 1
+            else:
                 row["regions"].append(_region(len(row["regions"]), detection, wanted[detection.phrase]))
         missing = set(wanted) - {normalize_phrase(r["phrase"]) for r in row["regions"]}
         ledger.counts["phrases"] += len(wanted)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,25 @@ def test_n04_the_remedy_of_a_reject_works_in_the_same_folder(tmp_path: Path) -> 
     assert "missing image" in built(tmp_path / "mv" / "rows.jsonl", tmp_path / "out")[1]["a"]
     rows, rejects = built(tmp_path / "mv" / "rows.jsonl", tmp_path / "out", image_root=tmp_path)
     assert (list(rows), rejects) == (["a"], {})
+
+
+# ------------------------------------------------------------------------------------------ labels
+
+
+def test_n02_given_boxes_are_all_there_is_of_their_phrases(tmp_path: Path) -> None:
+    rows, rejects = built(case("N02") / "fixed.jsonl", tmp_path)
+    assert not rejects
+    ((_, row),) = rows.items()
+    given = json.loads((case("N02") / "fixed.jsonl").read_text().splitlines()[0])["regions"]
+    assert sorted(region["phrase"] for region in row["regions"]) == sorted(region["phrase"] for region in given)
+    assert {region["mask_source"] for region in row["regions"]} == {"given"} or len(row["regions"]) == len(given)
+
+
+def test_n03_a_photograph_is_blurred_in_a_moment(tmp_path: Path) -> None:
+    """Fifteen minutes of one core were not enough; a generous limit, since this is no bench."""
+    began = time.process_time()
+    built(case("N03") / "rows.jsonl", tmp_path)
+    assert time.process_time() - began < 120
 
 
 # ------------------------------------------------------------------------------------------ one row ends no run

@@ -43,6 +43,16 @@ def test_it_keeps_its_promises_and_scores(built: tuple[Path, Path]) -> None:
     assert figures["precision"] > 0.6
 
 
+def test_a_build_that_keeps_no_row_is_no_success(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "scenes", 2, seed=5)
+    rows = [{**json.loads(line), "traces": []} for line in source.read_text().splitlines()]
+    bare = source.with_name("bare.jsonl")
+    bare.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, _, _ = run_module("flows.build_dataset", "--source", bare, "--out", tmp_path / "dataset")
+    assert status == 1
+    assert (tmp_path / "dataset" / "rejects.parquet").exists()
+
+
 def test_the_same_command_again_changes_nothing(built: tuple[Path, Path]) -> None:
     source, dataset = built
     before = {p: p.read_bytes() for p in dataset.rglob("*.parquet")}

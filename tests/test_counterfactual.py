@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from labeling import masks
@@ -52,6 +54,27 @@ def test_what_is_hidden_does_not_shine_through(fill: Fill) -> None:
     one, other = np.asarray(_image()).copy(), np.asarray(_image()).copy()
     other[mask] = 255 - other[mask]
     assert (np.asarray(erase(one, mask, fill, 7)) == np.asarray(erase(other, mask, fill, 7))).all()
+
+
+def blurred_at_full_resolution(pixels: NDArray[np.uint8], mask: masks.Mask, sigma: float) -> NDArray[np.float32]:
+    """The blur that skips masked pixels, as its definition has it."""
+    visible = (~mask).astype(np.float32)
+    weight = cv2.GaussianBlur(visible, (0, 0), sigma)[..., None]
+    colours = cv2.GaussianBlur(pixels * visible[..., None], (0, 0), sigma)
+    mean = pixels[~mask].mean(0, dtype=np.float32)
+    return np.asarray((colours + 1e-3 * mean) / (weight + 1e-3))
+
+
+@pytest.mark.parametrize("side", [20, 60, 140])
+def test_a_wide_blur_at_a_lower_resolution_is_the_blur(side: int) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    pixels = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
+    mask = masks.from_box((60, 40, 60 + side, 40 + side), 240, 320)
+    widest = float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3).max())
+    wanted = blurred_at_full_resolution(pixels, mask, widest)
+    filled = np.asarray(erase(pixels, mask, "blur", 0)).astype(np.float32)
+    assert np.abs(filled - wanted)[mask].max() < 6
+    assert np.abs(filled - wanted)[mask].mean() < 1
 
 
 @pytest.mark.parametrize("fill", FILLS)
