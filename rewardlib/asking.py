@@ -39,6 +39,7 @@ def replies_of(sample: Sample, reward: str) -> Sequence[str | None]:
     """The replies to a reward's questions, or ``ValueError`` naming who has to ask them."""
     if reward not in sample.replies:
         raise ValueError(
-            f"reward {reward!r} needs the policy's replies to its questions(sample), in Sample.replies[{reward!r}]; train.grpo asks them"
+            f"reward {reward!r} needs the policy's replies to its questions(sample), in Sample.replies[{reward!r}]; train.grpo puts them "
+            'to it for rewards whose needs hold "replies"'
         )
     return sample.replies[reward]

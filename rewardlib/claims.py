@@ -5,9 +5,10 @@ image is right. The claims are the row's visual facts, which are, and facts of a
 
     reward = max(0, (sum w s / sum w - 0.5) / 0.5)     s: whether it was told right, w = exp(1.5 * place of the cut / length)
 
-for right answers, 0 for wrong ones. So later claims count more, and guessing earns nothing. Departures: the paper has a model write twenty
-claims for each question; the released code compares the reply to a claim with the label of another one, and has the step that asks
-commented out. Which claims and cuts are drawn follows from the response itself.
+for right answers, 0 for wrong ones. So later claims count more, and as right and wrong ones take turns, the same reply to all of them earns
+little. Departures: the paper has a model write twenty claims for each question, and marks them with a word of its own; the released code
+compares the reply to a claim with the label of another one, and has the step that asks commented out. Five claims a response are the
+paper's for its smaller model; which claims and cuts are drawn follows from the response itself.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class Claims:
-    """How well claims about the image are told right from wrong while reasoning, in [0, 1]; None without facts or a gold answer."""
+    """How well claims about the image are told right from wrong while reasoning, in [0, 1]; None without a gold answer, or
+    without facts of the image and of another one."""
 
     count: int = 5
     growth: float = 1.5
@@ -51,7 +53,7 @@ class Claims:
 
     def questions(self, sample: Sample) -> list[Continuation]:
         """What the policy is asked: nothing about a wrong answer, which earns nothing."""
-        if not sample.annotations or not self.accuracy.is_correct(sample):
+        if not (sample.annotations and sample.foreign) or not self.accuracy.is_correct(sample):
             return []
         return [
             Continuation(
@@ -65,20 +67,26 @@ class Claims:
         """The claims about a sample, each behind a cut, in order."""
         digest = hashlib.sha256(repr((sample.group, sample.response)).encode()).digest()
         draws = random.Random(digest)
-        claims = [(fact, True) for fact in sample.annotations] + [(fact, False) for fact in sample.foreign]
-        draws.shuffle(claims)
+        right = draws.sample(sample.annotations, len(sample.annotations))
+        wrong = draws.sample(sample.foreign, len(sample.foreign))
+        # In turns, so that the same reply to all of them earns little.
+        sides = [(right, True), (wrong, False)] if draws.random() < 0.5 else [(wrong, False), (right, True)]
         cuts = cut_places(sample.response)
         if not cuts:
             cuts = [len(sample.response) - 1]
         chosen = sorted(draws.sample(cuts, self.count)) if len(cuts) >= self.count else cuts
         chosen += [chosen[-1]] * (self.count - len(chosen))
-        return [Probe(cut, *claims[n % len(claims)]) for n, cut in enumerate(chosen)]
+        probes = []
+        for n, cut in enumerate(chosen):
+            claims, are_right = sides[n % 2]
+            probes.append(Probe(cut, claims[n // 2 % len(claims)], are_right))
+        return probes
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._score(sample) for sample in samples]
 
     def _score(self, sample: Sample) -> Score:
-        if sample.answer is None or not sample.annotations:
+        if sample.answer is None or not (sample.annotations and sample.foreign):
             return None
         if not self.accuracy.is_correct(sample):
             return 0.0

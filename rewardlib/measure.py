@@ -31,7 +31,7 @@ class Measurer:
     """Runs ``model`` on what ``processor`` makes of the samples.
 
     layers, heads: whose attention counts; SAYO's default is all heads of the last layer.
-    drop_sinks: leave visual sinks out of the attention (``rewardlib.attention.without_sinks``).
+    drop_sinks: leave visual sinks out of the attention (``rewardlib.sinks.without_sinks``).
     temperature: the one that the responses were sampled at.
     batch_size: samples per forward. No measurement depends on it.
     """

@@ -289,7 +289,9 @@ class _Reading:
                 f"the model attends from {layer.query.shape[2]} to {layer.key.shape[2]} positions, the probe was told {self.length}: score "
                 "finished sequences with one full forward (use_cache=False); their attention is the same as while generating"
             )
-        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+        # Scores are exponentiated: half precision would cost them percents.
+        full_precision = torch.autocast(layer.query.device.type, enabled=False)
+        with full_precision, torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
             taken = [self._sample(b, layer) for b in range(len(self.plans))]
         if index in self.masses:
             return  # gradient checkpointing runs the layer again during backward, and wants the same operations to be there

@@ -2,7 +2,7 @@
 
     first answer wrong, last right     1            first right, last right     0.75
     first answer right, last wrong     0.25         both wrong                  0
-    a single answer                    0.5 if right
+    fewer than two thoughts or answers 0
 
 plus 0.1 * exp(-d^2), d = (length - 2 x) / (x / 2), where x is the length of the first attempt: a reflection should be about as long as what
 it reflects on. Departures: lengths are in characters, where the released code counts tokens; what the answers mean is decided as
@@ -21,7 +21,6 @@ from rewardlib.sample import Sample, Score
 from rewardlib.text import Accuracy
 
 PAIRS = {(False, True): 1.0, (True, True): 0.75, (True, False): 0.25, (False, False): 0.0}
-SINGLE = 0.5
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.S)
 _THINK = re.compile(r"<think>(.*?)</think>", re.S)
@@ -45,12 +44,11 @@ class Reflection:
         if not sample.answer:
             return None
         text = sample.opening + sample.response
-        right = [self._is_right(sample, answer) for answer in _ANSWER.findall(text)]
-        if not right:
+        answers = _ANSWER.findall(text)
+        if len(answers) < 2 or len(_THINK.findall(text)) < 2:
             return 0.0
-        if len(right) == 1:
-            return SINGLE if right[0] else 0.0
-        return PAIRS[right[0], right[-1]] + self.length_weight * length_score(text)
+        pair = self._is_right(sample, answers[0]), self._is_right(sample, answers[-1])
+        return PAIRS[pair] + self.length_weight * length_score(text)
 
     def _is_right(self, sample: Sample, answer: str) -> bool:
         alone = replace(sample, response=f"<answer>{answer}</answer>", opening="")

@@ -106,7 +106,8 @@ class Run(Protocol):
 
 @runtime_checkable
 class Reward(Protocol):
-    """A named, picklable function of samples. ``needs`` names fields of ``Sample``: entropy, attention, counterfactual, replies."""
+    """A named, picklable function of samples. ``needs`` names fields of ``Sample``: entropy, attention, counterfactual,
+    token_ends, foreign, replies."""
 
     @property
     def name(self) -> str: ...

@@ -91,8 +91,8 @@ def attempts(first, second=None):
 @pytest.mark.parametrize("second", ["4", "5", None])
 def test_reflection_by_what_the_answers_are(first, second):
     sample = Sample(attempts(first, second), answer="4")
-    second_right = None if second is None else second == "4"
-    wanted = srpo.srpo_reflection(first == "4", second_right)
+    # The released code makes nothing of a response with a single attempt: its reward fails, and is 0.
+    wanted = 0.0 if second is None else srpo.srpo_reflection(first == "4", second == "4")
     assert Reflection(length_weight=0.0)([sample]) == [pytest.approx(wanted)]
 
 
@@ -184,7 +184,8 @@ def test_claims_are_asked_behind_parts_of_the_response():
     reward, sample = Claims(count=3), claimed()
     probes, asked = reward.probes(sample), reward.questions(sample)
     assert [probe.cut for probe in probes] == sorted(probe.cut for probe in probes)
-    assert {(probe.claim, probe.right) for probe in probes} == {*((f, True) for f in FACTS), *((f, False) for f in OTHERS)}
+    assert [probe.right for probe in probes] in ([True, False, True], [False, True, False])
+    assert all((probe.claim in FACTS) == probe.right for probe in probes)
     for probe, question in zip(probes, asked, strict=True):
         assert isinstance(question, Continuation)
         assert question.text.startswith(RIGHT[: probe.cut + 1] + "\n")
@@ -204,10 +205,22 @@ def test_claims_told_right_from_wrong(told):
 
 
 def test_what_could_not_be_asked_is_left_out_and_never_counts_as_wrong():
-    reward, sample = Claims(count=2), claimed(foreign=())
-    assert reward([replace(sample, replies={"claims": ("Yes", None)})]) == [1.0]
+    reward, sample = Claims(count=2), claimed()
+    right = ["Yes" if probe.right else "no" for probe in reward.probes(sample)]
+    assert reward([replace(sample, replies={"claims": (right[0], None)})]) == [1.0]
     assert reward([replace(sample, replies={"claims": (None, None)})]) == [None]
+    assert reward([claimed(foreign=())]) == [None]  # there is nothing to tell right ones from
+    assert reward.questions(claimed(foreign=())) == []
     assert reward([claimed(RIGHT.replace("4", "5")), claimed(annotations=()), claimed(answer=None)]) == [0.0, None, None]
+
+
+def test_the_same_reply_to_all_claims_earns_little():
+    scores = []
+    for n in range(200):
+        sample = claimed(group=n)
+        told = {"claims": ("Yes",) * 5}
+        scores += Claims(count=5)([replace(sample, replies=told)])
+    assert sum(scores) / len(scores) < 0.25
 
 
 def test_a_response_without_punctuation_is_asked_at_its_end():

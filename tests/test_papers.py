@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
+import re
+from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,14 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from tests.oracles import cgpo, dyco, ease, gdpo, noisyrollout, pepo, pgpo, top_entropy, tor  # noqa: E402
+from tests.test_train_core import policy  # noqa: E402
+from train.data import to_row  # noqa: E402
 from train.divergence import kl_to_reference  # noqa: E402
-from train.methods import METHODS  # noqa: E402
-from train.methods.base import Scores, Tokens  # noqa: E402
+from train.engines.local import LocalEngine  # noqa: E402
+from train.limits import all_within  # noqa: E402
+from train.loop import make_methods  # noqa: E402
+from train.methods import METHODS, field_of  # noqa: E402
+from train.methods.base import Method, Scores, Tokens  # noqa: E402
 from train.methods.cgpo import CGPO  # noqa: E402
 from train.methods.dyco_rl import DyCoRL, alignment, fisher_rao  # noqa: E402
 from train.methods.ease import EASE, EvidenceDivergence, divergence, evenly_spaced, gaussian_mixture  # noqa: E402
@@ -28,7 +34,10 @@ from train.methods.pgpo import PGPO  # noqa: E402
 from train.methods.top_entropy import TopEntropy  # noqa: E402
 from train.methods.tor import ToR, nucleus_entropy  # noqa: E402
 from train.methods.visionary_r1 import VisionaryR1  # noqa: E402
-from train.plan import OneProcess  # noqa: E402
+from train.plan import OneProcess, Plan  # noqa: E402
+from train.rewards import needs_of  # noqa: E402
+from train.sampling import Sampler  # noqa: E402
+from train.settings import Settings  # noqa: E402
 from train.views import EVIDENCE, NoImages, Unattended  # noqa: E402
 
 SEEDS = range(4)
@@ -180,7 +189,7 @@ def test_dyco_rl_reads_attention_as_its_formula_does(seed):
 def test_fisher_rao():
     for seed in SEEDS:
         p, q = np.random.default_rng(seed).random((2, 7))
-        assert fisher_rao(torch.tensor(p), torch.tensor(q)) == pytest.approx(dyco.fisher_rao(p.tolist(), q.tolist()), abs=1e-6)
+        assert fisher_rao(torch.tensor(p), torch.tensor(q)).item() == pytest.approx(dyco.fisher_rao(p.tolist(), q.tolist()), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -343,6 +352,79 @@ def test_a_row_that_shows_nothing_is_learnt_from_as_by_grpo(name):
         values.fill_(math.nan)
     (shaped,) = method.advantages([own], [scores], OneProcess())
     assert torch.equal(shaped, own)
+
+
+def test_equal_rewards_teach_nothing_under_gdpo_exactly():
+    scores, advantages = batch(1, rewards=["a", "b"])
+    for rewards in scores[1].rewards.values():
+        rewards.fill_(0.3)
+    shaped = GDPO().advantages(advantages, scores, OneProcess())
+    assert not shaped[1].any()
+    assert shaped[0].any()
+
+
+def test_completions_come_in_the_order_in_which_views_are_given():
+    """However views alternate, no two completions of a prompt share their random numbers."""
+
+    @dataclass(frozen=True)
+    class Alternating(Method):
+        name = "alternating"
+
+        def sampled_under(self, count):
+            return [Noised(400) if n % 2 else None for n in range(count)]
+
+    made = policy("qwen2_5_vl")
+    row = to_row({"image": Image.effect_noise((112, 84), 60).convert("RGB"), "question": "how many?", "answer": "4"}, "boxed")
+    settings = Settings(data="", num_generations=4, max_tokens=12, device="cpu")
+    plan = Plan(settings, [], [Alternating()])
+    (group,) = Sampler(made, LocalEngine(made), plan).sample([row], [0], [0])
+    (plain,) = Sampler(made, LocalEngine(made), Plan(replace(settings, num_generations=2), [])).sample([row], [0], [0])
+    texts = [ids.tolist() for ids in group.completions]
+    assert len({tuple(ids) for ids in texts}) == 4
+    assert texts[::2] == [ids.tolist() for ids in plain.completions]
+
+
+def test_two_methods_that_measure_differently_under_one_name_are_refused():
+    plan = Plan(Settings(data=""), [], [ToR(), ToR(top_p=0.5)])
+    with pytest.raises(ValueError, match="want nucleus_entropy measured differently"):
+        plan.measures  # noqa: B018
+    assert len(Plan(Settings(data=""), [], [ToR(), ToR()]).measures) == 1
+
+
+def test_a_need_or_a_label_that_nobody_knows_is_said():
+    reward = SimpleNamespace(name="odd", needs={"atention"}, requires={"images"})
+    with pytest.raises(ValueError, match="the reward odd needs 'atention', which nobody measures; there are attention, "):
+        Plan(Settings(data=""), [reward]).needs  # noqa: B018
+    with pytest.raises(ValueError, match="requires 'images', which is no label; there are answer, "):
+        needs_of([reward])
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [
+        (EASE(tokens=0), "--ease.tokens 0: give 1 or more"),
+        (PGPO(tau=1.0), "--pgpo.tau 1.0: give more than 0 and less than 1"),
+        (ToR(reasoning=0.0), "--tor.reasoning 0.0: give more than 0 and at most 1"),
+        (ToR(reasoning=2.0), "--tor.reasoning 2.0"),
+        (PEPO(temperature=0.0), "--pepo.temperature 0.0: give a number above 0"),
+        (NoisyRollout(noise=2000), "--noisyrollout.noise 2000: give 0 or more, and less than 1000"),
+        (CGPO(scale=math.nan), "--cgpo.scale nan"),
+        (OThinkMR1(kl_last=math.inf), "--othink-mr1.kl-last inf"),
+        (EASE(width=0.0), "--ease.width 0.0"),
+    ],
+)
+def test_nonsense_of_a_method_is_refused(method, flag):
+    name = field_of(method.name)
+    settings = Settings(data="", methods=(method.name,), method=replace(Settings(data="").method, **{name: method}))
+    with pytest.raises(ValueError, match=re.escape(flag)):
+        make_methods(settings)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_values_of_every_method_have_limits_and_keep_them(name):
+    method = METHODS[name]()
+    assert {*method.limits} == {each.name for each in fields(method)} - {"progress"}
+    all_within(method, method.limits)
 
 
 def test_noise_is_the_same_for_all_completions_of_a_prompt():

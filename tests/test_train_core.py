@@ -175,7 +175,7 @@ def test_focus_is_the_cosine_to_the_mean_image_state():
     expected = (torch.cosine_similarity(hidden[-len(completion) :], mean[None]) + 1) / 2
     assert torch.allclose(forward(made, prompt, [completion], measures=[VisualFocus()]).measured["visual_focus"], expected, atol=1e-5)
     blind = forward(made, prompts(made)[2], [completion], measures=[VisualFocus()])
-    assert blind.measured["visual_focus"].tolist() == [0.5] * len(completion)
+    assert blind.measured["visual_focus"].isnan().all()
 
 
 @torch.no_grad()

@@ -30,6 +30,22 @@ def picture(seed=0, size=SIZE):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
 
 
+def test_foreign_facts_are_of_another_image(tmp_path):
+    rows = [
+        {"image": "0.png", "question": "a?", "answer": "1", "annotations": ["a cup is red"]},
+        {"image": "0.png", "question": "b?", "answer": "1", "annotations": ["a cup is blue"]},
+        {"question": "c?", "answer": "1", "annotations": ["nothing to see"]},
+        {"image": "1.png", "question": "d?", "answer": "1", "annotations": ["a dog", "a cup is red"]},
+    ]
+    for n in range(2):
+        picture(n + 5).save(tmp_path / f"{n}.png")
+    data = as_json(tmp_path / "rows.jsonl", rows)
+    loaded = load_rows(str(data), "boxed")
+    assert loaded[0].sample.foreign == ()
+    loaded.with_foreign = True
+    assert [row.sample.foreign for row in loaded] == [("a dog",), ("a dog", "a cup is red"), ("a dog", "a cup is red"), ("a cup is blue",)]
+
+
 def needing(*labels):
     """Needs as the accuracy, attention, causal attention and perception rewards have them, and anchoring."""
     who = {

@@ -103,16 +103,17 @@ def _reply(
             with suppress(RowError):  # too long, say
                 chat = _chat(each.question)
                 encoded.append((each, policy.encode(chat, (), limit=settings.max_prompt)))
-    if not encoded:
-        return
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
-    seeds = [
-        seed_of(settings.seed, each.group.number, reward, each.completion, each.place)
-        for each, _ in encoded
-    ]
-    completions = engine.generate([prompt for _, prompt in encoded], 1, sampling, seeds)
-    for (each, _), (ids,) in zip(encoded, completions, strict=True):
-        each.reply = policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
+    size = settings.num_generations  # at a time, which bounds memory
+    for start in range(0, len(encoded), size):
+        part = encoded[start : start + size]
+        seeds = [
+            seed_of(settings.seed, each.group.number, reward, each.completion, each.place)
+            for each, _ in part
+        ]
+        completions = engine.generate([prompt for _, prompt in part], 1, sampling, seeds)
+        for (each, _), (ids,) in zip(part, completions, strict=True):
+            each.reply = policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def _chat(question: Question) -> list[dict[str, Any]]:

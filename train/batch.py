@@ -48,9 +48,8 @@ class Signal:
 
     rewards: Tensor  # (G,) combined, NaN where there is none
     advantages: Tensor  # (N,)
-    old_logprobs: (
-        Tensor | None
-    )  # (N,) under the policy that sampled; None: those of the first forward that is learnt from
+    # (N,) under the policy that sampled; None: those of the first forward that is learnt from
+    old_logprobs: Tensor | None
     ref_logprobs: Tensor | None  # (N,) under the model at the start
     views: Mapping[View, Tensor]  # (N,) under other views
     has_penalty: bool = False  # whether something else is in the loss, whatever the rewards are

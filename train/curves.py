@@ -13,18 +13,20 @@ from typing import Any
 
 Values = Sequence[float | None]
 
+# of the plot in a chart of 380 x 200 pixels; report.html draws its axes there
 LEFT, RIGHT, TOP, BOTTOM = (
     46,
     366,
     10,
     172,
-)  # of the plot in a chart of 380 x 200 pixels; report.html draws its axes there
+)
 MAX_DOTS = 1000  # of a chart; a browser has to lay out every one
+# of tick labels: from which value on, the unit and its sign
 UNITS = (
     (1e9, 1e9, "G"),
     (1e6, 1e6, "M"),
     (1e4, 1e3, "k"),
-)  # of tick labels: from which value on, the unit and its sign
+)
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,8 @@ class Rows(Sequence[Row]):
     source: Source
     template: Template
     folders: Folders
-    numbers: Sequence[int] | None = (
-        None  # of its rows among all that the source has; None: as they are
-    )
+    # of its rows among all that the source has; None: as they are
+    numbers: Sequence[int] | None = None
     left_out: dict[int, LeftOut] = field(default_factory=dict)  # by number
     speaks: bool = True  # whether this process says which rows it leaves out
     with_foreign: bool = False  # whether samples hold facts of another row too
@@ -202,18 +201,17 @@ class Rows(Sequence[Row]):
             row = to_row({**columns, "id": self.name(number, columns)}, self.template, self.folders)
         if not self.with_foreign:
             return row
-        return replace(
-            row, sample=replace(row.sample, foreign=self._foreign(number, row.sample.annotations))
-        )
+        foreign = self._foreign(number, DatasetRow(columns))
+        return replace(row, sample=replace(row.sample, foreign=foreign))
 
-    def _foreign(self, number: int, own: Sequence[str]) -> tuple[str, ...]:
-        """The facts of the next row that has any of another image, without those that this row has
-        too.
-        """
+    def _foreign(self, number: int, own: DatasetRow) -> tuple[str, ...]:
+        """The facts of the next row of another image that has any, without those of this row."""
         for offset in range(1, min(len(self), LOOKED_AT)):
             with suppress(RowError), reading():
-                other = DatasetRow(self.source.peek((number + offset) % len(self)))
-                foreign = tuple(fact for fact in other.annotations if fact not in own)
+                other = DatasetRow(self.source.read((number + offset) % len(self)))
+                if not other.pictures or other.pictures == own.pictures:
+                    continue
+                foreign = tuple(fact for fact in other.annotations if fact not in own.annotations)
                 if foreign:
                     return foreign
         return ()

@@ -1,8 +1,8 @@
 """What a run's metrics say went wrong, in the words of the cases that people get stuck in: curves
 show it, but not by name.
 
-for finding in diagnose(columns):
-    print(finding.what, finding.remedy)
+    for finding in diagnose(columns):
+        print(finding.what, finding.remedy)
 """
 
 from __future__ import annotations

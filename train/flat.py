@@ -49,7 +49,7 @@ def completion_softmax(values: Tensor, completion_index: Tensor) -> Tensor:
     return powers / completion_sum(powers, completion_index)[completion_index]
 
 
-def step_of(completion_index: Tensor) -> Tensor:
+def place_of(completion_index: Tensor) -> Tensor:
     """Where each token (N,) stands in its completion, from 0."""
     lengths = completion_index.bincount()
     starts = lengths.cumsum(0) - lengths
@@ -63,9 +63,8 @@ def top_share(values: Tensor, completion_index: Tensor, share: float) -> Tensor:
     """
     order = values.argsort(descending=True, stable=True)
     order = order[completion_index[order].argsort(stable=True)]  # by completion, the highest first
-    rank = step_of(
-        completion_index
-    )  # of the tokens in this order, since completions stand as they did
+    # of the tokens in this order, since completions stand as they did
+    rank = place_of(completion_index)
     ranks = rank.new_zeros(len(rank)).scatter(0, order, rank)
     return ranks < ceil_share(completion_index.bincount(), share)[completion_index]
 
@@ -87,7 +86,7 @@ def padded(values: Tensor, completion_index: Tensor, count: int, fill: float = 0
     """Values (N, ...) as (count, longest, ...), padded on the right."""
     longest = int(completion_index.bincount(minlength=count).max())
     result = values.new_full((count, longest, *values.shape[1:]), fill)
-    result[completion_index, step_of(completion_index)] = values
+    result[completion_index, place_of(completion_index)] = values
     return result
 
 

@@ -42,3 +42,10 @@ class Need:
     label: str
     who: str  # "the accuracy reward"
     without: str = ""  # what does without it: "set --accuracy 0"
+
+    def __post_init__(self) -> None:
+        if self.label not in (*LABELS, IMAGE):
+            raise ValueError(
+                f"{self.who} requires {self.label!r}, which is no label; there are "
+                f"{', '.join([*LABELS, IMAGE])}"
+            )

@@ -37,6 +37,7 @@ from train.limits import (
     POSITIVE,
     SHARE,
     SOME,
+    all_within,
     within,
 )
 from train.loading import load_policy
@@ -239,7 +240,7 @@ _COUNTS = (
     "show_every",
     "max_skipped",
 )
-_PENALTIES = ("kl", "warmup", "weight_decay", "lora")
+_AT_LEAST_ZERO = ("kl", "warmup", "weight_decay", "lora")
 
 
 def refuse(settings: Settings) -> None:
@@ -250,7 +251,7 @@ def refuse(settings: Settings) -> None:
             "against the others of its prompt, "
             "and one alone has none, so nothing would be learnt; give 2 or more, usually 8"
         )
-    within(settings, **dict.fromkeys(_COUNTS, COUNT), **dict.fromkeys(_PENALTIES, NOT_NEGATIVE))
+    within(settings, **dict.fromkeys(_COUNTS, COUNT), **dict.fromkeys(_AT_LEAST_ZERO, NOT_NEGATIVE))
     within(settings, **dict.fromkeys((reward.name for reward in REWARDS), FINITE))
     within(
         settings,
@@ -299,6 +300,8 @@ def make_methods(settings: Settings) -> list[Method]:
     if len(set(settings.methods)) < len(settings.methods):
         raise ValueError(f"--methods {' '.join(settings.methods)}: each method counts once")
     methods: list[Method] = [getattr(settings.method, field_of(name)) for name in settings.methods]
+    for method in methods:
+        all_within(method, method.limits, f"{method.name}.")
     for method in methods[1:]:
         if method.replaces_advantages:
             raise ValueError(

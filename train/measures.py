@@ -34,14 +34,14 @@ class Inputs:
     packed: Packed
     temperature: float
 
-    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+    def logits(self, hidden: Tensor, chunk: int = CHUNK) -> Iterator[Tensor]:
         """The logits (n, vocabulary) that the completion tokens were sampled from, over the
         temperature, some tokens at a time.
         """
         head = self.policy.model.get_output_embeddings()
-        for start in range(0, len(self.packed.predictors), CHUNK):
+        for start in range(0, len(self.packed.predictors), chunk):
             with self.policy.precision():
-                logits = head(hidden[self.packed.predictors[start : start + CHUNK]])
+                logits = head(hidden[self.packed.predictors[start : start + chunk]])
             yield logits.float() / self.temperature
 
 

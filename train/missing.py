@@ -38,7 +38,8 @@ def heed(
 ) -> dict[str, float]:
     """The step's figures about rewards that scored nothing at all, over all processes; mostly none.
 
-    Raises ``ValueError`` where ``settings.missing`` says to stop, in every process alike."""
+    Raises ``ValueError`` where ``settings.missing`` says to stop, in every process alike.
+    """
     parts = world.gather_objects([_hear(reward, groups) for reward in rewards])
     by_name = {reward.name: reward for reward in rewards}
     figures = {}
@@ -87,9 +88,10 @@ def _expects(reward: Any, sample: Sample) -> bool:
     )
 
 
+# of a sample, by label
 _FIELDS = {
     "answer": "answer",
     "annotations": "annotations",
     "regions": "regions",
     "image": "images",
-}  # of a sample, by label
+}

@@ -15,6 +15,11 @@ from train.methods.base import Across, Method, overrides
 from train.settings import Settings
 from train.views import CONTROL, EVIDENCE, View
 
+# What samples hold before any forward scores them.
+HELD_BEFORE = frozenset({"replies", "token_ends", "foreign"})
+# What forwards fill in.
+MEASURED = frozenset({"entropy", "attention", "counterfactual"})
+
 
 class OneProcess:
     """The values of a run of one process."""
@@ -51,7 +56,13 @@ class Plan:
 
     @property
     def needs(self) -> set[str]:
-        """The measurements of samples that rewards want."""
+        """What rewards want of samples; ``ValueError`` for something that nobody measures."""
+        for reward in self.rewards:
+            if unknown := set(reward.needs) - HELD_BEFORE - MEASURED:
+                raise ValueError(
+                    f"the reward {reward.name} needs {min(unknown)!r}, which nobody measures; "
+                    f"there are {', '.join(sorted(HELD_BEFORE | MEASURED))}"
+                )
         return {need for reward in self.rewards for need in reward.needs}
 
     @property
@@ -70,12 +81,12 @@ class Plan:
             measures.append(RegionAttention(self.settings.layers))
         for method in self.methods:
             measures += method.measures()
-        return list({measure.name: measure for measure in measures}.values())
+        return _each_once(measures)
 
     @property
     def live_measures(self) -> list[Measure]:
         """What the forward that is learnt from is to tell, with gradient."""
-        return [measure for method in self.methods for measure in method.live_measures()]
+        return _each_once([m for method in self.methods for m in method.live_measures()])
 
     @property
     def entropy_gradient(self) -> bool:
@@ -97,9 +108,22 @@ class Plan:
         """Whether completions have to be scored before they can be learnt from."""
         shaped = any(overrides(method, "advantages") for method in self.methods)
         later = self.settings.num_iterations > 1  # whose ratios are to the policy that sampled
-        return bool(self.needs or self.views or self.measures) or shaped or later
+        measured = self.needs - HELD_BEFORE
+        return bool(measured or self.views or self.measures) or shaped or later
 
     @property
     def learns_from_scoring(self) -> bool:
         """Whether the forward that scores a whole group can be the one that is learnt from."""
         return not (self.sees_batch or self.live_measures or self.entropy_gradient)
+
+
+def _each_once(measures: Sequence[Measure]) -> list[Measure]:
+    """``ValueError`` for two measures that differ under one name."""
+    by_name: dict[str, Measure] = {}
+    for measure in measures:
+        if by_name.setdefault(measure.name, measure) != measure:
+            raise ValueError(
+                f"two methods want {measure.name} measured differently: {by_name[measure.name]} "
+                f"and {measure}; leave one out"
+            )
+    return list(by_name.values())

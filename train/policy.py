@@ -30,9 +30,8 @@ class Prompt:
     ids: Tensor  # (P,)
     positions: Tensor  # (3, P)
     images: dict[str, Tensor]  # what the processor has made of them, and ...
-    features: (
-        dict[str, Any] | None
-    )  # ... what the tower has made of that, where it is kept (``Policy.encode_images``)
+    # ... what the tower has made of that, where it is kept (``Policy.encode_images``)
+    features: dict[str, Any] | None
     image: Tensor  # (P,) bool: the image tokens
     region: Tensor  # (P,) how much of each image token's patch lies in the labelled region
     boxes: tuple[

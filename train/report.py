@@ -196,9 +196,8 @@ def changed_settings(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         "methods": tuple(settings.get("methods", ())),
         "data": "",
     }
-    usual = json.loads(
-        json.dumps(flags_of(Settings(**values)), default=str)
-    )  # tuples become lists, as in the file
+    # tuples become lists, as in the file
+    usual = json.loads(json.dumps(flags_of(Settings(**values)), default=str))
     usual["methods"] = list(paper.recipe.methods)
     changed = [
         name

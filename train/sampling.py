@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -21,17 +20,14 @@ from train.data import DataError, Row, Rows
 from train.distributed import World
 from train.engines import Engine, Sampling
 from train.order import row_index, seed_of
-from train.plan import Plan
+from train.plan import HELD_BEFORE, Plan
 from train.policy import Policy, Prompt
 from train.settings import Settings
 from train.shown import Shown
 from train.views import View
 
-# What samples hold before any forward scores them.
-MEASURED_HERE = {"replies", "token_ends", "foreign"}
-ROUNDS = (
-    8  # how often a step draws prompts before it goes on with fewer that have something to teach
-)
+# how often a step draws prompts before it goes on with fewer that have something to teach
+ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Sampler:
         """The rewards that need nothing but the completions' texts, and what the policy replies to
         further questions.
         """
-        return [reward for reward in self.plan.rewards if not {*reward.needs} - MEASURED_HERE]
+        return [reward for reward in self.plan.rewards if not {*reward.needs} - HELD_BEFORE]
 
     def draw_groups(self, rows: Rows, world: World, drawn: int) -> tuple[list[Group], int]:
         """This process's groups of a step with their text rewards, and how many prompts have been
@@ -126,16 +122,17 @@ class Sampler:
         if not prompts:
             return []
         prompts = self._with_features(prompts)
-        completions: list[list[Tensor]] = [[] for _ in prompts]
-        for view, count in self._shares():
+        views = self._views()
+        completions: list[dict[int, Tensor]] = [{} for _ in prompts]
+        for view in dict.fromkeys(views):
+            places = [n for n, other in enumerate(views) if other == view]
             asked = [self._shown(view, *each) for each in zip(rows, prompts, numbers, strict=True)]
             own_seeds = seeds if view is None else [seed_of(seed, view.name) for seed in seeds]
-            sampled = self.engine.generate(asked, count, self._sampling, own_seeds)
+            sampled = self.engine.generate(asked, len(places), self._sampling, own_seeds)
             for own, more in zip(completions, sampled, strict=True):
-                own += more
-        return [
-            self._group(*each) for each in zip(rows, prompts, completions, numbers, strict=True)
-        ]
+                own.update(zip(places, more, strict=True))
+        ordered = [[own[n] for n in range(len(views))] for own in completions]
+        return [self._group(*each) for each in zip(rows, prompts, ordered, numbers, strict=True)]
 
     @property
     def _sampling(self) -> Sampling:
@@ -150,16 +147,17 @@ class Sampler:
         if len(prompts) > 1 and not self.policy.tower_is_frozen:
             return prompts
         whole = settings.micro_batch is None or settings.micro_batch >= settings.num_generations
-        with torch.set_grad_enabled(whole):  # every part of a group would encode them again
+        # What is not learnt from needs no graph; nor do parts of a group, which encode them again.
+        with torch.set_grad_enabled(whole and self.plan.learns_from_scoring):
             return [self.policy.encode_images(prompt) for prompt in prompts]
 
-    def _shares(self) -> list[tuple[View | None, int]]:
-        """How many of a prompt's completions are sampled under each view, in order."""
+    def _views(self) -> list[View | None]:
+        """The view under which each of a prompt's completions is sampled."""
         views: list[View | None] = [None] * self.plan.settings.num_generations
         for method in self.plan.methods:
             own = method.sampled_under(len(views))
             views = [view or before for view, before in zip(own, views, strict=True)]
-        return [(view, len([*alike])) for view, alike in groupby(views)]
+        return views
 
     def _shown(self, view: View | None, row: Row, prompt: Prompt, number: int) -> Prompt:
         """The prompt that a view shows; the row's own where there is no view, or the row has none
@@ -170,7 +168,7 @@ class Sampler:
         settings = self.plan.settings
         generator = np.random.default_rng(seed_of(settings.seed, number, view.name))
         shown = Shown(self.policy, row, prompt, settings.max_prompt)
-        return view.prompt(shown, generator) or prompt
+        return shown.under(view, generator) or prompt
 
     def _group(self, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
         policy = self.policy

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rewardlib.rows import RowError
 from train.data import Row
 from train.policy import Policy, Prompt
+from train.views import View
 
 Pixels = NDArray[np.float64]  # (H, W, 3) in [0, 1]
 
@@ -24,6 +26,13 @@ class Shown:
     row: Row
     prompt: Prompt
     limit: int  # most tokens of a prompt
+
+    def under(self, view: View, generator: np.random.Generator) -> Prompt | None:
+        """The prompt that a view shows; None where the row has none such, or cannot be asked so."""
+        try:
+            return view.prompt(self, generator)
+        except RowError:
+            return None
 
     def with_images(self, images: Sequence[Any]) -> Prompt:
         """The same chat with other images."""

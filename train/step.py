@@ -31,7 +31,7 @@ from train.forward import ForwardOutput, forward, joined
 from train.measures import Measure
 from train.methods.base import Scores, Tokens
 from train.order import seed_of
-from train.plan import Plan
+from train.plan import MEASURED, Plan
 from train.policy import Policy, Prompt
 from train.settings import Settings
 from train.shown import Shown
@@ -45,9 +45,8 @@ class Assessed:
     rewards: Tensor  # (G,) combined
     scores: Scores | None  # None where nothing had to be scored
     ref_logprobs: Tensor | None
-    live: (
-        ForwardOutput | None
-    )  # the forward of the whole group with its graph, where it can be learnt from
+    # the forward of the whole group with its graph, where it can be learnt from
+    live: ForwardOutput | None
 
 
 def step(
@@ -90,7 +89,7 @@ def assess(policy: Policy, group: Group, plan: Plan) -> Assessed:
         with torch.set_grad_enabled(live):
             output = _score(policy, group, settings, group.prompt, plan.measures)
         views = _score_views(policy, group, plan)
-        if plan.needs & {"entropy", "attention", "counterfactual"}:
+        if plan.needs & MEASURED:
             group.samples = _measured(group, output, views)
     for reward in plan.rewards:
         if reward.name not in group.scores:
@@ -148,7 +147,7 @@ def _score_views(policy: Policy, group: Group, plan: Plan) -> dict[View, Tensor]
     shown = Shown(policy, group.row, group.prompt, settings.max_prompt)
     for view in plan.views:
         generator = np.random.default_rng(seed_of(settings.seed, group.number, view.name))
-        prompt = view.prompt(shown, generator)
+        prompt = shown.under(view, generator)
         if prompt is not None:
             views[view] = _score(policy, group, settings, prompt).logprobs
     return views
@@ -176,7 +175,7 @@ def _scores_of(
         output.logprobs.detach(),
         output.entropy.detach(),
         views,
-        output.measured,
+        {name: values.detach() for name, values in output.measured.items()},
         {name: to_tensor(column).to(device) for name, column in group.scores.items()},
         plan.weights,
     )
@@ -275,7 +274,13 @@ def _loss(
             objective = objective + settings.kl * figures["kl"]
     views = {view: values[inside] for view, values in signal.views.items()}
     tokens = Tokens(
-        index, logprobs, output.entropy, views, output.measured, signal.rewards[part], ref_logprobs
+        index,
+        logprobs,
+        output.entropy,
+        views,
+        {measure.name: output.measured[measure.name] for measure in plan.live_measures},
+        signal.rewards[part],
+        ref_logprobs,
     )
     for method in plan.methods:
         penalty = method.penalty(tokens)
@@ -292,5 +297,5 @@ def _about(signal: Signal) -> dict[str, float]:
     return {
         "reward": rewards.mean().item() if len(rewards) else math.nan,
         "reward_std": rewards.std().item() if len(rewards) > 1 else math.nan,
-        "frac_reward_zero_std": float(not bool(signal.advantages.any())),
+        "frac_reward_zero_std": float(len(rewards) < 2 or bool(rewards.min() == rewards.max())),
     }

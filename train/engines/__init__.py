@@ -1,8 +1,8 @@
 """Where completions come from. An engine is one file; the loop does not know which one it has.
 
-engine = LocalEngine(policy) completions = engine.generate(prompts, 8, Sampling(max_tokens=512),
-seeds)     # 8 for every prompt engine.sync()
-# after an update of the policy
+engine = LocalEngine(policy)
+completions = engine.generate(prompts, 8, Sampling(max_tokens=512), seeds)  # 8 for each
+engine.sync()                                                               # after an update
 """
 
 from __future__ import annotations

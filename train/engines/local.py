@@ -1,11 +1,11 @@
 """Sample completions of several prompts at once: each prompt runs once, its keys and values serve
 all of its completions.
 
-A prompt's keys are kept once and attended to by all of its completions at once
-(``train.attention``). All completions are equally long at any time, so decoding needs no mask and
-no padding; those that have ended write tokens that are dropped. The random numbers of a prompt's
-completions come from its own generator, whatever else is sampled and however many processes there
-are.
+A prompt's keys are kept once and attended to by all of its completions at once (see
+``train.shared_prefix``). All completions are equally long at any time, so decoding needs no mask
+and no padding; those that have ended write tokens that are dropped. The random numbers of a
+prompt's completions come from its own generator, whatever else is sampled and however many
+processes there are.
 """
 
 from __future__ import annotations
@@ -106,9 +106,8 @@ class _Step:
         positions = torch.tensor(starts, device=policy.device)[:, None] + torch.arange(
             room, device=policy.device
         )
-        self.rotary = policy.family.rotary(
-            prefixes[0][0][0], positions
-        )  # cosines and sines (prompts, room, D)
+        # cosines and sines (prompts, room, D)
+        self.rotary = policy.family.rotary(prefixes[0][0][0], positions)
         self.cache = _Cache()
 
     def __call__(self, token: Tensor, n: int) -> Tensor:

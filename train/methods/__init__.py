@@ -1,7 +1,9 @@
 """What papers change of GRPO, one file each. Adding one touches its file, and its line here.
 
-PAPERS["papo"]          the class METHODS["papo"]         the class, of those that change the maths,
-for --methods papo; its fields are the flags --papo.FIELD
+PAPERS["papo"]      the class
+RECIPES["papo"]     the paper's values, for --recipe papo
+METHODS["papo"]     the class, of those that change the maths, for --methods papo; its fields
+                    are the flags --papo.FIELD
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
 """What a method may change of GRPO. A paper's method is a class in a file of its own, which the
 loop never names.
 
+    @dataclass(frozen=True)
     class Louder(Method):
-        name = "louder"
-        recipe = Recipe(methods=("louder",))
+        name: ClassVar[str] = "louder"
+        about: ClassVar[str] = "accuracy and format, twice as much"
+        recipe: ClassVar[Recipe] = Recipe(methods=("louder",))
 
         def advantages(self, advantages, scores, across):
             return [2 * a for a in advantages]
 
-Its fields are the command line's flags (``--louder.FIELD``). A method sees whole groups, and may
-ask for all groups of the step at once; so nothing that it computes can depend on micro-batches,
-order or processes.
+Its fields are the command line's flags (``--louder.FIELD``). ``advantages`` sees whole groups, and
+may ask for all groups of the step at once; ``penalty`` sees whole completions, of which a token's
+may only depend on its own. So nothing that a method computes can depend on micro-batches, order or
+processes.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
 
 import tyro
 
+from train.limits import Limit
 from train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -39,9 +43,8 @@ class Scores:
     completion_index: Tensor  # (N,) the completion of each token
     logprobs: Tensor  # (N,) under the policy that sampled
     entropy: Tensor  # (N,) nats
-    views: Mapping[
-        View, Tensor
-    ]  # (N,) log-probabilities under other views; a row that has none such lacks it
+    # (N,) log-probabilities under other views; a row that has none such lacks it
+    views: Mapping[View, Tensor]
     measured: Mapping[str, Tensor]  # (N, ...) by measure
     rewards: Mapping[str, Tensor]  # (G,) by reward, NaN where there is none
     weights: Mapping[str, float]  # by reward
@@ -62,9 +65,8 @@ class Tokens:
     views: Mapping[View, Tensor]  # (N,) as in Scores
     measured: Mapping[str, Tensor]  # (N, ...) of the method's ``live_measures``, with gradient
     rewards: Tensor  # (G,) of these completions, combined, NaN where there is none
-    ref_logprobs: (
-        Tensor | None
-    )  # (N,) under the model at the start, where the method has ``reference``
+    # (N,) under the model at the start, where the method has ``reference``
+    ref_logprobs: Tensor | None
 
     @property
     def lengths(self) -> Tensor:
@@ -104,6 +106,9 @@ class Method:
     changes_on_the_way: ClassVar[bool] = False
     """whether what it does depends on ``progress``"""
 
+    limits: ClassVar[Mapping[str, Limit]] = {}
+    """what the values of its fields have to be"""
+
     progress: Annotated[float, tyro.conf.Suppress] = 0.0
     """the share of the run that is done, from 0 to below 1; the run sets it"""
 
@@ -122,7 +127,7 @@ class Method:
         return ()
 
     def live_measures(self) -> Sequence[Measure]:
-        """The same with gradient, for ``penalty``: one more forward a step."""
+        """The same with gradient, for ``penalty``. Scoring, if there is any, is then apart."""
         return ()
 
     def advantages(

@@ -15,11 +15,12 @@ them over micro-batches, and values at the threshold are all in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.flat import completion_mean, threshold
+from train.limits import PART, SHARE, Limit
 from train.methods.base import Across, Method, Scores
 from train.methods.dependence import k3
 from train.recipe import Recipe
@@ -48,6 +49,7 @@ class CGPO(Method):
     )
     requires: ClassVar[frozenset[str]] = frozenset({"counterfactuals"})
     sees_batch: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"reasoning": SHARE, "perception": SHARE, "scale": PART}
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=0.9, format=0.1),
         methods=("cgpo",),

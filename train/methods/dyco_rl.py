@@ -19,12 +19,13 @@ count, and its group. Its last image token counts as text; here it is part of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.flat import completion_sum, joined
+from train.limits import NOT_NEGATIVE, PART, Limit
 from train.measures import Inputs, Measure, Reading, watch_attention
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
@@ -85,28 +86,24 @@ def alignment(attention: Tensor, image: Tensor, margin: float) -> Tensor:
     is_image = image.new_zeros(attention.shape[1])
     is_image[: len(image)] = image
     on_image, on_text = attention[:, is_image], attention[:, ~is_image]
-    of_prompt = on_text.shape[1] - tokens
-    result = attention.new_full((tokens,), math.nan)
-    for t in range(1, tokens):
-        shared = of_prompt + t - 1  # the text that the token before it sees too
-        moved_image = fisher_rao(on_image[t - 1], on_image[t])
-        moved_text = fisher_rao(on_text[t - 1, :shared], on_text[t, :shared])
-        looks, reads = on_image[t].sum(), on_text[t].sum()
-        both = (looks + reads).clamp(min=1e-8)
-        if moved_image > moved_text:
-            result[t] = looks / both
-        elif moved_text - moved_image > margin:
-            result[t] = reads / both
-    return result
+    looks, reads = on_image.sum(dim=1)[1:], on_text.sum(dim=1)[1:]
+    # Of the text a token is compared with the one before it by what both see: all but that one.
+    now = on_text[1:].clone()
+    now[:, on_text.shape[1] - tokens : -1].fill_diagonal_(0.0)
+    moved_image = fisher_rao(on_image[:-1], on_image[1:])
+    moved_text = fisher_rao(on_text[:-1], now)
+    both = (looks + reads).clamp(min=1e-8)
+    unknown = attention.new_full((tokens,), math.nan)
+    unknown[1:] = (reads / both).where(moved_text - moved_image > margin, math.nan)
+    unknown[1:] = (looks / both).where(moved_image > moved_text, unknown[1:])
+    return unknown
 
 
-def fisher_rao(p: Tensor, q: Tensor) -> float:
-    """The angle 2 arccos(sum of sqrt(p q)) between two sets of weights (K,), each made to add up to
-    1.
-    """
+def fisher_rao(p: Tensor, q: Tensor) -> Tensor:
+    """The angles 2 arccos(sum of sqrt(p q)) between weights (..., K), made to add up to 1."""
     p, q = p.clamp(min=1e-12), q.clamp(min=1e-12)
-    overlap = ((p / p.sum()) * (q / q.sum())).sqrt().sum()
-    return 2 * math.acos(min(1.0, float(overlap)))
+    p, q = p / p.sum(dim=-1, keepdim=True), q / q.sum(dim=-1, keepdim=True)
+    return 2 * (p * q).sqrt().sum(dim=-1).clamp(max=1.0).arccos()
 
 
 @dataclass(frozen=True)
@@ -128,6 +125,11 @@ class DyCoRL(Method):
         "text"
     )
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
+    limits: ClassVar[Mapping[str, Limit]] = {
+        "strength": PART,
+        "margin": NOT_NEGATIVE,
+        "fewest_tokens": NOT_NEGATIVE,
+    }
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=1.0, format=1.0),
         methods=("dyco-rl",),
@@ -135,6 +137,7 @@ class DyCoRL(Method):
         kl=0.04,
         num_generations=4,
         max_tokens=2048,
+        schedule="linear",
     )
 
     def measures(self) -> Sequence[Measure]:

@@ -6,20 +6,22 @@
     target = 0.9 * mean over boxes of a Gaussian (a quarter of the box's sides wide) + 0.1 * uniform
 
 Attention is that of layer floor(2 L / 3), over all heads, of at most 64 evenly spaced tokens of a
-response. The authors' code is not public; weight, layer, gate, direction, widths and smoothing are
-from a log of its use. Ours: heads are averaged, boxes count alike, and the divergence is averaged
-over a response's chosen tokens, and over responses as the loss averages tokens.
+response. The authors' code could not be read; weight, layer, gate, direction, widths and smoothing
+are from a log of its use. Ours: layers count from 0, heads are averaged, boxes count alike, a token
+attends from its own position, rows without boxes are skipped, and the divergence is averaged over a
+response's chosen tokens, and over responses as the loss averages tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.flat import completion_sum
+from train.limits import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, SHARE, Limit
 from train.measures import Inputs, Measure, Reading, watch_attention
 from train.methods.base import Method, Tokens
 from train.recipe import Recipe
@@ -127,6 +129,13 @@ class EASE(Method):
         "accuracy, and attention drawn to the labelled regions in responses that earn a reward"
     )
     requires: ClassVar[frozenset[str]] = frozenset({"regions"})
+    limits: ClassVar[Mapping[str, Limit]] = {
+        "weight": NOT_NEGATIVE,
+        "least_reward": FINITE,
+        "tokens": COUNT,
+        "width": POSITIVE,
+        "smoothing": SHARE,
+    }
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=1.0),
         methods=("ease",),

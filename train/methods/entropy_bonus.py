@@ -4,9 +4,11 @@ token's whole distribution.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from train.limits import FINITE, Limit
 from train.methods.base import Method, Tokens
 from train.recipe import Recipe
 
@@ -24,6 +26,7 @@ class EntropyBonus(Method):
     name: ClassVar[str] = "entropy-bonus"
     about: ClassVar[str] = "accuracy and format, and a bonus for entropy"
     entropy_gradient: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"coef": FINITE}
     recipe: ClassVar[Recipe] = Recipe(methods=("entropy-bonus",))
 
     def penalty(self, tokens: Tokens) -> Tensor | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import rewardlib
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
+from train.rewards import weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,15 @@ class GDPO(Method):
     sees_batch: ClassVar[bool] = True
     replaces_advantages: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(
-        methods=("gdpo",), loss="bnpo", kl=0.04, num_generations=16, max_tokens=1024
+        **weights(accuracy=1.0, format=1.0),
+        methods=("gdpo",),
+        loss="bnpo",
+        kl=0.04,
+        num_generations=16,
+        max_tokens=1024,
+        learning_rate=5e-6,
+        schedule="cosine",
+        warmup=0.1,
     )
 
     def advantages(
@@ -43,7 +52,9 @@ class GDPO(Method):
         shaped = []
         for own, total, score in zip(advantages, totals, scores, strict=True):
             normal = (total - every.mean()) / (every.std() + 1e-4)
-            shaped.append(normal.nan_to_num(0.0)[score.completion_index].to(own.dtype))
+            # Equal rewards teach nothing, exactly.
+            normal = normal.masked_fill((total == 0) | total.isnan(), 0.0)
+            shaped.append(normal[score.completion_index].to(own.dtype))
         return shaped
 
     def total(self, scores: Scores) -> Tensor:

@@ -11,11 +11,12 @@ image. Departure: noise follows from the run's seed, where the released code dra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
+from train.limits import POSITIVE, SHARE, Limit
 from train.methods.base import Method
 from train.recipe import Recipe
 from train.rewards import weights
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from train.shown import Shown
 
 STEPS = 1000  # of the whole diffusion process
+STEP = Limit(lambda value: 0 <= value < STEPS, f"0 or more, and less than {STEPS}")
 
 
 @cache
@@ -79,6 +81,7 @@ class NoisyRollout(Method):
     )
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
     changes_on_the_way: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"noise": STEP, "decline": POSITIVE, "midpoint": SHARE}
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=0.9, format=0.1),
         methods=("noisyrollout", "entropy-bonus"),

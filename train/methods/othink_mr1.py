@@ -7,10 +7,12 @@ public; this one, which rises in a straight line over the run, is ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.divergence import kl_to_reference
+from train.limits import NOT_NEGATIVE, Limit
 from train.methods.base import Method, Tokens
 from train.recipe import Recipe
 from train.rewards import weights
@@ -34,6 +36,7 @@ class OThinkMR1(Method):
     )
     reference: ClassVar[bool] = True
     changes_on_the_way: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"kl_first": NOT_NEGATIVE, "kl_last": NOT_NEGATIVE}
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=1.0, format=1.0),
         methods=("othink-mr1",),

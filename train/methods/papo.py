@@ -13,10 +13,11 @@ view, has no gradient there and is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from train.limits import NOT_NEGATIVE, SHARE, Limit
 from train.methods.base import Method, Tokens
 from train.methods.dependence import k3
 from train.recipe import Recipe
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 class PAPO(Method):
     """Rewards tokens for depending on the image."""
 
-    perception_kl: float = 0.01
-    """weight of the divergence from the same tokens without the masked patches; the paper has 0.02
-    with a reference model
+    perception_kl: float = 0.02
+    """weight of the divergence from the same tokens without the masked patches; the paper has 0.01
+    where there is no --kl
     """
     masked: float = 0.6
     """probability that a patch of the image is blackened"""
@@ -42,6 +43,11 @@ class PAPO(Method):
     name: ClassVar[str] = "papo"
     about: ClassVar[str] = "accuracy and format, and tokens that depend on the image"
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
+    limits: ClassVar[Mapping[str, Limit]] = {
+        "perception_kl": NOT_NEGATIVE,
+        "masked": SHARE,
+        "entropy_cost": NOT_NEGATIVE,
+    }
     recipe: ClassVar[Recipe] = Recipe(
         methods=("papo",),
         kl=0.01,

@@ -12,12 +12,13 @@ no gradient; a completion of a row without image keeps its advantages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from train.flat import completion_mean, completion_minmax, completion_softmax
+from train.limits import NOT_NEGATIVE, POSITIVE, Limit
 from train.measures import Inputs, Measure, Reading
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
@@ -48,7 +49,8 @@ class ImageSimilarity:
             unit = hidden.detach().float()
             unit = unit / unit.norm(dim=-1, keepdim=True).clamp(min=1e-12)
             image = unit[: len(prompt.image)][prompt.image].mean(dim=0)
-            similarities.append(unit[tokens] @ image)
+            # No matrix product, which would be made in half precision on a GPU.
+            similarities.append((unit[tokens] * image).sum(dim=-1))
 
         def before_layer(module: Any, arguments: tuple[Any, ...]) -> None:
             take(arguments[0][0])
@@ -83,6 +85,7 @@ class PEPO(Method):
     )
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
     changes_on_the_way: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"gate": NOT_NEGATIVE, "temperature": POSITIVE}
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=1.0, format=1.0),
         methods=("pepo",),
@@ -90,6 +93,7 @@ class PEPO(Method):
         kl=0.001,
         max_tokens=1024,
         freeze_vision=True,
+        schedule="cosine",
     )
 
     def measures(self) -> Sequence[Measure]:

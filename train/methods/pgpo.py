@@ -13,11 +13,12 @@ its advantages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.flat import completion_mean, completion_minmax
+from train.limits import NOT_NEGATIVE, PART, Limit
 from train.methods.base import Across, Method, Scores
 from train.methods.dependence import k3
 from train.recipe import Recipe
@@ -42,6 +43,7 @@ class PGPO(Method):
         "accuracy and format, with tokens weighed by how much they depend on the image"
     )
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
+    limits: ClassVar[Mapping[str, Limit]] = {"tau": PART, "beta": NOT_NEGATIVE}
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=0.9, format=0.1),
         methods=("pgpo",),

@@ -7,10 +7,11 @@ has it for one process's micro-batch. The loss is still divided by all tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from train.limits import SHARE, Limit
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
 
@@ -28,6 +29,7 @@ class TopEntropy(Method):
     name: ClassVar[str] = "top-entropy"
     about: ClassVar[str] = "accuracy and format, learnt from the tokens of the highest entropy"
     sees_batch: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"share": SHARE}
     recipe: ClassVar[Recipe] = Recipe(methods=("top-entropy",), filter_groups=True, clip_high=0.28)
 
     def advantages(

@@ -14,12 +14,13 @@ nothing; and a token of which nothing is in doubt (its entropy is 0, as most are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.flat import joined, threshold
+from train.limits import NOT_NEGATIVE, SHARE, Limit
 from train.measures import Inputs, Measure, Reading
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
@@ -28,6 +29,9 @@ from train.views import NoImages, View
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+SORTED = 128  # tokens whose whole distributions are sorted at once
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class NucleusEntropy:
     def watch(self, inputs: Inputs) -> Iterator[Reading]:
         def read(hidden: Tensor) -> Tensor:
             parts = [
-                nucleus_entropy(logits, self.top_p) for logits in inputs.logits(hidden.detach())
+                nucleus_entropy(logits, self.top_p)
+                for logits in inputs.logits(hidden.detach(), SORTED)
             ]
             return joined(parts)
 
@@ -78,6 +83,12 @@ class ToR(Method):
     )
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
     sees_batch: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {
+        "reasoning": SHARE,
+        "perception": SHARE,
+        "perception_weight": NOT_NEGATIVE,
+        "top_p": SHARE,
+    }
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=1.0),
         methods=("tor",),

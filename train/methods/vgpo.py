@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VisualFocus:
-    """VGPO's score (N,) of how near a token's last hidden state is to the image's; 1/2, which says
-    nothing, without an image.
-    """
+    """How near a token's last hidden state is to the image's (N,); NaN without one."""
 
     name: ClassVar[str] = "visual_focus"
 
@@ -39,7 +37,7 @@ class VisualFocus:
             hidden = hidden.detach()
             image = hidden[: len(prompt.image)][prompt.image]
             if not len(image):
-                return hidden.new_full((len(tokens),), 0.5)
+                return hidden.new_full((len(tokens),), float("nan"))
             mean = image.float().mean(dim=0)
             return rewardlib.focus_score(hidden[tokens][None], mean[None])[0]
 
@@ -72,6 +70,8 @@ class VGPO(Method):
 
 
 def _reweighted(advantages: Tensor, scores: Scores) -> Tensor:
+    if bool(scores.measured["visual_focus"].isnan().any()):  # a row without image
+        return advantages
     index, count = scores.completion_index, len(scores.lengths)
     mask = padded(advantages.new_ones(len(index)), index, count).bool()
     one_group = index.new_zeros(count)

@@ -12,10 +12,12 @@ the fall is over the run.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.divergence import kl_to_reference
+from train.limits import NOT_NEGATIVE, Limit
 from train.methods.base import Method, Tokens
 from train.recipe import Recipe
 from train.rewards import weights
@@ -39,6 +41,7 @@ class VisionaryR1(Method):
     )
     reference: ClassVar[bool] = True
     changes_on_the_way: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {"kl_first": NOT_NEGATIVE}
     recipe: ClassVar[Recipe] = Recipe(
         **weights(accuracy=1.0, format=1.0, caption=0.1),
         methods=("visionary-r1",),
@@ -47,6 +50,7 @@ class VisionaryR1(Method):
         max_tokens=768,
         top_p=0.9,
         learning_rate=5e-7,
+        schedule="linear",
     )
 
     @property

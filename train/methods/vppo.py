@@ -13,11 +13,12 @@ neither changes a factor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from train.flat import completion_mean, top_share
+from train.limits import NOT_NEGATIVE, SHARE, Limit
 from train.methods.base import Across, Method, Scores, Tokens
 from train.methods.dependence import k3
 from train.recipe import Recipe
@@ -47,6 +48,12 @@ class VPPO(Method):
     )
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
     sees_batch: ClassVar[bool] = True
+    limits: ClassVar[Mapping[str, Limit]] = {
+        "kept": SHARE,
+        "lowest": SHARE,
+        "masked": SHARE,
+        "entropy_cost": NOT_NEGATIVE,
+    }
     recipe: ClassVar[Recipe] = Recipe(
         methods=("vppo",),
         **weights(accuracy=1.0),
