@@ -107,7 +107,7 @@ class CausalAttention:
     name: str = "causal_attention"
     about: ClassVar[str] = "attention where masking the evidence matters, in right answers (Faithful-MR1)"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "counterfactual"})
-    requires: ClassVar[frozenset[str]] = frozenset({"regions", "counterfactuals"})
+    requires: ClassVar[frozenset[str]] = frozenset({"regions", "evidence_image"})
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._score(sample) for sample in samples]

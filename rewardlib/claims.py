@@ -50,6 +50,7 @@ class Claims:
     about: ClassVar[str] = "claims about the image told right from wrong while reasoning, in right answers (VAPO)"
     needs: ClassVar[frozenset[str]] = frozenset({"replies", "foreign"})
     requires: ClassVar[frozenset[str]] = frozenset({"answer", "annotations"})
+    source: ClassVar[str] = "the data (claims are facts of at least two images)"  # what to correct where it scores nothing
 
     def questions(self, sample: Sample) -> list[Continuation]:
         """What the policy is asked: nothing about a wrong answer, which earns nothing."""

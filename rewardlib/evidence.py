@@ -37,7 +37,7 @@ class EvidenceSupport:
     name: str = "evidence_support"
     about: ClassVar[str] = "right answers as far as they rest on the evidence (Evidence-RL)"
     needs: ClassVar[frozenset[str]] = frozenset({"counterfactual", "token_ends"})
-    requires: ClassVar[frozenset[str]] = frozenset({"answer", "counterfactuals"})
+    requires: ClassVar[frozenset[str]] = frozenset({"answer", "evidence_image", "control_image"})
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._score(sample) for sample in samples]

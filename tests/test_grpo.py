@@ -68,7 +68,7 @@ def dataset_folder(tmp_path_factory):
         "question": [f"How many? {n}" for n in range(6)],
         "choices": [[]] * 6,
         "answer": ["4"] * 6,
-        "annotations": [[{"statement": "a square"}]] * 6,
+        "annotations": [[{"statement": f"a square {n}"}] for n in range(6)],
         "traces": [[{"text": f"{n} squares, <answer>4</answer>", "correct": n < 5}] for n in range(6)],
         "regions": [[{"bbox": [10.0, 10.0, 60.0, 40.0], "mask": rle.encode(mask)}]] * 6,
         "counterfactuals": [[{"role": "evidence", "image": picture(0)}, {"role": "control", "image": picture(10)}]] * 6,
@@ -467,6 +467,42 @@ def test_parts_of_a_single_prompt_teach_the_vision_tower_too(settings):
     assert all(torch.allclose(value, parts[name], atol=1e-6) for name, value in whole.items())
 
 
+def test_an_adapter_follows_from_the_seed(settings):
+    def adapter(seed):
+        policy = load_policy(replace(settings, lora=4, seed=seed))
+        return {name: p.detach().clone() for name, p in policy.model.named_parameters() if "lora_A" in name}
+
+    torch.manual_seed(3)
+    first = adapter(0)
+    torch.manual_seed(4)
+    assert all(torch.equal(value, adapter(0)[name]) for name, value in first.items())
+    assert not all(torch.equal(value, adapter(1)[name]) for name, value in first.items())
+
+
+def test_a_dataset_without_controls_is_no_dataset_for_what_needs_them(settings, tmp_path):
+    whole = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train")
+    bare = whole.map(lambda row: {"counterfactuals": [c for c in row["counterfactuals"] if c["role"] == "evidence"]})
+    bare.to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(DataError, match="the evidence support reward needs control images"):
+        train(replace(settings, data=str(tmp_path / "bare.parquet"), evidence_support=1.0))
+
+
+def test_boxes_need_no_answers(settings, tmp_path):
+    whole = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train")
+    whole.remove_columns("answer").to_parquet(tmp_path / "bare.parquet")
+    train(replace(settings, data=str(tmp_path / "bare.parquet"), accuracy=0.0, box_iou=1.0, template="box", steps=1))
+    assert metrics(settings.out)[0]["rewards/box_iou/missing"] == 0
+    with pytest.raises(DataError, match="no answer column"):
+        train(replace(settings, data=str(tmp_path / "bare.parquet"), out=settings.out.with_name("other")))
+
+
+def test_a_recipe_that_is_none_is_said(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        from_command_line(["--data", "x", "--recipe", "papoo"])
+    assert stopped.value.code == 2
+    assert "papoo" in capsys.readouterr().err
+
+
 def test_a_run_of_several_methods_goes_on_where_it_was(settings):
     """Weights and figures of a run that was stopped between steps are those of one that was not."""
     chosen = replace(settings, methods=("papo", "vppo"), steps=3, save_every=1)
@@ -479,13 +515,21 @@ def test_a_run_of_several_methods_goes_on_where_it_was(settings):
     assert "methods/papo/penalty" in metrics(settings.out)[-1]
 
 
-@pytest.mark.parametrize(("methods", "message"), [(("pap",), "--methods pap: there are"), (("papo", "papo"), "each method counts once")])
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (("pap",), "--methods pap: there are"),
+        (("papo", "papo"), "each method counts once"),
+        (("sayo",), "it changes rewards and values alone; take --recipe sayo"),
+    ],
+)
 def test_methods_that_cannot_be(methods, message, settings):
     with pytest.raises(ValueError, match=message):
         train(replace(settings, methods=methods))
 
 
 def test_methods_have_flags_of_their_own():
+    assert from_command_line(["--data", "x", "--methods", "papo", "papo"]).methods == ("papo", "papo")  # which the run refuses
     settings = from_command_line(["--data", "x", "--recipe", "papo", "--papo.perception-kl", "0.02", "--methods", "papo", "vppo"])
     assert (settings.method.papo.perception_kl, settings.methods, settings.kl) == (0.02, ("papo", "vppo"), 0.01)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from pipelines.rows.sources import open_source, scan  # noqa: E402
 from pipelines.schema import FEATURES  # noqa: E402
 from rewardlib import rle, templates  # noqa: E402
 from rewardlib.rows import DatasetRow  # noqa: E402
@@ -51,7 +52,7 @@ def needing(*labels):
     who = {
         "answer": ("the accuracy reward", "set --accuracy 0"),
         "regions": ("the attention contrast reward", "set --attention-contrast 0"),
-        "counterfactuals": ("the causal attention reward", "set --causal-attention 0"),
+        "evidence_image": ("the causal attention reward", "set --causal-attention 0"),
         "annotations": ("the perception reward", "set --perception 0"),
         "traces": ("anchoring", ""),
     }
@@ -170,7 +171,7 @@ def test_sightlines_own_labels_are_read(tmp_path):
     assert (sample.annotations, rows[0].traces) == (("there are squares",), ("four",))
     assert same(sample.evidence_image, picture(9))
     assert same(sample.control_image, picture(10))
-    assert require(rows, needing("annotations", "counterfactuals", "traces")) == {}
+    assert require(rows, needing("annotations", "evidence_image", "traces")) == {}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -577,9 +578,9 @@ def test_rows_without_a_label_are_counted_and_no_image_is_opened(tmp_path, monke
     others = [{"regions": [], "counterfactuals": changed, "annotations": [{"statement": "a"}]}] * 2
     rows = labelled(tmp_path, [first, *others])
     monkeypatch.setattr(datasets.Image, "decode_example", None)
-    assert require(rows, needing("answer", "regions", "counterfactuals", "annotations")) == {
+    assert require(rows, needing("answer", "regions", "evidence_image", "annotations")) == {
         "regions": 2,
-        "counterfactuals": 1,
+        "evidence_image": 1,
         "annotations": 1,
     }
     assert require(rows) == {}
@@ -588,7 +589,7 @@ def test_rows_without_a_label_are_counted_and_no_image_is_opened(tmp_path, monke
 NEEDED = {
     "answer": "accuracy reward needs a gold answer, and none of the 2 rows of {} has any: add a column answer, or set --accuracy 0",
     "regions": "contrast reward needs regions, and none of the 2 rows of {} has any: build labels with .*, or set --attention-contrast 0",
-    "counterfactuals": "needs counterfactual images, and none of the 2 rows of {} has any: .*, or set --causal-attention 0",
+    "evidence_image": "needs images without their evidence, and none of the 2 rows of {} has any: .*, or set --causal-attention 0",
     "annotations": "needs annotations, and none of the 2 rows of {} has any: .*, or set --perception 0",
     "traces": "needs correct traces, and none of the 2 rows of {} has any: .* from rows that have traces",
 }
@@ -798,3 +799,18 @@ def test_no_path_is_tied_to_the_working_folder(tmp_path, monkeypatch):
     assert load_rows("rows.jsonl", "boxed")[0].messages == asked()
     monkeypatch.chdir(tmp_path)
     assert load_rows(str(Path("here") / "rows.jsonl"), "boxed")[0].messages == asked()
+
+
+def test_roles_of_changed_images_are_told_without_reading_one(tmp_path):
+    """Across batches, and for rows that have none."""
+    image = {"bytes": encode(picture(0)), "path": None}
+    rows = []
+    for n in range(1003):
+        changed = [{"role": "evidence", "image": image}] * (n % 3) + [{"role": "control", "image": image}] * (n % 2)
+        rows.append({"question": "a?", "answer": "4", "counterfactuals": None if n % 7 == 0 else changed})
+    feature = datasets.List({"role": datasets.Value("string"), "image": datasets.Image()})
+    features = datasets.Features({"question": datasets.Value("string"), "answer": datasets.Value("string"), "counterfactuals": feature})
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    source = open_source(str(tmp_path / "rows.parquet"), "train")
+    told = [DatasetRow(record).counterfactual_roles for record in scan(source, ["question", "counterfactuals"])]
+    assert told == [{each["role"] for each in row["counterfactuals"] or ()} for row in rows]

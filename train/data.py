@@ -160,6 +160,7 @@ class Rows(Sequence[Row]):
     left_out: dict[int, LeftOut] = field(default_factory=dict)  # by number
     speaks: bool = True  # whether this process says which rows it leaves out
     with_foreign: bool = False  # whether samples hold facts of another row too
+    without_image: int = 0  # how many show nothing, once they have been looked over (``require``)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -245,7 +246,9 @@ class Rows(Sequence[Row]):
             return self._number(index)
 
 
-def load_rows(data: str, template: Template, split: str | None = "train") -> Rows:
+def load_rows(
+    data: str, template: Template, split: str | None = "train", *, answered: bool = True
+) -> Rows:
     """The rows of a split of what ``data`` names. ``DataError`` if it cannot be read, or its
     columns say nothing to the trainer.
     """
@@ -267,11 +270,11 @@ def load_rows(data: str, template: Template, split: str | None = "train") -> Row
             f"{len(rows)} rows of {data} are of the split {split or 'train'}; others are not read: "
             f"{told}"
         )
-    _check_columns(rows)
+    _check_columns(rows, answered)
     return rows
 
 
-def _check_columns(rows: Rows) -> None:
+def _check_columns(rows: Rows, answered: bool) -> None:
     """``DataError`` if no column holds questions, or answers, or if images are where none are
     looked for.
     """
@@ -281,7 +284,8 @@ def _check_columns(rows: Rows) -> None:
             f"no row of {rows.data} can be read; the first: {why_unreadable(rows.source)}"
         )
     strays = _stray_pictures(rows.source)
-    for what in ("question", "answer", *(["image"] if strays else [])):
+    wanted = ["question", *(["answer"] if answered else []), *(["image"] if strays else [])]
+    for what in wanted:
         if not reads(what, names):
             names_read = ", ".join(columns_for(what))
             raise DataError(
@@ -413,6 +417,7 @@ def _say_without_image(rows: Rows, count: int, needs: Sequence[Need]) -> None:
         return
     if isinstance(rows.source, Table):
         count = min(rows.source.count_missing(name) for name in columns)
+    rows.without_image = count
     if count == len(rows):
         raise DataError(
             f"the column {columns[0]} of {rows.data} is empty in all {count} rows: give images, or "

@@ -85,7 +85,7 @@ def _groups_equal(columns: Mapping[str, Values]) -> Finding | None:
         f"In {share:.0%} of the groups all completions have the same reward{level}: they teach "
         "nothing.",
         "If all are wrong, take easier questions or a stronger model; if all are right, harder "
-        "ones. A larger --group, a higher "
+        "ones. More --num-generations, a higher "
         "--temperature or --filter-groups finds what differs.",
     )
 

@@ -26,7 +26,16 @@ class Label:
 LABELS: dict[str, Label] = {
     "answer": Label("a gold answer", "add a column answer", lambda row: row.answer),
     "regions": Label("regions", _BUILD, lambda row: row.regions),
-    "counterfactuals": Label("counterfactual images", _BUILD, lambda row: row.has_counterfactuals),
+    "evidence_image": Label(
+        "images without their evidence",
+        _BUILD,
+        lambda row: "evidence" in row.counterfactual_roles,
+    ),
+    "control_image": Label(
+        "control images, with something else erased",
+        _BUILD,
+        lambda row: "control" in row.counterfactual_roles,
+    ),
     "annotations": Label("annotations", _BUILD, lambda row: row.annotations),
     "traces": Label(
         "correct traces", f"{_BUILD} from rows that have traces", lambda row: row.correct_traces

@@ -31,7 +31,7 @@ def load_policy(settings: Settings, device: torch.device | None = None) -> Polic
         policy.family.tower.requires_grad_(False)
     reference = None
     if settings.lora:
-        policy.model = _with_adapter(policy, settings.lora, checkpoint)
+        policy.model = _with_adapter(policy, settings.lora, checkpoint, settings.seed)
     elif settings.has_reference:
         reference = load_model(settings.model, device)
         reference.model.requires_grad_(False)
@@ -42,14 +42,16 @@ def load_policy(settings: Settings, device: torch.device | None = None) -> Polic
     return Policy(policy.model, policy.processor, reference)
 
 
-def _with_adapter(policy: Policy, rank: int, checkpoint: Path | None) -> Any:
+def _with_adapter(policy: Policy, rank: int, checkpoint: Path | None, seed: int) -> Any:
     """The model with a LoRA adapter on the language model, new or from a checkpoint. Without it, it
     is its own reference.
     """
     if checkpoint is not None:
         return PeftModel.from_pretrained(policy.model, checkpoint, is_trainable=True)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=policy.family.lora_targets)
-    return get_peft_model(policy.model, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # the same in every process, and of every run of this seed
+        return get_peft_model(policy.model, config)
 
 
 def load_model(name: str, device: torch.device | str = "auto", *, trained: bool = False) -> Policy:

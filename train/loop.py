@@ -41,7 +41,7 @@ from train.limits import (
     within,
 )
 from train.loading import load_policy
-from train.methods import METHODS, field_of
+from train.methods import METHODS, PAPERS, field_of
 from train.methods.base import Method
 from train.missing import heed
 from train.plan import Plan
@@ -189,14 +189,22 @@ def start(settings: Settings) -> Run:
             f"--shard wants --prompts to be a multiple of the {world.size} processes, "
             "--no-filter-groups and no --lora"
         )
-    rows = load_rows(settings.data, settings.template)
+    needs = needs_of(rewards) + method_needs(methods)
+    answered = any(need.label == "answer" for need in needs)
+    rows = load_rows(settings.data, settings.template, answered=answered)
     rows.speaks = world.main
     rows.with_foreign = "foreign" in plan.needs
-    lacking = require(rows, needs_of(rewards) + method_needs(methods))
+    lacking = require(rows, needs)
     for label, count in lacking.items() if world.main else ():
         say(
-            f"{count} of {len(rows)} rows have no {label}: their completions are not scored by the "
-            "rewards that need it"
+            f"{count} of {len(rows)} rows have no {label.replace('_', ' ')}: what needs it does "
+            "without them"
+        )
+    if settings.shard and world.size > 1 and rows.without_image and not settings.freeze_vision:
+        raise ValueError(
+            f"{rows.without_image} of {len(rows)} rows have no image, and with --shard all "
+            "processes have to make equally many passes through the vision tower: leave these rows "
+            "out, or give --freeze-vision"
         )
     rows.speaks = True  # from here on every process leaves out rows of its own
     policy = load_policy(settings, world.device)
@@ -295,6 +303,11 @@ def make_methods(settings: Settings) -> list[Method]:
     """The methods that the settings name, each with its own settings; ``ValueError`` for one that
     nobody knows.
     """
+    for name in settings.methods:
+        if name in PAPERS and name not in METHODS:
+            raise ValueError(
+                f"--methods {name}: it changes rewards and values alone; take --recipe {name}"
+            )
     if unknown := [name for name in settings.methods if name not in METHODS]:
         raise ValueError(f"--methods {unknown[0]}: there are {', '.join(METHODS)}")
     if len(set(settings.methods)) < len(settings.methods):

@@ -124,8 +124,9 @@ def from_command_line(arguments: list[str] | None = None) -> Settings:
     that are used.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    name = [*values_given(given, "--recipe"), "grpo"][0]
-    recipe = PAPERS.get(name, PAPERS["grpo"]).recipe
+    named = [*values_given(given, "--recipe"), "grpo"][0]
+    name = named if named in PAPERS else "grpo"  # of another, tyro says what there is
+    recipe = PAPERS[name].recipe
     used = [
         method for method in values_given(given, "--methods") or recipe.methods if method in METHODS
     ]
@@ -149,7 +150,8 @@ def values_given(arguments: Sequence[str], flag: str) -> list[str]:
 
 def _with_methods(names: Sequence[str]) -> type[Any]:
     """Settings with the flags of some methods alone, since every flag takes time to make."""
-    fields_of = [(field_of(name), METHODS[name], field(default=METHODS[name]())) for name in names]
+    chosen = dict.fromkeys(names)
+    fields_of = [(field_of(n), METHODS[n], field(default=METHODS[n]())) for n in chosen]
     some = make_dataclass("MethodSettings", fields_of, frozen=True, kw_only=True)
     method = ("method", Annotated[some, tyro.conf.arg(name="")], field(default_factory=some))
     return make_dataclass("Settings", [method], bases=(Settings,), frozen=True, kw_only=True)

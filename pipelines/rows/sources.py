@@ -212,21 +212,21 @@ class Table:
         return {column for column, feature in self._features.items() if _is_picture(feature)}
 
     def scan(self, names: Sequence[str]) -> Iterator[Record | RowError]:
-        """These columns of every row, in batches; of counterfactual images only how many there are."""
+        """These columns of every row, in batches; of counterfactual images all but the images."""
         columns = [column for column in self._table.column_names if column in names]
         table = self._table.select_columns(columns)
         heavy = [column for column in columns if _holds_bytes(self._features[column])]
         for start in range(0, len(table), 1000):
             batch = table[start : start + 1000]
             lists = [column for column in heavy if pa.types.is_list(batch.schema.field(column).type)]
-            counts = {column: pc.list_value_length(batch[column]).to_pylist() for column in lists}
+            light = {column: _without_images(batch[column]) for column in lists}
             for n, values in enumerate(batch.drop_columns(heavy).to_pylist()):
                 try:
                     record = self._record(values)
                 except RowError as error:
                     yield error
                 else:
-                    yield record | {column: [{}] * (counts[column][n] or 0) for column in lists}
+                    yield record | {column: light[column][n] or [] for column in lists}
 
     def _record(self, values: Record) -> Record:
         with reading():
@@ -235,6 +235,27 @@ class Table:
                 if record.get(column) is not None:
                     record[column] = json.loads(record[column])
             return record
+
+
+def _without_images(column: pa.ChunkedArray) -> list[list[Record] | None]:
+    """Lists of objects without what holds their bytes; of lists of bytes an empty object each."""
+    lists: list[list[Record] | None] = []
+    for chunk in column.chunks:
+        values = chunk.flatten()
+        objects: list[Record] = [{}] * len(values)
+        if pa.types.is_struct(values.type):
+            light = [field.name for field in values.type if not (pa.types.is_struct(field.type) or _is_binary(field.type))]
+            columns = [values.field(name).to_pylist() for name in light]
+            objects = [dict(zip(light, parts, strict=True)) for parts in zip(*columns, strict=True)] or objects
+        start = 0
+        for count in pc.list_value_length(chunk).to_pylist():
+            lists.append(None if count is None else objects[start : start + count])
+            start += count or 0
+    return lists
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 class Joined:
@@ -328,7 +349,7 @@ def _told_split(record: Record | RowError) -> str | None:
 
 
 def scan(source: Source, names: Sequence[str]) -> Iterator[Record | RowError]:
-    """These columns of every row without its images, or why the row cannot be read; of counterfactuals how many there are."""
+    """These columns of every row without its images, or why the row cannot be read."""
     if isinstance(source, Table):
         yield from source.scan(names)
         return

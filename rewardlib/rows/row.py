@@ -154,9 +154,10 @@ class DatasetRow:
         return read_regions(self.columns)
 
     @property
-    def has_counterfactuals(self) -> bool:
-        """Whether it has changed images; tells without reading one."""
-        return bool(listed(self.columns.get("counterfactuals")))
+    def counterfactual_roles(self) -> set[str]:
+        """The roles of its changed images, evidence or control; tells without reading one."""
+        given = listed(self.columns.get("counterfactuals"))
+        return {str(image.get("role")) for image in given if isinstance(image, Mapping)}
 
     @cached_property
     def counterfactuals(self) -> dict[str, Any]:

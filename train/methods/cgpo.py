@@ -47,7 +47,7 @@ class CGPO(Method):
         "accuracy and format, learnt from the tokens in doubt and from those that rest on the "
         "evidence"
     )
-    requires: ClassVar[frozenset[str]] = frozenset({"counterfactuals"})
+    requires: ClassVar[frozenset[str]] = frozenset({"evidence_image"})
     sees_batch: ClassVar[bool] = True
     limits: ClassVar[Mapping[str, Limit]] = {"reasoning": SHARE, "perception": SHARE, "scale": PART}
     recipe: ClassVar[Recipe] = Recipe(

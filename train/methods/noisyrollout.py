@@ -45,7 +45,7 @@ def signal_left(step: int) -> float:
 
 
 def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    return 1 / (1 + math.exp(min(-x, 700.0)))  # beyond it overflows
 
 
 @dataclass(frozen=True)
