@@ -433,14 +433,12 @@ def test_given_region_stays_as_it_is(tmp_path: Path, region: Any, box: list[floa
 
 
 @pytest.mark.usefixtures("models")
-def test_finding_elsewhere_joins_a_given_region(tmp_path: Path) -> None:
+def test_given_regions_are_all_there_is_of_their_phrase(tmp_path: Path) -> None:
     source = write_rows(tmp_path, [record(regions=[{"phrase": "red square", "bbox": [40, 30, 50, 40]}])])
-    build(BuildConfig(source=str(source), out=tmp_path / "out"))
+    manifest = build(BuildConfig(source=str(source), out=tmp_path / "out"))
     regions = rows_of(tmp_path / "out")["a"]["regions"]
-    assert [(r["mask_source"], r["bbox"], r["annotation_ids"]) for r in regions] == [
-        ("given", [40, 30, 50, 40], ["a0"]),
-        ("sam", list(BOX), ["a0"]),
-    ]
+    assert [(r["mask_source"], r["bbox"], r["annotation_ids"]) for r in regions] == [("given", [40, 30, 50, 40], ["a0"])]
+    assert manifest["counts"]["findings_beside_given_regions"] == 1
 
 
 @pytest.mark.usefixtures("models")

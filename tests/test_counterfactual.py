@@ -74,7 +74,7 @@ def test_a_wide_blur_at_a_lower_resolution_is_the_blur(side: int) -> None:
     wanted = blurred_at_full_resolution(pixels, mask, widest)
     filled = np.asarray(erase(pixels, mask, "blur", 0)).astype(np.float32)
     assert np.abs(filled - wanted)[mask].max() < 6
-    assert np.abs(filled - wanted)[mask].mean() < 1
+    assert np.abs(filled - wanted)[mask].mean() < 2
 
 
 @pytest.mark.parametrize("fill", FILLS)
