@@ -37,7 +37,7 @@ def test_the_anchor_alone_moves_the_attention(anchoring):
     for weight in (0.0, 20.0):
         policy = load_with_focus(anchoring)
         optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-3)
-        for _ in range(10):
+        for _ in range(20):
             seen = learn(policy, rows[0], replace(anchoring, weight=weight))
             optimizer.step()
             optimizer.zero_grad()
