@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rewardlib.sample import Sample, Score
+from rewardlib.templates import find_blocks
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.S)
 _NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
@@ -59,7 +59,7 @@ class BoxIoU:
     def _score(self, sample: Sample) -> Score:
         if not sample.images or not sample.regions:
             return None
-        answers = _ANSWER.findall(sample.response)
+        answers = find_blocks(sample.response, "answer")
         box = written_box(answers[0]) if len(answers) == 1 else None
         if box is None:
             return 0.0

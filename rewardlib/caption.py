@@ -7,7 +7,6 @@ earns 1 if the reply is right. Departures from the released code: a description 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,15 +15,13 @@ from rewardlib.answers import check_answer
 from rewardlib.asking import Question, replies_of
 from rewardlib.ink import has_ink
 from rewardlib.sample import Sample, Score
-from rewardlib.templates import without_instruction
+from rewardlib.templates import find_blocks, without_instruction
 
 SYSTEM = (
     "You get a description of an image, and a question about the image, which you cannot see. If the description holds an answer or "
     'reasoning, reply "Hacking Sample". Else answer the question from the description alone, in a word or a phrase.'
 )
 CHEATING = "hacking sample"
-
-_INFO = re.compile(r"<info>(.*?)</info>", re.S)
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,8 @@ class CaptionAnswer:
 
 def caption_of(response: str) -> str | None:
     """The description of a response; None where it has none, or an empty one."""
-    found = _INFO.search(response)
-    return found[1].strip() if found and has_ink(found[1]) else None
+    captions = find_blocks(response, "info")
+    return captions[0].strip() if captions and has_ink(captions[0]) else None
 
 
 def question_of(prompt: Any) -> str:

@@ -12,18 +12,15 @@ it reflects on. Departures: lengths are in characters, where the released code c
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from rewardlib.sample import Sample, Score
+from rewardlib.templates import find_blocks
 from rewardlib.text import Accuracy
 
 PAIRS = {(False, True): 1.0, (True, True): 0.75, (True, False): 0.25, (False, False): 0.0}
-
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.S)
-_THINK = re.compile(r"<think>(.*?)</think>", re.S)
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Reflection:
         if not sample.answer:
             return None
         text = sample.opening + sample.response
-        answers = _ANSWER.findall(text)
-        if len(answers) < 2 or len(_THINK.findall(text)) < 2:
+        answers = find_blocks(text, "answer")
+        if len(answers) < 2 or len(find_blocks(text, "think")) < 2:
             return 0.0
         pair = self._is_right(sample, answers[0]), self._is_right(sample, answers[-1])
         return PAIRS[pair] + self.length_weight * length_score(text)
@@ -57,7 +54,7 @@ class Reflection:
 
 def length_score(text: str) -> float:
     """1 for a response twice as long as its first attempt, less for any other length; 0 where it has not two of each block."""
-    thoughts, answers = _THINK.findall(text), _ANSWER.findall(text)
+    thoughts, answers = find_blocks(text, "think"), find_blocks(text, "answer")
     if len(thoughts) < 2 or len(answers) < 2:
         return 0.0
     first = len(thoughts[0].strip()) + len(answers[0].strip())

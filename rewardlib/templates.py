@@ -65,6 +65,21 @@ LAYOUTS: dict[Template, Layout] = {
 }
 
 
+def find_blocks(text: str, name: str) -> list[str]:
+    """The contents of a response's closed blocks of a name, in order; one pass, whatever is left open."""
+    opening, closing = f"<{name}>", f"</{name}>"
+    blocks: list[str] = []
+    start = text.find(opening)
+    while start >= 0:
+        start += len(opening)
+        end = text.find(closing, start)
+        if end < 0:
+            break
+        blocks.append(text[start:end])
+        start = text.find(opening, end)
+    return blocks
+
+
 def without_instruction(question: str) -> str:
     """A question without what a template asks for behind it."""
     for layout in LAYOUTS.values():

@@ -9,7 +9,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rewardlib.asking import Continuation  # noqa: E402
 from rewardlib.tokens import draw  # noqa: E402
 from tests.oracles import dyco, ease, pepo, tor  # noqa: E402
 from tests.test_train_core import BOX, POLICIES, ask, completions, picture, policy, prompts  # noqa: E402
@@ -233,7 +232,3 @@ def test_every_family_tells_how_it_writes_boxes():
         spaces[family] = made.family.box_space(prompt.images)
     assert spaces["qwen3_vl"] == (1000, 1000)
     assert spaces["qwen2_5_vl"][0] % 28 == 0
-
-
-def test_a_continuation_is_plain_data():
-    assert Continuation("a", ("yes", "no")) == Continuation("a", ("yes", "no"))

@@ -19,7 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rewardlib.sample import Reward, Sample, Score
-from rewardlib.templates import Template
+from rewardlib.templates import Template, find_blocks
 from rewardlib.text import Accuracy, Format, Repetition
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -256,6 +256,20 @@ def judge_huge_responses() -> None:
         for reward in HUGE_REWARDS:
             assert reward([Sample(response, answer="B", choices=LETTERS)])[0] is not None
         print(time.process_time() - started, flush=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("<info>a</info> <info>b\nc</info>", ["a", "b\nc"]),
+        ("<info>a", []),
+        ("<info>a<info>b</info>", ["a<info>b"]),
+        ("</info><info></info>", [""]),
+        ("<info>" * 50_000, []),
+    ],
+)
+def test_blocks_are_found_in_one_pass(text: str, blocks: list[str]) -> None:
+    assert find_blocks(text, "info") == blocks
 
 
 def test_a_huge_response_is_scored_quickly() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from train.distributed import World
-from train.methods import changes_on_the_way
+from train.methods import METHODS
 from train.policy import Policy
 from train.settings import Settings, flags_of
 from train.sharding import full_state, shard_state
@@ -132,7 +132,7 @@ def computed(settings: Settings) -> dict[str, str]:
     depends_on_steps = (
         settings.schedule != "constant"
         or 0 < settings.warmup < 1
-        or any(map(changes_on_the_way, settings.methods))
+        or any(METHODS[name].changes_on_the_way for name in settings.methods)
     )
     free = FREE - {"steps"} if depends_on_steps else FREE
     return {name: str(value) for name, value in flags_of(settings).items() if name not in free}

@@ -68,8 +68,3 @@ METHODS = {name: paper for name, paper in PAPERS.items() if changes_maths(paper)
 def field_of(name: str) -> str:
     """The name of a method's settings among those of a run: in_doubt of in-doubt."""
     return name.replace("-", "_")
-
-
-def changes_on_the_way(name: str) -> bool:
-    """Whether a method's values depend on how far the run is."""
-    return PAPERS[name].changes_on_the_way
