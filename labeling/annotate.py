@@ -12,29 +12,16 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Protocol, cast
 
+from labeling.facts import KINDS, Fact, Kind
+from labeling.info import ModelInfo
 from rewardlib.ink import has_ink, is_encodable
 from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 
-Kind = Literal["object", "attribute", "count", "relation", "text", "absence"]
-KINDS: tuple[str, ...] = get_args(Kind)
 PROMPT_VERSION = "annotate-2"
 # Why a text cannot be stored: it ends, or goes on, within a surrogate pair.
 HALF_CHARACTER = "half a character"
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One atomic visual fact. ``phrase`` is what a detector should look for, empty where there is nothing to find (an absence, say);
-    ``quote`` is ``trace[start:end]``, character for character."""
-
-    kind: Kind
-    statement: str
-    phrase: str
-    quote: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +48,8 @@ class Annotator(Protocol):
 
     def annotate(self, traces: Sequence[tuple[str, str]]) -> list[Annotated | JudgeError]: ...
 
-    def describe(self) -> dict[str, Any]:
-        """Model, prompt and settings, for provenance."""
+    def info(self) -> ModelInfo:
+        """For provenance."""
         ...
 
 
@@ -117,9 +104,10 @@ class LLMAnnotator:
         replies = self.client.ask_all([annotation_request(question, trace) for question, trace in traces])
         return [_annotated(reply, trace) for reply, (_, trace) in zip(replies, traces, strict=True)]
 
-    def describe(self) -> dict[str, Any]:
+    def info(self) -> ModelInfo:
         e = self.client.endpoint
-        return {"judge": e.model, "temperature": e.temperature, "seed": e.seed, "prompt": PROMPT_VERSION}
+        settings = {"temperature": e.temperature, "seed": e.seed, "prompt": PROMPT_VERSION}
+        return ModelInfo(e.model, settings=settings)
 
 
 def annotation_request(question: str, trace: str) -> JudgeRequest:

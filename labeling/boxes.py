@@ -1,33 +1,35 @@
-"""Boxes: what a detector finds, overlap, and non-maximum suppression. All boxes are xyxy in pixels."""
+"""Boxes: what a locator finds, overlap, and non-maximum suppression. All boxes are xyxy in pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+
+from rewardlib.rle import Mask
 
 
 @dataclass(frozen=True)
 class Detection:
-    """``bbox`` is xyxy in pixels of the image given; ``score`` in [0, 1]."""
+    """One place in an image.
+
+    bbox: xyxy in pixels of the image given.
+    score: in [0, 1], by the locator's own measure.
+    mask: bool (image height, width), where the locator draws one.
+    text: what is written there, where the locator reads.
+    flags: what is to be known about it: "inferred", say.
+    locator: who found it.
+    """
 
     phrase: str
     bbox: tuple[float, float, float, float]
     score: float
-
-
-class Detector(Protocol):
-    threshold: float
-
-    def detect(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float | None = None
-    ) -> list[list[Detection]]: ...
-
-    def describe(self) -> dict[str, Any]: ...
+    mask: Mask | None = field(default=None, compare=False, repr=False)
+    text: str | None = None
+    flags: tuple[str, ...] = ()
+    locator: str = ""
 
 
 def iou_matrix(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:

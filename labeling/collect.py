@@ -10,10 +10,10 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
+from labeling.info import ModelInfo
 from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 
 PROMPT_VERSION = "collect-1"
@@ -53,9 +53,15 @@ class TraceCollector:
         replies = iter(self.client.ask_all([r for question in questions for r in trace_requests(question, self.draws)]))
         return [[_trace(next(replies)) for _ in range(self.draws)] for _ in questions]
 
-    def describe(self) -> dict[str, Any]:
+    def info(self) -> ModelInfo:
         e = self.client.endpoint
-        return {"collector": e.model, "temperature": e.temperature, "seed": e.seed, "draws": self.draws, "prompt": PROMPT_VERSION}
+        settings = {
+            "temperature": e.temperature,
+            "seed": e.seed,
+            "draws": self.draws,
+            "prompt": PROMPT_VERSION,
+        }
+        return ModelInfo(e.model, settings=settings)
 
 
 def trace_requests(question: Question, draws: int) -> Iterator[JudgeRequest]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from labeling.annotate import Annotated, Fact, Kind
+from labeling.annotate import Annotated
+from labeling.facts import Fact, Kind
+from labeling.info import ModelInfo
 from rewardlib.judge import JudgeError
 
 RULES_VERSION = "rules-1"
@@ -200,8 +201,8 @@ class RuleAnnotator:
     def annotate(self, traces: Sequence[tuple[str, str]]) -> list[Annotated | JudgeError]:
         return [Annotated(tuple(dict.fromkeys(facts_of(trace)))) for _, trace in traces]
 
-    def describe(self) -> dict[str, Any]:
-        return {"judge": RULES_VERSION, "prompt": None}
+    def info(self) -> ModelInfo:
+        return ModelInfo(RULES_VERSION)
 
 
 def facts_of(trace: str) -> Iterator[Fact]:

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from rewardlib.ink import printable
 from rewardlib.redact import redact
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_TRACE = 64_000  # characters; longer ones are runaway generations
 STAGES = ("ingest", "collect", "check", "annotate", "ground", "segment", "intervene")  # in the order in which a row passes them
 
@@ -55,6 +55,9 @@ FEATURES = Features(
                 "quote": Value("string"),
                 "start": Value("int32"),
                 "end": Value("int32"),
+                "role": Value("string"),  # evidence, context or unknown, as labeling.facts says
+                "role_by": Value("string"),  # who decided it: labeling.roles.DECIDERS
+                "role_reason": Value("string"),  # in the decider's words; null where it gives none
             }
         ),
         "regions": List(
@@ -63,16 +66,25 @@ FEATURES = Features(
                 "annotation_ids": List(Value("string")),  # every annotation whose phrase this region grounds
                 "phrase": Value("string"),
                 "bbox": List(Value("float32"), length=4),
-                "score": Value("float32"),  # null: the region was given and the detector did not find it
+                "locator": Value("string"),  # who found it: "grounding-dino", "ocr", ...; "given"
+                "score": Value("float32"),  # null: the region was given and no locator found it
+                "text": Value("string"),  # what is written there, where the locator reads
+                "role": Value("string"),  # as an annotation's
+                "role_by": Value("string"),
+                # The fall of the gold answer's log-probability (nats) when the region is erased, beyond
+                # that of its control, with a 95 % interval; null where no answerer looked.
+                "effect": Value("float32"),
+                "effect_low": Value("float32"),
+                "effect_high": Value("float32"),
                 "mask": _MASK,
                 "mask_score": Value("float32"),
-                "mask_source": Value("string"),  # sam, box (fallback) or given
+                "mask_source": Value("string"),  # sam, box (fallback), locator or given
                 "flags": List(Value("string")),
             }
         ),
         "counterfactuals": List(
             {
-                "role": Value("string"),  # evidence or control
+                "role": Value("string"),  # what is erased: evidence, control or context
                 "fill": Value("string"),
                 "shape": Value("string"),
                 "region_ids": List(Value("string")),
@@ -91,6 +103,9 @@ FEATURES = Features(
             "detector": Value("string"),
             "detector_revision": Value("string"),
             "detector_threshold": Value("float32"),
+            "locators": List({"locator": Value("string"), "name": Value("string"), "revision": Value("string")}),
+            "answerer": Value("string"),
+            "answerer_revision": Value("string"),
             "segmenter": Value("string"),
             "segmenter_revision": Value("string"),
             "config_sha256": Value("string"),

@@ -6,12 +6,9 @@ passed a threshold, which merges and shreds labels; here the prompt is assembled
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
-
-from rewardlib.ink import has_ink
 
 SEPARATOR_IDS = (101, 102, 1012, 1029)  # [CLS] [SEP] . ?  -- hard-coded in transformers' Grounding DINO
 
@@ -23,12 +20,6 @@ class Prompt:
     phrases: tuple[str, ...]
     input_ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
-
-
-def normalize_phrase(phrase: str) -> str:
-    """Lower-case, one space between words, no character that the model reads as a separator; empty where nothing can be seen."""
-    words = " ".join(re.sub(r"[.?!;:\"]", " ", phrase.lower()).split())
-    return words if has_ink(words) else ""
 
 
 def build_prompts(tokenizer: PreTrainedTokenizerBase, phrases: list[str], max_tokens: int) -> list[Prompt]:

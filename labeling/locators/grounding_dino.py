@@ -4,14 +4,14 @@ What it does differently from the published pipelines: each phrase is scored ove
 probabilities, as Grounding DINO's COCO evaluation does), never by decoding text; long phrase lists are chunked, never cut; a phrase that
 is not in the image yields nothing instead of the whole image.
 
-    detector = GroundingDinoDetector.from_pretrained("IDEA-Research/grounding-dino-base")
-    found = detector.detect([image], [["black square", "red circle"]])[0]
+    detector = GroundingDinoLocator.from_pretrained("IDEA-Research/grounding-dino-base")
+    found = detector.locate([image], [[Sought("black square"), Sought("red circle")]])[0]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,11 +20,17 @@ from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from labeling.boxes import Detection, suppress
-from labeling.prompts import Prompt, build_prompts, normalize_phrase
+from labeling.facts import Kind
+from labeling.info import ModelInfo
+from labeling.locators.base import Sought
+from labeling.locators.prompts import Prompt, build_prompts
 
 
-class GroundingDinoDetector:
+class GroundingDinoLocator:
     """Any checkpoint of transformers' Grounding DINO family (``AutoModelForZeroShotObjectDetection`` with contrastive text tokens)."""
+
+    name: ClassVar[str] = "grounding-dino"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"object", "attribute", "count", "relation", "text"})
 
     def __init__(
         self,
@@ -35,43 +41,46 @@ class GroundingDinoDetector:
         nms_iou: float = 0.7,
         max_area: float = 0.95,
         batch_size: int = 8,
-        name: str = "custom",
+        checkpoint: str = "custom",
         revision: str | None = None,
     ) -> None:
         """``max_area``: a box that covers more of the image than this is an evasion, not a finding, unless it scores twice the
         threshold."""
         self.model, self.processor = model.eval(), processor
         self.threshold, self.nms_iou, self.max_area, self.batch_size = threshold, nms_iou, max_area, batch_size
-        self.name, self.revision = name, revision
+        self.checkpoint, self.revision = checkpoint, revision
 
     @classmethod
-    def from_pretrained(cls, name: str, *, revision: str | None = None, device: str = "cpu", **settings: Any) -> GroundingDinoDetector:
+    def from_pretrained(cls, name: str, *, revision: str | None = None, device: str = "cpu", **settings: Any) -> GroundingDinoLocator:
         model = AutoModelForZeroShotObjectDetection.from_pretrained(name, revision=revision).to(device)
         processor = AutoProcessor.from_pretrained(name, revision=revision)
         found = revision or getattr(model.config, "_commit_hash", None)
-        return cls(model, processor, name=name, revision=found, **settings)
+        return cls(model, processor, checkpoint=name, revision=found, **settings)
 
-    def describe(self) -> dict[str, Any]:
+    def info(self) -> ModelInfo:
         settings = {"threshold": self.threshold, "nms_iou": self.nms_iou, "max_area": self.max_area}
-        return {"detector": self.name, "revision": self.revision, **settings}
+        return ModelInfo(self.checkpoint, self.revision, settings)
 
-    def detect(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float | None = None
+    def locate(
+        self,
+        images: Sequence[Image.Image],
+        sought: Sequence[Sequence[Sought]],
+        threshold: float | None = None,
     ) -> list[list[Detection]]:
-        """What each image shows of its own phrases, best first. Phrases come back as they were given.
+        """What each image shows of its own phrases, best first.
 
         A phrase that the tokenizer knows nothing of is not found."""
         threshold = self.threshold if threshold is None else threshold
         jobs: list[tuple[int, Prompt]] = []
-        originals: list[dict[str, str]] = []
-        for i, wanted in enumerate(phrases):
-            originals.append({clean: phrase for phrase in wanted if (clean := normalize_phrase(phrase))})
-            jobs += [(i, p) for p in build_prompts(self.processor.tokenizer, list(originals[i]), self.model.config.max_text_len)]
-        found: list[list[Detection]] = [[] for _ in images]
+        for i, wanted in enumerate(sought):
+            phrases = sorted({s.phrase for s in wanted})  # in an order that does not depend on the row's
+            jobs += [(i, p) for p in build_prompts(self.processor.tokenizer, phrases, self.model.config.max_text_len)]
+        detections: list[list[Detection]] = [[] for _ in images]
         for batch in batches(jobs, lambda job: images[job[0]].size, self.batch_size):
-            for (i, prompt), (boxes, scores) in zip(batch, self._score([(images[j], p) for j, p in batch]), strict=True):
-                found[i] += self._keep(prompt, boxes, scores, images[i].size, threshold, originals[i])
-        return [suppress(detections, self.nms_iou) for detections in found]
+            scored = self._score([(images[i], prompt) for i, prompt in batch])
+            for (i, prompt), (boxes, scores) in zip(batch, scored, strict=True):
+                detections[i] += self._keep(prompt, boxes, scores, images[i].size, threshold)
+        return [suppress(of_image, self.nms_iou) for of_image in detections]
 
     @torch.inference_mode()
     def _score(self, batch: Sequence[tuple[Image.Image, Prompt]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -94,14 +103,13 @@ class GroundingDinoDetector:
         scores: NDArray[np.float32],
         size: tuple[int, int],
         threshold: float,
-        originals: dict[str, str],
     ) -> Iterator[Detection]:
         pixels = boxes.astype(np.float64).round(2)
         areas = (pixels[:, 2] - pixels[:, 0]) * (pixels[:, 3] - pixels[:, 1]) / (size[0] * size[1])
         needed = np.where(areas > self.max_area, 2 * self.threshold, threshold)
         for query, p in zip(*np.nonzero((scores >= needed[:, None]) & (areas > 0)[:, None]), strict=True):
             x0, y0, x1, y1 = pixels[query].tolist()
-            yield Detection(originals[prompt.phrases[p]], (x0, y0, x1, y1), round(float(scores[query, p]), 4))
+            yield Detection(prompt.phrases[p], (x0, y0, x1, y1), round(float(scores[query, p]), 4), locator=self.name)
 
 
 def _pad(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:

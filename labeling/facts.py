@@ -1,0 +1,44 @@
+"""Facts: what a trace says that its writer read off the image, the phrase that names it, and what it is to the answer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rewardlib.ink import has_ink
+
+Kind = Literal["object", "attribute", "count", "relation", "text", "measure", "absence"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# evidence: the answer rests on it. context: it is mentioned, and the answer does not need it.
+# unknown: nobody could tell.
+Role = Literal["evidence", "context", "unknown"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One atomic visual fact.
+
+    kind: what is said; a ``measure`` is a marked length, angle or amount, an ``absence`` that
+        something is not there.
+    phrase: what a locator should look for, empty where there is nothing to find.
+    quote: ``trace[start:end]``, character for character.
+    role: what the fact is to the answer, where its reader could tell, and ``reason`` in words.
+    """
+
+    kind: Kind
+    statement: str
+    phrase: str
+    quote: str
+    start: int
+    end: int
+    role: Role = "unknown"
+    reason: str = ""
+
+
+def normalize_phrase(phrase: str) -> str:
+    """Lower-case, one space between words, without the characters that end a sentence; empty where nothing can be seen."""
+    words = " ".join(re.sub(r"[.?!;:\"]", " ", phrase.lower()).split())
+    return words if has_ink(words) else ""

@@ -1,0 +1,62 @@
+"""What every locator is: images and the phrases of their facts in, places out.
+
+A locator is one class in one file of this folder. It says which kinds of facts it serves; which
+locators a build uses, and in which order, is said in ``pipelines.models``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from labeling.boxes import Detection
+from labeling.facts import Kind
+from labeling.info import ModelInfo
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What to look for in an image.
+
+    phrase: normalised (``labeling.facts.normalize_phrase``), not empty, distinct within its image.
+    kind: of the fact that names it.
+    statement: the whole fact, for models that read.
+    """
+
+    phrase: str
+    kind: Kind = "object"
+    statement: str = ""
+
+
+class Locator(Protocol):
+    """Finds what is sought.
+
+    name: a word for ``regions[].locator``: "grounding-dino", "ocr".
+    kinds: the kinds of facts that it serves.
+    threshold: the lowest score of a detection.
+    """
+
+    name: str
+    kinds: frozenset[Kind]
+    threshold: float
+
+    def locate(
+        self,
+        images: Sequence[Image.Image],
+        sought: Sequence[Sequence[Sought]],
+        threshold: float | None = None,
+    ) -> list[list[Detection]]:
+        """What each image shows of what is sought in it, best first; a detection's phrase is that
+        of its ``Sought``. What an image shows does not depend on the other images, nor on the order
+        of what is sought.
+
+        threshold: instead of the locator's own.
+        """
+        ...
+
+    def info(self) -> ModelInfo:
+        """For provenance."""
+        ...
