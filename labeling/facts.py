@@ -38,7 +38,11 @@ class Fact:
     reason: str = ""
 
 
+# What ends a sentence or a word; not within a number, as in 2.5 or 10:30.
+_BREAKS = re.compile(r"[?!;\"]|(?<!\d)[.:]|[.:](?!\d)")
+
+
 def normalize_phrase(phrase: str) -> str:
-    """Lower-case, one space between words, without the characters that end a sentence; empty where nothing can be seen."""
-    words = " ".join(re.sub(r"[.?!;:\"]", " ", phrase.lower()).split())
+    """Lower-case, one space between words, without what ends a sentence; empty where nothing can be seen."""
+    words = " ".join(_BREAKS.sub(" ", phrase.lower()).split())
     return words if has_ink(words) else ""
