@@ -177,7 +177,7 @@ def _absent(rng: random.Random, scene: Scene) -> str:
 
 
 def make_row(rng: random.Random, row_id: str) -> tuple[dict[str, Any], Scene]:
-    """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names."""
+    """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names, with its role."""
     question = None
     while question is None:
         scene = make_scene(rng)
@@ -190,7 +190,7 @@ def make_row(rng: random.Random, row_id: str) -> tuple[dict[str, Any], Scene]:
         for right in rng.sample(rights, len(rights))
     ]
     named = " ".join(t["text"].lower() for t in traces if t["reported_correct"])
-    gold = [{"phrase": t.name, "bbox": list(t.bbox), "mask": masks.encode(t.mask)} for t in scene.things if any(traces) and t.name in named]
+    gold = [_gold(thing, question) for thing in scene.things if thing.name in named]
     row = {
         "id": row_id,
         "source": "shapes",
@@ -203,6 +203,11 @@ def make_row(rng: random.Random, row_id: str) -> tuple[dict[str, Any], Scene]:
         "gold_regions": gold,
     }
     return row, scene
+
+
+def _gold(thing: Thing, question: Question) -> dict[str, Any]:
+    role = "evidence" if any(thing is needed for needed in question.evidence) else "context"
+    return {"phrase": thing.name, "bbox": list(thing.bbox), "mask": masks.encode(thing.mask), "role": role}
 
 
 def write_rows(out: Path, count: int, seed: int) -> Path:

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from demo.scenes import COLORS, LETTERS, SHAPES, SIZES, Scene, Thing, make_scene
-from labeling.prompts import Prompt, build_prompts
+from labeling.locators.prompts import Prompt, build_prompts
 
 MAX_TEXT = 128
 WORDS = [*COLORS, *SHAPES, *SIZES, "letter", "shape", "object", "block", "box", "tower", "the", "a", "of", "in", "on", "with"]

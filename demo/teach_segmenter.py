@@ -87,7 +87,7 @@ def make_batch(rng: random.Random, processor: SamProcessor, count: int) -> tuple
 
 
 def crop(rng: random.Random, scene: Scene) -> Scene:
-    """A square piece of a strip with the objects that lie in it whole: what ``labeling.segment`` prompts the model with."""
+    """A square piece of a strip with the objects that lie in it whole: what ``labeling.segmenters`` prompts the model with."""
     side = scene.image.height
     left = rng.randint(0, scene.image.width - side)
     inside = [t for t in scene.things if t.bbox[0] >= left and t.bbox[2] <= left + side]

@@ -10,7 +10,7 @@ from pipelines import store
 from pipelines.cost import cost_rows
 from pipelines.estimate import Estimate
 from pipelines.schema import STAGES, Reject
-from pipelines.steps import ENDPOINT_FAILED, FAILURES
+from pipelines.steps.payment import ENDPOINT_FAILED, FAILURES
 from rewardlib.console import console, say, table
 from rewardlib.judge import FINAL
 
@@ -37,10 +37,26 @@ def print_summary(manifest: dict[str, Any], out: Path, seconds: float) -> None:
     if manifest["cost"]["models"]:
         console.print(table("\nLanguage models", LANGUAGE_MODELS, cost_rows(manifest["cost"])))
     models = manifest["models"]
-    say(f"\njudge {models['annotator']['judge']}, detector {models['detector']['detector']}, segmenter {models['segmenter']['segmenter']}")
+    locators = ", ".join(f"{kind} {locator['name']}" for kind, locator in models["locators"].items())
+    say(f"\njudge {models['annotator']['name']}, locators: {locators}, segmenter {models['segmenter']['name']}")
+    _warn_of_foreign_rows(manifest)
     _print_failures(manifest, out)
     say(f"{manifest['rows']} rows in {out}/data, {manifest['rejected']} in {out}/rejects.parquet, {seconds:.0f} s")
     say(f"look at it: {out}/gallery.html")
+
+
+def _warn_of_foreign_rows(manifest: dict[str, Any]) -> None:
+    """Said aloud: the embedded models know one small world, and labels of another would be wrong."""
+    counts = manifest["counts"]
+    foreign = [
+        f"{counts[name]} {what}"
+        for name, what in (("rows_out_of_domain", "images"), ("phrases_out_of_domain", "phrases"))
+        if counts.get(name)
+    ]
+    if foreign:
+        console.print(f"[bold yellow]OUT OF DOMAIN: {' and '.join(foreign)} are none that the embedded detector was taught[/bold yellow]")
+        say("it knows the shapes world only and did not look for them; for photographs and diagrams name real checkpoints:")
+        say("  --detector.name IDEA-Research/grounding-dino-base --segmenter.name facebook/sam-vit-huge")
 
 
 def _print_failures(manifest: dict[str, Any], out: Path) -> None:

@@ -52,3 +52,11 @@ def suppress(detections: Sequence[Detection], nms_iou: float, tie: float = 0.7) 
         if all(r.phrase != candidate.phrase and candidate.score >= tie * r.score for r in rivals):
             kept.append(i)
     return [order[i] for i in kept]
+
+
+def overlap_share(a: ArrayLike, b: ArrayLike) -> float:
+    """The share of the smaller of two boxes that lies in the other; 1 where one holds the other."""
+    one, other = np.asarray(a, float), np.asarray(b, float)
+    sides = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
+    smaller = min(np.prod(one[2:] - one[:2]), np.prod(other[2:] - other[:2]))
+    return float(np.prod(sides) / max(smaller, 1e-9))

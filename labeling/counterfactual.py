@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labeling import masks
-from labeling.boxes import Detection, Detector, iou_matrix
+from labeling.boxes import Detection, iou_matrix
+from labeling.locators.base import Sought
+from labeling.locators.chain import Located, LocatorChain
 
 Fill = Literal["mean", "blur", "noise", "inpaint"]
 Shape = Literal["mask", "dilated", "box"]
@@ -31,7 +33,7 @@ FINEST = 6.0  # pixels: the standard deviation that a blur is made with, at a re
 class Intervention:
     """``image`` equals the original bit for bit outside ``mask``."""
 
-    role: Literal["evidence", "control"]
+    role: Literal["evidence", "control", "context"]
     fill: Fill
     shape: Shape
     image: Image.Image
@@ -42,15 +44,31 @@ class Intervention:
 Region = tuple[masks.Mask, masks.Box]  # the object's mask (height, width) and its xyxy box
 
 
-def intervene(image: Image.Image, regions: Sequence[Region], *, fill: Fill, shape: Shape, seed: int) -> list[Intervention]:
-    """The image without its evidence ``regions`` and, where there is room for it, its control. The same seed gives the same images."""
+def intervene(
+    image: Image.Image,
+    evidence: Sequence[Region],
+    context: Sequence[Region] = (),
+    *,
+    fill: Fill,
+    shape: Shape,
+    seed: int,
+) -> list[Intervention]:
+    """The image without its ``evidence`` and, where there is room for it, its control: the same silhouettes elsewhere; and, where
+    something else is mentioned, the image without that ``context``. The same seed gives the same images."""
     pixels = np.asarray(image.convert("RGB"))
-    evidence = np.logical_or.reduce([shaped(mask, box, shape) for mask, box in regions])
-    made = [Intervention("evidence", fill, shape, erase(pixels, evidence, fill, seed), evidence, seed)]
-    control = control_mask(evidence, np.random.default_rng(seed))
+    gone = silhouettes(evidence, shape)
+    erased: list[tuple[Literal["evidence", "control", "context"], masks.Mask]] = [("evidence", gone)]
+    control = control_mask(gone, np.random.default_rng(seed))
     if control is not None:
-        made.append(Intervention("control", fill, shape, erase(pixels, control, fill, seed), control, seed))
-    return made
+        erased.append(("control", control))
+    if context and (beside := silhouettes(context, shape) & ~gone).any():
+        erased.append(("context", beside))
+    return [Intervention(role, fill, shape, erase(pixels, mask, fill, seed), mask, seed) for role, mask in erased]
+
+
+def silhouettes(regions: Sequence[Region], shape: Shape) -> masks.Mask:
+    """All that is erased for some regions, of which there is at least one."""
+    return np.logical_or.reduce([shaped(mask, box, shape) for mask, box in regions])
 
 
 def shaped(mask: masks.Mask, box: masks.Box, shape: Shape) -> masks.Mask:
@@ -64,26 +82,27 @@ def shaped(mask: masks.Mask, box: masks.Box, shape: Shape) -> masks.Mask:
     return masks.dilate(masks.convex_hull(mask), max(2, round(0.08 * max(x1 - x0, y1 - y0))))
 
 
-def control_mask(evidence: masks.Mask, rng: np.random.Generator) -> masks.Mask | None:
-    """Each connected piece of the evidence moved, uniformly at random, to a place where it overlaps neither evidence nor another piece.
-    None where no room is left.
+def control_mask(evidence: masks.Mask, rng: np.random.Generator, keep_off: masks.Mask | None = None) -> masks.Mask | None:
+    """Each connected piece of the evidence moved, uniformly at random, to a place where it overlaps neither evidence, nor another piece,
+    nor what it is to ``keep_off``. None where no room is left.
 
     The places are found exactly: correlating the forbidden area with a piece's silhouette counts its overlap at every position.
     """
     height, width = evidence.shape
     count, labels, stats, _ = cv2.connectedComponentsWithStats(evidence.astype(np.uint8), connectivity=8)
     control = np.zeros_like(evidence)
+    taken = evidence if keep_off is None else evidence | keep_off
     for i in sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA])):  # the largest while there is most room
         x, y, w, h = (int(v) for v in stats[i, :4])
         silhouette = labels[y : y + h, x : x + w] == i
-        forbidden = (evidence | control).astype(np.float32)
+        forbidden = (taken | control).astype(np.float32)
         overlap = cv2.filter2D(forbidden, cv2.CV_32F, silhouette.astype(np.float32), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
         rows, columns = np.nonzero(overlap[: height - h + 1, : width - w + 1] < 0.5)
         if len(rows) == 0:
             return None
         place = rng.integers(len(rows))
         control[rows[place] : rows[place] + h, columns[place] : columns[place] + w] |= silhouette
-    return None if (control & evidence).any() else control
+    return None if (control & taken).any() else control
 
 
 def erase(pixels: Pixels, mask: masks.Mask, fill: Fill, seed: int) -> Image.Image:
@@ -133,35 +152,54 @@ def _blur_without(pixels: Pixels, mask: masks.Mask) -> Pixels:
 
 @dataclass(frozen=True)
 class Removal:
-    """Detector scores of the evidence's phrases at the evidence's places. ``verified`` is what the image was made for: no region still
-    found on an evidence image, every region still found on a control. None where the detector never saw the evidence itself."""
+    """Locators' scores of what was found, at the places where it was found. ``verified`` is what the image was made for: nothing of
+    what was erased is still found there, or everything of the evidence is, where something else was erased. None where no locator
+    saw the evidence itself, or one could not be asked again."""
 
     verified: bool | None
     score_before: float | None
     score_after: float | None
 
 
-Case = tuple[Sequence[Intervention], Sequence[Detection]]
+UNSEEN = Removal(None, None, None)
 
 
-def verify_removal(detector: Detector, cases: Sequence[Case], *, same_place: float = 0.3) -> list[list[Removal]]:
-    """Ask the detector again, on the interventions of each case, for what it had found on the case's original image.
+@dataclass(frozen=True)
+class Case:
+    """Interventions on an image, what was sought on it, and what of the ``evidence`` and the ``context`` was found."""
 
-    Scores are the strongest remaining one for evidence, the weakest remaining one for a control.
+    made: Sequence[Intervention]
+    sought: Sequence[Sought]
+    evidence: Sequence[Detection]
+    context: Sequence[Detection] = ()
+
+    def watched(self, made: Intervention) -> Sequence[Detection]:
+        """What has to be gone from, or still be there on, an image."""
+        return self.context if made.role == "context" else self.evidence
+
+
+def verify_removal(locators: LocatorChain, cases: Sequence[Case], *, same_place: float = 0.3) -> list[list[Removal]]:
+    """Ask the locators again, on the interventions of each case, for what they had found on the case's original image.
+
+    Scores are the strongest remaining one of what was erased, the weakest remaining one on a control.
     """
-    asked = [(m.image, sorted({d.phrase for d in found})) for made, found in cases for m in made if found]
-    answers = iter(detector.detect([i for i, _ in asked], [p for _, p in asked], threshold=0.5 * detector.threshold))
+    asked = [(case, made) for case in cases for made in case.made if case.watched(made)]
+    images = [made.image for _, made in asked]
+    answers = iter(locators.look_again(images, [case.sought for case, _ in asked], [case.watched(made) for case, made in asked]))
     return [
-        [_removal(m, found, next(answers), detector.threshold, same_place) if found else Removal(None, None, None) for m in made]
-        for made, found in cases
+        [_removal(made, case.watched(made), next(answers), locators, same_place) if case.watched(made) else UNSEEN for made in case.made]
+        for case in cases
     ]
 
 
-def _removal(made: Intervention, found: Sequence[Detection], again: Sequence[Detection], threshold: float, same_place: float) -> Removal:
-    left = [_score_at(region, again, same_place) for region in found]
-    if made.role == "evidence":
-        return Removal(max(left) < threshold, max(d.score for d in found), max(left))
-    return Removal(min(left) >= threshold, min(d.score for d in found), min(left))
+def _removal(made: Intervention, before: Sequence[Detection], again: Located, locators: LocatorChain, same_place: float) -> Removal:
+    if again.failures:
+        return UNSEEN
+    scores = [_score_at(region, again.detections, same_place) for region in before]
+    is_seen = [score >= locators.threshold(region.locator) for region, score in zip(before, scores, strict=True)]
+    if made.role == "control":
+        return Removal(all(is_seen), min(d.score for d in before), min(scores))
+    return Removal(not any(is_seen), max(d.score for d in before), max(scores))
 
 
 def _score_at(region: Detection, detections: Sequence[Detection], same_place: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from labeling.annotate import Annotated
+from labeling.annotate import Annotated, Asked
 from labeling.facts import Fact, Kind
 from labeling.info import ModelInfo
 from rewardlib.judge import JudgeError
@@ -198,8 +198,8 @@ class RuleAnnotator:
 
     name = RULES_VERSION
 
-    def annotate(self, traces: Sequence[tuple[str, str]]) -> list[Annotated | JudgeError]:
-        return [Annotated(tuple(dict.fromkeys(facts_of(trace)))) for _, trace in traces]
+    def annotate(self, traces: Sequence[Asked]) -> list[Annotated | JudgeError]:
+        return [Annotated(tuple(dict.fromkeys(facts_of(asked.trace)))) for asked in traces]
 
     def info(self) -> ModelInfo:
         return ModelInfo(RULES_VERSION)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
-from pipelines import steps, store
+from pipelines import store
 from pipelines.code import code_version
 from pipelines.config import BuildConfig
 from pipelines.cost import cost
@@ -22,6 +22,7 @@ from pipelines.label import Progress, label
 from pipelines.models import Models, load_models
 from pipelines.rows.sources import Source
 from pipelines.schema import SCHEMA_VERSION, STAGES, Ledger
+from pipelines.steps.payment import FAILURES, carry_over
 from rewardlib.judge import FINAL, BudgetSpent
 
 
@@ -62,7 +63,7 @@ def build_shard(
         return record
     ledger = Ledger()
     if (earlier := store.recorded(config.out, shard.name, key)) is not None:
-        steps.carry_over(earlier.counts, ledger)
+        carry_over(earlier.counts, ledger)
     rows = label(shard, source, config, models, ledger, progress)
     return store.write_shard(config.out, shard.name, key, rows, ledger)
 
@@ -71,7 +72,7 @@ def _is_unanswered(record: store.ShardRecord) -> bool:
     """Whether a shard lacks labels for a reason that can be put right: asked again, the endpoint may answer.
 
     The replies that came are remembered, so that asking again costs the failures only."""
-    failures = [name.split(": ")[1] for name in record.counts if name.startswith(steps.FAILURES)]
+    failures = [name.split(": ")[1] for name in record.counts if name.startswith(FAILURES)]
     return any(reason not in FINAL for reason in failures)
 
 
@@ -93,12 +94,7 @@ def about(config: BuildConfig, models: Models) -> dict[str, Any]:
         "config": config.decisive(),
         "config_sha256": config.sha256(),
         "code_version": code_version(),
-        "models": {
-            "annotator": models.annotator.describe(),
-            "detector": models.detector.describe(),
-            "segmenter": models.segmenter.describe(),
-            "collector": models.collector.describe() if models.collector else None,
-        },
+        "models": models.infos(),
         "packages": {name: version(name) for name in packages},
     }
 

@@ -69,29 +69,47 @@ class CollectorConfig(EndpointConfig):
 
 
 class DetectorConfig(_Strict):
-    """Which Grounding DINO finds the phrases."""
+    """Which model finds the phrases: a checkpoint of Grounding DINO, MM-Grounding-DINO, LLMDet, OWLv2 or SAM 3."""
 
     name: str = "demo/checkpoints/detector"
     """A Hub id or a local folder."""
     revision: str | None = None
     """A Hub revision, for exact reproduction."""
-    threshold: float = Field(0.25, gt=0, lt=1)
-    """Lowest score of a finding."""
+    threshold: float | None = Field(None, gt=0, lt=1)
+    """Lowest score of a finding; by default that of the checkpoint's family, 0.25 for Grounding DINO."""
     nms_iou: float = Field(0.7, gt=0, le=1)
     """Overlap above which two findings are the same object."""
     batch_size: int = Field(8, ge=1)
     """Images in one forward pass."""
 
 
+class OcrConfig(_Strict):
+    """Whether and how text is read in images: labels, numbers with units, angles, axis ticks, vertex names."""
+
+    enabled: bool = True
+    """Read text with the models that rapidocr ships; nothing is downloaded."""
+    threshold: float = Field(0.5, gt=0, lt=1)
+    """Lowest score of a finding: how sure the reader is, times how well the text matches."""
+
+
+class BoxesConfig(EndpointConfig):
+    """A vision model behind an endpoint that answers with boxes, asked for what the detector does not find."""
+
+    model: str | None = None
+    """Its name at the endpoint, e.g. Qwen/Qwen3-VL-32B-Instruct; without one, nobody is asked."""
+    coordinates: Literal["pixels", "thousandths"] = "thousandths"
+    """What its boxes are in: thousandths of the image (Qwen3-VL), or pixels of the image as it sees it (Qwen2.5-VL)."""
+
+
 class SegmenterConfig(_Strict):
-    """Which SAM draws the masks."""
+    """Which model draws the masks: a checkpoint of SAM, SAM 2, EdgeTAM, SAM-HQ or SAM 3's tracker."""
 
     name: str = "demo/checkpoints/segmenter"
     """A Hub id or a local folder; for the segment-anything backend, a checkpoint file."""
     revision: str | None = None
     """A Hub revision, for exact reproduction."""
     backend: Literal["transformers", "segment-anything"] = "transformers"
-    """transformers' SamModel, or Meta's package."""
+    """transformers, or Meta's package."""
     kind: Literal["vit_h", "vit_l", "vit_b"] = "vit_h"
     """The architecture of a segment-anything checkpoint file."""
 
@@ -129,7 +147,17 @@ class BuildOptions(_Strict):
     workers: int = Field(1, ge=1)
     """Shards in work at a time."""
     device: str = "cpu"
-    """Where detector and segmenter run: cpu, cuda, cuda:1, mps."""
+    """Where detector, segmenter and answerer run: cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Numbers that detector, segmenter and answerer compute with; the half ones are for GPUs."""
+    answerer: str | None = None
+    """A policy by Hub id or folder, or by its name at --answerer-url: every region is erased to see whether it still knows the answer."""
+    answerer_url: str | None = None
+    """An endpoint that gives log-probabilities of a prompt, as vLLM's does, e.g. http://localhost:8000/v1."""
+    answerer_draws: int = Field(4, ge=2, le=32)
+    """Erased images of each region, each with a fill of its own, and as many controls; more make the interval narrower."""
+    verify: bool = False
+    """Ask the judge, which has to see images, whether the crop of every finding shows its phrase."""
     runner: Literal["threads", "ray"] = "threads"
     """Who works on shards: threads of this process, or Ray's workers, on this machine or many."""
     ray_address: str | None = None
@@ -139,6 +167,8 @@ class BuildOptions(_Strict):
     collector: CollectorConfig = CollectorConfig()
     annotator: AnnotatorConfig = AnnotatorConfig()
     detector: DetectorConfig = DetectorConfig()
+    ocr: OcrConfig = OcrConfig()
+    boxes: BoxesConfig = BoxesConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     counterfactual: CounterfactualConfig = CounterfactualConfig()
 
@@ -152,13 +182,25 @@ class BuildOptions(_Strict):
 
     @model_validator(mode="after")
     def _priced(self) -> BuildOptions:
-        asked = {"annotator": self.annotator.model != "rules", "collector": self.collector.model is not None}
+        asked = {
+            "annotator": self.annotator.model != "rules",
+            "collector": self.collector.model is not None,
+            "boxes": self.boxes.model is not None,
+        }
         for name in [name for name, is_asked in asked.items() if is_asked and self.max_cost is not None]:
             endpoint: EndpointConfig = getattr(self, name)
             if endpoint.price_in is None or endpoint.price_out is None:
                 raise ValueError(
                     f"max_cost needs the prices of {endpoint.model} in dollars per million tokens: --{name}.price-in, --{name}.price-out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_can_verify(self) -> Self:
+        if self.verify and self.annotator.model == "rules":
+            raise ValueError("verify needs a judge that sees images: name one with --annotator.model and --annotator.base-url")
+        if self.answerer_url and not self.answerer:
+            raise ValueError(f"answerer_url {self.answerer_url!r} needs the model's name there: --answerer NAME")
         return self
 
     @model_validator(mode="after")
@@ -182,12 +224,14 @@ class BuildConfig(BuildOptions):
 
     def decisive(self) -> dict[str, Any]:
         """The settings that a row's labels depend on; where things lie and how many hands work does not."""
-        elsewhere = {"source", "out", "workers", "limit", "image_root", "device", "max_cost", "runner", "ray_address"}
+        elsewhere = {"source", "out", "workers", "limit", "image_root", "device", "max_cost", "runner", "ray_address", "answerer_url"}
         settings = self.model_dump(mode="json", exclude=elsewhere)
         for name in ("base_url", "api_key_env", "timeout", "retries", "concurrency", "price_in", "price_out"):
-            del settings["annotator"][name], settings["collector"][name]
+            del settings["annotator"][name], settings["collector"][name], settings["boxes"][name]
         for model in ("detector", "segmenter"):  # a dataset does not tell where on some machine its models lay
             settings[model]["name"] = public_name(settings[model]["name"])
+        if self.answerer:
+            settings["answerer"] = public_name(self.answerer)
         return settings
 
     def sha256(self) -> str:

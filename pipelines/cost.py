@@ -36,6 +36,10 @@ def endpoints(config: BuildConfig) -> dict[str, EndpointConfig]:
         asked["collector"] = config.collector
     if config.annotator.model != "rules":
         asked["judge"] = config.annotator
+        if config.verify:
+            asked["verifier"] = config.annotator
+    if config.boxes.model:
+        asked["vlm-boxes"] = config.boxes
     return asked
 
 

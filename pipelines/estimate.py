@@ -17,14 +17,16 @@ from typing import Any
 
 from PIL import Image
 
-from labeling.annotate import annotation_request
-from labeling.collect import Question, trace_requests
-from pipelines import steps
+from labeling.annotate import Asked, annotation_request
+from labeling.collect import trace_requests
 from pipelines.config import BuildConfig, EndpointConfig
 from pipelines.cost import cost, endpoints
 from pipelines.ingest import Shard, ingest, plan, source_of
 from pipelines.models import endpoint_of
 from pipelines.schema import Item, Ledger
+from pipelines.steps.annotate import answer_of, asked_of
+from pipelines.steps.check import Check
+from pipelines.steps.collect import question_of, wants_traces
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeRequest
 
@@ -81,18 +83,17 @@ def _first(shards: Sequence[Shard], rows: int) -> list[Shard]:
 def _requests(config: BuildConfig, items: Sequence[Item], ledger: Ledger) -> dict[str, list[JudgeRequest]]:
     """The requests of a build, by the prefix of their counts. Traces that are yet to be collected are taken to be right."""
     asked = endpoints(config)
-    bare = [item for item in items if not item.row["traces"]]
-    told = steps.check([item for item in items if item.row["traces"]], ledger)
-    read = [(item.row["question"], trace["text"]) for item in told for trace in item.row["traces"] if trace["correct"]]
-    found: dict[str, list[JudgeRequest]] = {}
+    wanting = [item for item in items if "collector" in asked and wants_traces(item)]
+    told = Check().run([item for item in items if item not in wanting and item.row["traces"]], ledger)
+    read = [asked_of(item, trace["text"]) for item in told for trace in item.row["traces"] if trace["correct"]]
+    requests: dict[str, list[JudgeRequest]] = {}
     if "collector" in asked:
         draws, usual = config.collector.draws, "x" * _CHARACTERS * _COMPLETION["collector"]
-        questions = [Question(item.row["question"], tuple(item.row["choices"]), item.row["image"]["bytes"]) for item in bare]
-        found["collector"] = [request for question in questions for request in trace_requests(question, draws)]
-        read += [(question.text, usual) for question in questions for _ in range(draws)]
+        requests["collector"] = [r for item in wanting for r in trace_requests(question_of(item), draws)]
+        read += [Asked(item.row["question"], usual, answer_of(item.row)) for item in wanting for _ in range(draws)]
     if "judge" in asked:
-        found["judge"] = [annotation_request(question, trace) for question, trace in read]
-    return found
+        requests["judge"] = [annotation_request(trace) for trace in read]
+    return requests
 
 
 def _prompt_tokens(request: JudgeRequest) -> int:

@@ -25,6 +25,7 @@ from pipelines.schema import FEATURES
 from rewardlib import rle
 from rewardlib.rows.chat import PLACEHOLDER
 from rewardlib.rows.choices import with_choices
+from rewardlib.rows.regions import to_look_at
 
 Row = dict[str, Any]
 
@@ -146,8 +147,8 @@ def ms_swift(row: Row, number: int, image: str) -> Row:
 
 def visual_cot(row: Row, number: int, image: str) -> Row:
     """Choices are part of the question's text, for nothing else of Visual-CoT's shows them."""
-    if not row["regions"]:
-        raise Inexpressible("it has no regions, and Visual-CoT's converter needs a box")
+    if not _regions(row):
+        raise Inexpressible("it has no region of evidence, and Visual-CoT's converter needs a box")
     return {
         **_identity(row),
         "question": _asked(row),
@@ -220,8 +221,8 @@ def _statements(row: Row) -> list[str]:
 
 
 def _regions(row: Row) -> list[Row]:
-    """Phrase, box and mask; the box's numbers as short as float32 allows."""
-    return [{**{name: region[name] for name in _REGION}, "bbox": _short(region["bbox"])} for region in row["regions"]]
+    """Phrase, box and mask of what the answer rests on; the box's numbers as short as float32 allows."""
+    return [{**{name: region[name] for name in _REGION}, "bbox": _short(region["bbox"])} for region in to_look_at(row["regions"])]
 
 
 def _short(box: Sequence[float]) -> list[float]:

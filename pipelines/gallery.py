@@ -1,4 +1,5 @@
-"""A page to look at: every row with its boxes, masks, evidence and control images, and the trace with its quotes marked.
+"""A page to look at: every row with its boxes, masks and changed images, and the trace with its quotes marked; and the rows that were
+dropped, each with the reason.
 
 One HTML file with everything inside and nothing that runs from a row's text: all of it is escaped, and a content-security policy forbids
 what is not the page's own.
@@ -9,6 +10,8 @@ what is not the page's own.
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +26,7 @@ from PIL import Image
 
 from labeling import masks
 from pipelines import store
+from pipelines.schema import Reject
 from rewardlib.console import failing_clearly, say
 from rewardlib.page import content_policy, data_url
 
@@ -33,7 +37,7 @@ def write_gallery(out: Path, limit: int = 200) -> Path:
     """Write ``gallery.html`` into a dataset folder: its first ``limit`` rows and all its rejects."""
     manifest = store.read_manifest(out)
     rows = [view_row(row) for row in islice(store.read_rows(out), limit)]
-    rejects = store.read_rejects(out)
+    rejects = [view_reject(reject) for reject in store.read_rejects(out)]
     template = Environment(loader=PackageLoader("pipelines", "."), autoescape=True).get_template("gallery.html")
     empty = template.render(rows=[], rejects=[], manifest=manifest)
     policy = content_policy(empty)
@@ -51,7 +55,8 @@ def view_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "row": row,
         "image": data_url(image),
-        "boxes": [_view_region(r, hues[r["phrase"]]) for r in row["regions"]],
+        "boxes": [_view_region(r, hues[r["phrase"]]) for r in sorted(row["regions"], key=lambda r: r["role"] == "evidence")],
+        "roles": Counter(r["role"] for r in row["regions"]),
         "pairs": [{**c, "url": data_url(Image.open(io.BytesIO(c["image"]["bytes"])).convert("RGB"))} for c in row["counterfactuals"]],
         "traces": [{**t, "marked": mark_quotes(t, row["annotations"], hues)} for t in row["traces"]],
         "phrases": [{"text": p, "hue": hues[p], "found": p in found} for p in phrases],
@@ -62,7 +67,44 @@ def view_row(row: dict[str, Any]) -> dict[str, Any]:
 def _view_region(region: dict[str, Any], hue: str) -> dict[str, Any]:
     x0, y0, x1, y1 = region["bbox"]
     outline = outline_path(masks.decode(region["mask"]))
-    return {"region": region, "hue": hue, "x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "outline": outline}
+    return {
+        "region": region,
+        "hue": hue,
+        "x": x0,
+        "y": y0,
+        "width": x1 - x0,
+        "height": y1 - y0,
+        "outline": outline,
+        "told": _told(region),
+    }
+
+
+def _told(region: dict[str, Any]) -> str:
+    """What hovering over a region tells."""
+    score = "given" if region["score"] is None else f"{region['locator']} {region['score']:.2f}"
+    parts = [region["phrase"], score, f"{region['role']} by {region['role_by']}"]
+    if region["text"]:
+        parts.append(f"reads {region['text']!r}")
+    if region["effect"] is not None:
+        parts.append(f"effect {region['effect']:.2f} ({region['effect_low']:.2f} to {region['effect_high']:.2f}) nats")
+    return " · ".join([*parts, *region["flags"]])
+
+
+def view_reject(reject: Reject) -> dict[str, Any]:
+    """What the page shows of a row that was dropped."""
+    try:
+        row = json.loads(reject.row)
+    except ValueError:
+        row = {}
+    traces = row.get("traces") if isinstance(row.get("traces"), list) else []
+    texts = [t.get("text") if isinstance(t, dict) else t for t in traces]
+    return {
+        "reject": reject,
+        "image": f"data:image/jpeg;base64,{reject.thumbnail}" if reject.thumbnail else None,
+        "question": row.get("question") if isinstance(row.get("question"), str) else None,
+        "answer": row.get("answer"),
+        "traces": [text for text in texts if isinstance(text, str)][:3],
+    }
 
 
 def _status(row: dict[str, Any], missing: set[str]) -> list[str]:
@@ -75,6 +117,7 @@ def _status(row: dict[str, Any], missing: set[str]) -> list[str]:
         "box instead of mask": any(r["mask_source"] == "box" for r in row["regions"]),
         "wrong trace": any(t["correct"] is False for t in row["traces"]),
         "no control": sum(c["role"] == "control" for c in row["counterfactuals"]) == 0,
+        "evidence unknown": all(r["role"] != "evidence" for r in row["regions"]),
     }
     return [name for name, holds in found.items() if holds]
 

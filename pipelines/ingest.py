@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.config import SPLIT_NAME, BuildConfig
 from pipelines.licenses import is_stated
 from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source, why_unreadable
+from pipelines.regions import new_region
 from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, QUESTIONS
@@ -173,7 +174,7 @@ def _item(row: DatasetRow, key: str, shard: Shard, source: Source, folders: Fold
         raise RowError("bad split", f"{row.split!r} is no split name; use letters, digits and underscores")
     image, data = load_stored(_only_picture(row, config), folders)
     traces = list(_traces(row, ledger))
-    regions = [_given(n, region) for n, region in enumerate(row.regions_on(image.size))]
+    regions = [_given(n, region) for n, region in enumerate(row.all_regions_on(image.size))]
     if not traces and not regions and config.collector.model is None:
         raise RowError(
             "no usable trace",
@@ -232,15 +233,15 @@ def _traces(row: DatasetRow, ledger: Ledger) -> Iterator[dict[str, Any]]:
 
 
 def _given(n: int, region: Mapping[str, Any]) -> dict[str, Any]:
-    """A region that came with the row, as SAYO's do: kept as it is, and marked as given."""
-    return {
-        "region_id": f"r{n}",
-        "annotation_ids": [],
-        "phrase": region["phrase"],
-        "bbox": region["bbox"],
-        "score": None,
-        "mask": region["mask"],
-        "mask_score": None,
-        "mask_source": "given",
-        "flags": region["flags"],
-    }
+    """A region that came with the row, as SAYO's do: kept as it is, marked as given, and evidence unless the row says otherwise."""
+    return new_region(
+        f"r{n}",
+        region["phrase"],
+        region["bbox"],
+        "given",
+        mask=region["mask"],
+        mask_source="given",
+        role=region["role"] or "evidence",
+        role_by="given",
+        flags=region["flags"],
+    )

@@ -5,39 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipelines import steps
 from pipelines.config import BuildConfig
 from pipelines.ingest import Shard, ingest
 from pipelines.models import Models
 from pipelines.rows.sources import Source
 from pipelines.schema import Ledger
+from pipelines.steps import Annotate, Check, Collect, Draw, Ground, Intervene, Select, Step, Weigh
 
 Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
+
+
+def steps_of(config: BuildConfig, models: Models) -> tuple[Step, ...]:
+    """What is done to the rows of a shard, in order."""
+    needs_region, needs_image = config.require != "annotations", config.require == "counterfactuals"
+    return (
+        Collect(models.collector),
+        Check(),
+        Annotate(models.annotator),
+        Select(),
+        Ground(models.locators, required=needs_region, verifier=models.verifier),
+        Draw(models.segmenter),
+        Weigh(models.answerer, config.answerer_draws),
+        Intervene(config.counterfactual, models.locators, required=needs_image),
+    )
 
 
 def label(
     shard: Shard, source: Source, config: BuildConfig, models: Models, ledger: Ledger, progress: Progress = lambda stage, rows: None
 ) -> list[dict[str, Any]]:
-    """The labelled rows of a shard: the whole way of a row, top to bottom."""
-
-    def passed(stage: str) -> None:
-        ledger.counts[f"after_{stage}"] += len(items)
-        progress(stage, len(shard.indices))
-
+    """The labelled rows of a shard."""
     items = ingest(shard, source, config, ledger)
-    passed("ingest")
-    items = steps.collect(items, models.collector, ledger)
-    passed("collect")
-    items = steps.check(items, ledger)
-    passed("check")
-    items = steps.annotate(items, models.annotator, ledger)
-    passed("annotate")
-    items = steps.ground(items, models.detector, ledger, required=config.require != "annotations")
-    passed("ground")
-    items = steps.segment(items, models.segmenter, ledger)
-    passed("segment")
-    required = config.require == "counterfactuals"
-    items = steps.make_counterfactuals(items, config.counterfactual, models.detector, ledger, required=required)
-    passed("intervene")
+    ledger.counts["after_ingest"] += len(items)
+    progress("ingest", len(shard.indices))
+    for step in steps_of(config, models):
+        items = step.run(items, ledger)
+        progress(step.stage, len(shard.indices))
     provenance = models.provenance(config)
     return [{**item.row, "provenance": provenance} for item in items]

@@ -13,18 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from labeling.annotate import SYSTEM, Annotator, LLMAnnotator
-from labeling.boxes import Detector
+from labeling.answerers import EndpointAnswerer, PolicyAnswerer
 from labeling.collect import TraceCollector
-from labeling.detect import GroundingDinoDetector
+from labeling.domain import Domain
+from labeling.effect import Answerer
+from labeling.locators.base import Locator
+from labeling.locators.chain import LocatorChain
+from labeling.locators.loading import load_locator
+from labeling.locators.ocr import OcrLocator
+from labeling.locators.vlm_boxes import VlmBoxesLocator
 from labeling.rules import RuleAnnotator
-from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter
+from labeling.segmenters.base import Segmenter
+from labeling.segmenters.loading import load_segmenter
+from labeling.segmenters.segment_anything import SegmentAnythingSegmenter
+from labeling.verify import Verifier
 from pipelines.code import code_version
 from pipelines.config import (
     AnnotatorConfig,
+    BoxesConfig,
     BuildConfig,
     CollectorConfig,
     DetectorConfig,
     EndpointConfig,
+    OcrConfig,
     SegmenterConfig,
     find_checkpoint,
     public_name,
@@ -43,22 +54,39 @@ class ModelError(ValueError):
 @dataclass(frozen=True)
 class Models:
     annotator: Annotator
-    detector: Detector
+    locators: LocatorChain
     segmenter: Segmenter
     collector: TraceCollector | None = None
+    verifier: Verifier | None = None
+    answerer: Answerer | None = None
+
+    def infos(self) -> dict[str, Any]:
+        """What the manifest records about the models."""
+        optional = {"collector": self.collector, "verifier": self.verifier, "answerer": self.answerer}
+        return {
+            "annotator": self.annotator.info().as_dict(),
+            "locators": {name: info.as_dict() for name, info in self.locators.infos().items()},
+            "segmenter": self.segmenter.info().as_dict(),
+            **{name: model.info().as_dict() if model else None for name, model in optional.items()},
+        }
 
     def provenance(self, config: BuildConfig) -> dict[str, Any]:
-        """What a row records about the models that labelled it."""
-        judge, detector, segmenter = self.annotator.describe(), self.detector.describe(), self.segmenter.describe()
-        prompt = hashlib.sha256(SYSTEM.encode()).hexdigest() if judge["prompt"] else None
+        """What a row records about the models that labelled it. ``detector`` is the locator of things."""
+        judge, locators, segmenter = self.annotator.info(), self.locators.infos(), self.segmenter.info()
+        detector = next(locators[locator.name] for locator in self.locators.locators if "object" in locator.kinds)
+        answerer = self.answerer.info() if self.answerer else None
+        asks = "prompt" in judge.settings
         return {
-            "judge": judge["judge"],
-            "prompt_sha256": prompt,
-            "detector": detector["detector"],
-            "detector_revision": detector["revision"],
-            "detector_threshold": detector["threshold"],
-            "segmenter": segmenter["segmenter"],
-            "segmenter_revision": segmenter["revision"],
+            "judge": judge.name,
+            "prompt_sha256": hashlib.sha256(SYSTEM.encode()).hexdigest() if asks else None,
+            "detector": detector.name,
+            "detector_revision": detector.revision,
+            "detector_threshold": detector.settings.get("threshold"),
+            "locators": [{"locator": kind, "name": i.name, "revision": i.revision} for kind, i in locators.items()],
+            "segmenter": segmenter.name,
+            "segmenter_revision": segmenter.revision,
+            "answerer": answerer.name if answerer else None,
+            "answerer_revision": answerer.revision if answerer else None,
             "config_sha256": config.sha256(),
             "code_version": code_version(),
         }
@@ -70,9 +98,11 @@ def load_models(config: BuildConfig) -> Models:
         replies = config.out / ".work" / _replies(config)
         return Models(
             load_annotator(config.annotator, replies, config.max_cost),
-            _load_detector(config.detector, config.device),
-            _load_segmenter(config.segmenter, config.device),
+            load_locators(config.detector, config.ocr, config.boxes, config.device, config.dtype, replies, config.max_cost),
+            _load_segmenter(config.segmenter, config.device, config.dtype),
             load_collector(config.collector, replies, config.max_cost),
+            _load_verifier(config.annotator, replies, config.max_cost) if config.verify else None,
+            _load_answerer(config) if config.answerer else None,
         )
 
 
@@ -100,24 +130,64 @@ def endpoint_of(config: EndpointConfig) -> JudgeEndpoint:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_detector(config: DetectorConfig, device: str) -> Detector:
-    path = find_checkpoint(config.name)
-    settings = {"threshold": config.threshold, "nms_iou": config.nms_iou, "batch_size": config.batch_size}
-    with _explained("detector", config.name):
-        detector = GroundingDinoDetector.from_pretrained(path, revision=config.revision, device=device, **settings)
-    detector.name, detector.revision = public_name(config.name), local_revision(path) or detector.revision
-    return detector
+def load_locators(
+    detector: DetectorConfig, ocr: OcrConfig, boxes: BoxesConfig, device: str, dtype: str, cache: Path, max_cost: float | None
+) -> LocatorChain:
+    """Who looks for what, in the order in which they are asked: text is read, things are detected, and whoever is left is asked for
+    the rest. A locator more is a line more."""
+    found = _load_detector(detector, device, dtype)
+    locators: list[Locator] = [found]
+    if ocr.enabled:
+        locators.insert(0, OcrLocator(threshold=ocr.threshold))
+    if boxes.model is not None:
+        client = JudgeClient(endpoint_of(boxes), ReplyCache(cache), max_cost)
+        locators.append(VlmBoxesLocator(client, coordinates=boxes.coordinates))
+    domain = Domain.read(find_checkpoint(detector.name))
+    return LocatorChain(locators, {found.name: domain} if domain else None)
 
 
 @functools.lru_cache(maxsize=2)
-def _load_segmenter(config: SegmenterConfig, device: str) -> Segmenter:
+def _load_detector(config: DetectorConfig, device: str, dtype: str) -> Any:
+    path = find_checkpoint(config.name)
+    settings = {"nms_iou": config.nms_iou, "batch_size": config.batch_size}
+    if config.threshold is not None:
+        settings["threshold"] = config.threshold
+    with _explained("detector", config.name):
+        locator = load_locator(path, revision=config.revision, device=device, dtype=dtype, **settings)
+    locator.checkpoint, locator.revision = public_name(config.name), local_revision(path) or locator.revision
+    return locator
+
+
+@functools.lru_cache(maxsize=2)
+def _load_segmenter(config: SegmenterConfig, device: str, dtype: str) -> Segmenter:
     path = find_checkpoint(config.name)
     with _explained("segmenter", config.name):
         if config.backend == "segment-anything":
             return SegmentAnythingSegmenter.from_checkpoint(path, kind=config.kind, device=device)
-        segmenter = TransformersSegmenter.from_pretrained(path, revision=config.revision, device=device)
+        segmenter = load_segmenter(path, revision=config.revision, device=device, dtype=dtype)
     segmenter.name, segmenter.revision = public_name(config.name), local_revision(path) or segmenter.revision
     return segmenter
+
+
+@functools.lru_cache(maxsize=2)
+def _load_verifier(judge: AnnotatorConfig, cache: Path, max_cost: float | None) -> Verifier:
+    return Verifier(JudgeClient(endpoint_of(judge), ReplyCache(cache), max_cost))
+
+
+def _load_answerer(config: BuildConfig) -> Answerer:
+    name = str(config.answerer)
+    if config.answerer_url:
+        return EndpointAnswerer(name, config.answerer_url)
+    return _load_policy(name, config.device, config.dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_policy(name: str, device: str, dtype: str) -> Answerer:
+    path = find_checkpoint(name)
+    with _explained("answerer", name):
+        answerer = PolicyAnswerer.from_pretrained(path, device=device, dtype=dtype)
+    answerer.name, answerer.revision = public_name(name), local_revision(path) or answerer.revision
+    return answerer
 
 
 @contextmanager
@@ -127,9 +197,10 @@ def _explained(role: str, name: str) -> Iterator[None]:
         yield
     except Exception as error:
         message = " ".join(redact(str(error)).split())[:300]
+        flag = "--answerer" if role == "answerer" else f"--{role}.name"
         raise ModelError(
             f"cannot load the {role} {name!r}: {message}. Give a Hub id that this machine can reach or has in its cache, "
-            f"or a local folder with --{role}.name"
+            f"or a local folder with {flag}"
         ) from error
 
 

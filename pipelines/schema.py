@@ -5,6 +5,8 @@ All coordinates are pixels of the stored image; boxes are xyxy; masks are COCO r
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from rewardlib.redact import redact
 
 SCHEMA_VERSION = 3
 MAX_TRACE = 64_000  # characters; longer ones are runaway generations
-STAGES = ("ingest", "collect", "check", "annotate", "ground", "segment", "intervene")  # in the order in which a row passes them
+STAGES = ("ingest", "collect", "check", "annotate", "select", "ground", "segment", "weigh", "intervene")  # in the order in which a row passes them
 
 _MASK = {"size": List(Value("int32"), length=2), "counts": Value("string")}
 
@@ -58,6 +60,15 @@ FEATURES = Features(
                 "role": Value("string"),  # evidence, context or unknown, as labeling.facts says
                 "role_by": Value("string"),  # who decided it: labeling.roles.DECIDERS
                 "role_reason": Value("string"),  # in the decider's words; null where it gives none
+                "also": List(  # the other traces that state the same
+                    {
+                        "trace_id": Value("string"),
+                        "quote": Value("string"),
+                        "start": Value("int32"),
+                        "end": Value("int32"),
+                    }
+                ),
+                "flags": List(Value("string")),
             }
         ),
         "regions": List(
@@ -67,6 +78,7 @@ FEATURES = Features(
                 "phrase": Value("string"),
                 "bbox": List(Value("float32"), length=4),
                 "locator": Value("string"),  # who found it: "grounding-dino", "ocr", ...; "given"
+                "confirmed_by": Value("string"),  # the locator that found a given region, too
                 "score": Value("float32"),  # null: the region was given and no locator found it
                 "text": Value("string"),  # what is written there, where the locator reads
                 "role": Value("string"),  # as an annotation's
@@ -132,6 +144,7 @@ class Reject:
     reason: str  # a few words, for counting
     detail: str  # what exactly, and what to do
     row: str = "{}"
+    thumbnail: str = ""  # its image, small, as JPEG in base64; empty where none could be read
 
 
 _KEPT = ("raw", "question", "choices", "answer", "alternatives", "traces", "annotations")  # of a row that is rejected
@@ -148,4 +161,21 @@ class Ledger:
         kept = {name: row[name] for name in _KEPT if name in row}
         text = json.dumps(kept, ensure_ascii=True, default=str)
         # A detail may quote what an endpoint said, and that the key it refused.
-        self.rejects.append(Reject(printable(str(row.get("id", ""))), stage, reason, printable(redact(detail)), text))
+        small = thumbnail(row.get("image"))
+        self.rejects.append(Reject(printable(str(row.get("id", ""))), stage, reason, printable(redact(detail)), text, small))
+
+
+def thumbnail(image: Any, side: int = 160) -> str:
+    """A stored image ({"bytes", "path"}), small, as JPEG in base64; empty for what is no image."""
+    data = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(data, bytes):
+        return ""
+    try:
+        with PILImage.open(io.BytesIO(data)) as opened:
+            small = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    small.thumbnail((2 * side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()

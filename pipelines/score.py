@@ -2,9 +2,15 @@
 
     python -m pipelines.score DIR --gold ROWS.jsonl
 
-The gold file is JSONL with ``id`` and, where it has them, ``gold_regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask`` RLE) and
-traces with ``reported_correct``. Regions match within a phrase, greedily by IoU, at IoU 0.5 or more. A row that the build rejected
-counts with all its gold regions missed: a labeller cannot gain by dropping hard rows. Prints a table, then one line of JSON.
+The gold file is JSONL with ``id`` and, where it has them, ``gold_regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask`` RLE and
+``role``) and traces with ``reported_correct``. Two questions are answered:
+
+- *grounding*: are things where the dataset says? Regions match within a phrase, greedily by IoU, at IoU 0.5 or more.
+- *evidence*: does the answer rest on what the dataset says? The regions whose role is evidence match the gold ones, whatever their
+  phrase; as objects (IoU 0.5) and as area (pixels of their masks). Only where the gold has roles.
+
+A row that the build rejected counts with all its gold regions missed: a labeller cannot gain by dropping hard rows. Prints a table, then
+one line of JSON.
 """
 
 from __future__ import annotations
@@ -17,10 +23,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from labeling import masks
 from labeling.boxes import iou_matrix
-from labeling.prompts import normalize_phrase
+from labeling.facts import ROLES, normalize_phrase
 from pipelines import store
 from rewardlib.console import console, failing_clearly, say, table
 
@@ -32,6 +39,24 @@ class GoldError(ValueError):
 
 
 @dataclass
+class Overlap:
+    """How much of what was said is true, and how much of what is true was said: objects, or pixels."""
+
+    common: int = 0
+    said: int = 0
+    true: int = 0
+
+    @property
+    def precision(self) -> float | None:
+        """None where the gold says nothing, or the dataset does not."""
+        return self.common / self.said if self.said and self.true else None
+
+    @property
+    def recall(self) -> float | None:
+        return self.common / self.true if self.true else None
+
+
+@dataclass
 class Tally:
     """Running sums; ``disagreements`` are (row, trace, ours, reported)."""
 
@@ -40,6 +65,8 @@ class Tally:
     gold: int = 0
     box_ious: list[float] = field(default_factory=list)
     mask_ious: list[float] = field(default_factory=list)
+    evidence: Overlap = field(default_factory=lambda: Overlap())
+    evidence_area: Overlap = field(default_factory=lambda: Overlap())
     traces: int = 0
     agreed: int = 0
     disagreements: list[tuple[str, str, bool, bool]] = field(default_factory=list)
@@ -52,6 +79,10 @@ class Tally:
             "precision": self.matched / self.predicted if self.predicted and self.gold else None,
             "box_iou": float(np.mean(self.box_ious)) if self.box_ious else None,
             "mask_iou": float(np.mean(self.mask_ious)) if self.mask_ious else None,
+            "evidence_precision": self.evidence.precision,
+            "evidence_recall": self.evidence.recall,
+            "evidence_area_precision": self.evidence_area.precision,
+            "evidence_area_recall": self.evidence_area.recall,
             "answer_agreement": self.agreed / self.traces if self.traces else None,
             "gold_regions": self.gold,
             "predicted_regions": self.predicted,
@@ -69,7 +100,10 @@ def score(out: Path, gold: Path) -> Tally:
         row = built.get(str(truth["id"]))
         if truth.get("gold_regions") is not None:
             tally.not_built += row is None
-            match_regions(row["regions"] if row else [], truth["gold_regions"], tally)
+            found = row["regions"] if row else []
+            match_regions(found, truth["gold_regions"], tally)
+            if any(region.get("role") for region in truth["gold_regions"]):
+                match_evidence(_evidence(found), _evidence(truth["gold_regions"]), tally)
         labelled = row or rejected.get(str(truth["id"]), {})
         _compare_traces(str(truth["id"]), labelled.get("traces") or [], truth.get("traces") or [], tally)
     return tally
@@ -88,10 +122,12 @@ def _read_gold(path: Path) -> Iterator[dict[str, Any]]:
                 for region in row.get("gold_regions") or []:
                     _, _, _, _ = map(float, region["bbox"])
                     str.lower(region["phrase"])
+                    if region.get("role") not in (None, *ROLES):
+                        raise ValueError(f"the role {region['role']!r} is none of {', '.join(ROLES)}")
             except (ValueError, KeyError, TypeError) as error:
                 raise GoldError(
                     f"{path}, row {number}: {error!r}; expected an object with an id, "
-                    "and gold_regions with phrase and bbox [x0, y0, x1, y1]"
+                    "and gold_regions with phrase, bbox [x0, y0, x1, y1] and, if known, role"
                 ) from error
             yield row
 
@@ -103,13 +139,38 @@ def match_regions(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, 
     overlap = iou_matrix([p["bbox"] for p in predicted], [g["bbox"] for g in gold])
     same = np.array([[normalize_phrase(p["phrase"]) == normalize_phrase(g["phrase"]) for g in gold] for p in predicted], bool)
     overlap = np.where(same.reshape(overlap.shape), overlap, 0)
-    while overlap.size and overlap.max() >= MATCH_IOU:
-        i, j = map(int, np.unravel_index(overlap.argmax(), overlap.shape))
+    for i, j in _matched(overlap):
         tally.matched += 1
         tally.box_ious.append(float(overlap[i, j]))
         if gold[j].get("mask"):
             tally.mask_ious.append(masks.iou(masks.decode(predicted[i]["mask"]), masks.decode(gold[j]["mask"])))
-        overlap[i, :], overlap[:, j] = 0, 0
+
+
+def _evidence(regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [region for region in regions if region.get("role") == "evidence"]
+
+
+def match_evidence(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], tally: Tally) -> None:
+    """Objects, one to one by IoU; and the pixels that their masks cover, where all of the gold has masks."""
+    overlap = iou_matrix([p["bbox"] for p in predicted], [g["bbox"] for g in gold])
+    tally.evidence.common += sum(1 for _ in _matched(overlap))
+    tally.evidence.said += len(predicted)
+    tally.evidence.true += len(gold)
+    if gold and all(region.get("mask") for region in gold):
+        true = np.logical_or.reduce([masks.decode(region["mask"]) for region in gold])
+        said = np.logical_or.reduce([np.zeros_like(true), *(masks.decode(region["mask"]) for region in predicted)])
+        tally.evidence_area.common += int((true & said).sum())
+        tally.evidence_area.said += int(said.sum())
+        tally.evidence_area.true += int(true.sum())
+
+
+def _matched(overlap: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Pairs of (predicted, gold), the best first, each at most once."""
+    left = overlap.copy()
+    while left.size and left.max() >= MATCH_IOU:
+        i, j = map(int, np.unravel_index(left.argmax(), left.shape))
+        left[i, :], left[:, j] = 0, 0
+        yield i, j
 
 
 def _compare_traces(row_id: str, ours: Sequence[dict[str, Any]], reported: Sequence[dict[str, Any]], tally: Tally) -> None:

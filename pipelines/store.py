@@ -25,12 +25,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import List
 
 from pipelines.schema import FEATURES, Ledger, Reject
+from pipelines.versions import upgrade_from, upgraded_manifest
 
 ROWS_PER_GROUP = 100  # the Hub's viewer refuses large row groups of images
-_REJECT_COLUMNS = dict.fromkeys(("id", "stage", "reason", "detail", "row"), pl.String)
+_REJECT_COLUMNS = dict.fromkeys(("id", "stage", "reason", "detail", "row", "thumbnail"), pl.String)
 
 
 class StoreError(RuntimeError):
@@ -138,7 +138,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise StoreError(f"{out / 'manifest.json'} is damaged ({error}). Run the build again; finished shards are reused") from error
     if not isinstance(manifest, dict) or not {"shards", "rows", "counts"} <= set(manifest):
         raise StoreError(f"{out / 'manifest.json'} is no Sightline manifest. Run the build again; finished shards are reused")
-    return manifest
+    return upgraded_manifest(manifest)
 
 
 def read_rejects(out: Path) -> list[Reject]:
@@ -148,15 +148,17 @@ def read_rejects(out: Path) -> list[Reject]:
 def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a finished dataset as plain dicts (images as ``{"bytes", "path"}``), a row group at a time.
 
-    Lists that an older version did not write yet are empty.
+    Rows of an older version are read as if they had been written by this one (``pipelines.versions``).
     """
-    wanted = FEATURES if columns is None else columns
-    for shard in read_manifest(out)["shards"]:
+    wanted = list(FEATURES) if columns is None else columns
+    manifest = read_manifest(out)
+    upgrade = upgrade_from(manifest)
+    for shard in manifest["shards"]:
         file = pq.ParquetFile(out / shard["file"])
-        absent = [name for name in wanted if name not in file.schema_arrow.names and isinstance(FEATURES[name], List)]
+        present = [name for name in wanted if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group, columns=columns).to_pylist():
-                yield row | {name: [] for name in absent}
+            for row in file.read_row_group(group, columns=present).to_pylist():
+                yield upgrade(row, wanted)
 
 
 @contextmanager

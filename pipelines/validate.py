@@ -22,6 +22,8 @@ import tyro
 from PIL import Image
 
 from labeling import masks
+from labeling.facts import ROLES
+from labeling.roles import DECIDERS
 from pipelines import store
 from rewardlib.console import console, failing_clearly, say, table
 
@@ -39,6 +41,8 @@ PROMISES = {
     "references": "every id that is referred to exists",
     "pixels": "a counterfactual equals the original outside its mask, bit for bit",
     "control": "a control touches no evidence, and has its area",
+    "roles": "every role is known and decided by somebody; what is erased as evidence or context has that role",
+    "effects": "every effect lies in its interval",
 }
 
 
@@ -104,6 +108,7 @@ def check_row(row: dict[str, Any]) -> Iterator[Finding]:
         return
     if hashlib.sha256(row["image"]["bytes"]).hexdigest() != row["image_sha256"]:
         yield "image", "the image's bytes do not have the recorded hash"
+    yield from _check_roles(row)
     for region in row["regions"]:
         yield from _check_region(region, row["width"], row["height"])
     yield from _check_counterfactuals(row, pixels)
@@ -120,8 +125,12 @@ def _check_traces(row: dict[str, Any]) -> Iterator[Finding]:
             yield "text", f"annotation {a['annotation_id']} has no statement or no quote"
         if a["trace_id"] not in texts:
             yield "references", f"annotation {a['annotation_id']} names the trace {a['trace_id']!r}, which is not there"
-        elif texts[a["trace_id"]][a["start"] : a["end"]] != a["quote"]:
-            yield "quotes", f"annotation {a['annotation_id']}: {a['quote']!r} is not at [{a['start']}, {a['end']}) of {a['trace_id']}"
+            continue
+        for place in (a, *a["also"]):
+            text = texts.get(place["trace_id"], "")
+            if text[place["start"] : place["end"]] != place["quote"]:
+                where = f"[{place['start']}, {place['end']}) of {place['trace_id']}"
+                yield "quotes", f"annotation {a['annotation_id']}: {place['quote']!r} is not at {where}"
 
 
 def _check_references(row: dict[str, Any]) -> Iterator[Finding]:
@@ -135,6 +144,25 @@ def _check_references(row: dict[str, Any]) -> Iterator[Finding]:
     for c in row["counterfactuals"]:
         if unknown := set(c["region_ids"]) - regions:
             yield "references", f"a counterfactual names regions that are not there: {sorted(unknown)}"
+
+
+def _check_roles(row: dict[str, Any]) -> Iterator[Finding]:
+    for kind, column in (("annotation", row["annotations"]), ("region", row["regions"])):
+        for entry in column:
+            name = f"{kind} {entry[f'{kind}_id']}"
+            if entry["role"] not in ROLES or entry["role_by"] not in DECIDERS:
+                yield "roles", f"{name} has the role {entry['role']!r}, decided by {entry['role_by']!r}"
+            elif (entry["role"] == "unknown") != (entry["role_by"] == "nobody") and entry["role_by"] not in ("given", "person"):
+                yield "roles", f"{name} has the role {entry['role']}, decided by {entry['role_by']}"
+    roles = {region["region_id"]: region["role"] for region in row["regions"]}
+    for n, c in enumerate(row["counterfactuals"]):
+        wanted = "context" if c["role"] == "context" else "evidence"
+        if wrong := [key for key in c["region_ids"] if roles.get(key, wanted) != wanted]:
+            yield "roles", f"counterfactual {n} erases {wanted}, and the regions {', '.join(wrong)} are none"
+    for region in row["regions"]:
+        effect, low, high = (region[name] for name in ("effect", "effect_low", "effect_high"))
+        if effect is not None and not (low is not None and high is not None and low <= effect <= high):
+            yield "effects", f"region {region['region_id']} has the effect {effect}, which is not in [{low}, {high}]"
 
 
 def _check_region(region: dict[str, Any], width: int, height: int) -> Iterator[Finding]:
@@ -169,6 +197,9 @@ def _check_counterfactuals(row: dict[str, Any], pixels: np.ndarray[Any, np.dtype
                 yield "pixels", f"counterfactual {n} differs from the image outside its mask"
         if c["role"] == "evidence":
             evidence = mask
+        elif c["role"] == "context":
+            if mask is not None and evidence is not None and (mask & evidence).any():
+                yield "control", f"counterfactual {n} erases context, and touches evidence"
         elif n == 0 or row["counterfactuals"][n - 1]["role"] != "evidence":
             yield "control", f"counterfactual {n} is a control without the evidence it belongs to"
         elif mask is not None and evidence is not None and (mask & evidence).any():

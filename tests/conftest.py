@@ -19,11 +19,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from labeling import masks
-from labeling.annotate import Annotated, Fact
+from labeling.annotate import Annotated, Asked
 from labeling.boxes import Detection
+from labeling.facts import KINDS, Fact
+from labeling.info import ModelInfo
+from labeling.locators.base import Sought
 
 if TYPE_CHECKING:  # these load torch, which most tests can do without
-    from labeling.segment import Segment
+    from labeling.segmenters import Segment
     from pipelines.models import Models
 
 # The tests' models are so small that a second thread costs more than it does; read when torch is loaded, here and in subprocesses.
@@ -83,29 +86,31 @@ class FakeAnnotator:
 
     name: str = "fake"
 
-    def annotate(self, traces: Sequence[tuple[str, str]]) -> list[Any]:
-        return [Annotated(tuple(self._facts(text))) for _, text in traces]
+    def annotate(self, traces: Sequence[Asked]) -> list[Any]:
+        return [Annotated(tuple(self._facts(asked.trace))) for asked in traces]
 
     def _facts(self, text: str) -> Iterable[Fact]:
         for match in re.finditer(r"a (\w+ square)", text):
             yield Fact("object", f"There is {match[0]}.", match[1], match[0], match.start(), match.end())
 
-    def describe(self) -> dict[str, Any]:
-        return {"judge": self.name, "prompt": None}
+    def info(self) -> ModelInfo:
+        return ModelInfo(self.name)
 
 
 @dataclass
-class FakeDetector:
+class FakeLocator:
     """Finds what has exactly the phrase's colour, and remembers how many images it was asked to label."""
 
     threshold: float = 0.3
+    name: str = "fake"
+    kinds: frozenset[str] = frozenset(KINDS)
     labelled: int = field(default=0, compare=False)
 
-    def detect(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float | None = None
+    def locate(
+        self, images: Sequence[Image.Image], sought: Sequence[Sequence[Sought]], threshold: float | None = None
     ) -> list[list[Detection]]:
         self.labelled += len(images) if threshold is None else 0
-        return [[d for p in wanted for d in self._find(image, p)] for image, wanted in zip(images, phrases, strict=True)]
+        return [[d for s in wanted for d in self._find(image, s.phrase)] for image, wanted in zip(images, sought, strict=True)]
 
     def _find(self, image: Image.Image, phrase: str) -> Iterable[Detection]:
         mask = (np.asarray(image) == COLORS.get(phrase.split()[0], (1, 2, 3))).all(2)
@@ -113,26 +118,27 @@ class FakeDetector:
             x0, y0, x1, y1 = masks.bounding_box(mask)
             yield Detection(phrase, (float(x0), float(y0), float(x1), float(y1)), 0.9)
 
-    def describe(self) -> dict[str, Any]:
-        return {"detector": "fake", "revision": "1", "threshold": self.threshold}
+    def info(self) -> ModelInfo:
+        return ModelInfo("fake", "1", {"threshold": self.threshold})
 
 
 class FakeSegmenter:
     """Draws a box as its own mask."""
 
     def segment(self, image: Image.Image, boxes: Sequence[masks.Box]) -> list[Segment]:
-        from labeling.segment import Segment
+        from labeling.segmenters import Segment
 
         return [Segment(masks.from_box(b, image.height, image.width), 0.8, "sam") for b in boxes]
 
-    def describe(self) -> dict[str, Any]:
-        return {"segmenter": "fake", "revision": "1"}
+    def info(self) -> ModelInfo:
+        return ModelInfo("fake", "1", {"backend": "fake"})
 
 
 def fake_models(threshold: float = 0.3) -> Models:
+    from labeling.locators.chain import LocatorChain
     from pipelines.models import Models
 
-    return Models(FakeAnnotator(), FakeDetector(threshold), FakeSegmenter())
+    return Models(FakeAnnotator(), LocatorChain([FakeLocator(threshold)]), FakeSegmenter())
 
 
 def folder_bytes(folder: Path, hidden: bool = False) -> dict[str, str]:

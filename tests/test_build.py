@@ -27,7 +27,7 @@ from pipelines.models import Models
 from pipelines.rows.sources import SourceError
 from pipelines.schema import FEATURES, STAGES
 from rewardlib.judge import JudgeError
-from tests.conftest import BOX, SIZE, FakeAnnotator, FakeDetector, encode, fake_models, folder_bytes, record, scene, write_rows
+from tests.conftest import BOX, SIZE, FakeAnnotator, FakeLocator, encode, fake_models, folder_bytes, record, scene, write_rows
 
 COLORS = ["red", "blue", "green", "red", "blue"]  # five rows, three shards of two
 
@@ -57,7 +57,7 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
 
 def labelled(models: Models, config: BuildConfig) -> int:
     """How many rows a build looked at anew."""
-    assert isinstance(models.detector, FakeDetector)
+    assert isinstance(models.detector, FakeLocator)
     before = models.detector.labelled
     build(config)
     return models.detector.labelled - before
@@ -264,7 +264,7 @@ def test_failing_shard_leaves_the_finished_ones(config: BuildConfig, models: Mod
     def fail_on_green(images: Any, phrases: Any, threshold: float | None = None) -> Any:
         if ["green square"] in phrases:
             raise RuntimeError("out of memory")
-        return FakeDetector.detect(models.detector, images, phrases, threshold)
+        return FakeLocator.detect(models.detector, images, phrases, threshold)
 
     with monkeypatch.context() as broken:
         broken.setattr(models.detector, "detect", fail_on_green)
@@ -293,7 +293,7 @@ class MoodyAnnotator(FakeAnnotator):
 
 @pytest.mark.parametrize(("row", "reason", "detail"), LOST.values(), ids=LOST)
 def test_lost_row_is_accounted_for(tmp_path: Path, row: dict[str, Any], reason: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Models(MoodyAnnotator(), FakeDetector(), fake_models().segmenter)
+    made = Models(MoodyAnnotator(), FakeLocator(), fake_models().segmenter)
     monkeypatch.setattr(pipelines.build, "load_models", lambda config: made)
     out = tmp_path / "out"
     manifest = build(BuildConfig(source=str(write_rows(tmp_path / "scenes", [record("kept"), row])), out=out))

@@ -44,7 +44,7 @@ def with_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     def models(config: BuildConfig) -> Models:
         replies, fakes = config.out / ".work" / "replies.sqlite", fake_models()
         annotator = load_annotator(config.annotator, replies, config.max_cost) if config.annotator.model != "rules" else fakes.annotator
-        return Models(annotator, fakes.detector, fakes.segmenter, load_collector(config.collector, replies, config.max_cost))
+        return Models(annotator, fakes.locators, fakes.segmenter, load_collector(config.collector, replies, config.max_cost))
 
     monkeypatch.setattr(build, "load_models", models)
 

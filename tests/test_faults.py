@@ -107,7 +107,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
         source = write_rows(tmp_path, [record(name) for name in "abc"])
         config = BuildConfig(source=str(source), out=tmp_path / "out", shard_size=2, annotator=judge)
         fakes = fake_models()
-        models = Models(load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"), fakes.detector, fakes.segmenter)
+        models = Models(load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"), fakes.locators, fakes.segmenter)
         monkeypatch.setattr(build, "load_models", lambda config: models)
         return config, build.build(config)
 

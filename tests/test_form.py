@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from labeling.annotate import KINDS, SCHEMA, SYSTEM, check_reply
+from labeling.annotate import SCHEMA, SYSTEM, check_reply
+from labeling.facts import KINDS
 from rewardlib import perception
 from rewardlib.form import in_words
 

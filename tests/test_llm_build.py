@@ -30,7 +30,7 @@ def _build(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, **annotato
     rows = [record(n, question=f"Which colour is the square in {n}?") for n in "abc"]
     config = BuildConfig(source=str(write_rows(tmp_path, rows)), out=tmp_path / "out", shard_size=2, annotator=settings)
     fakes = fake_models()
-    models = Models(load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"), fakes.detector, fakes.segmenter)
+    models = Models(load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"), fakes.locators, fakes.segmenter)
     monkeypatch.setattr(build, "load_models", lambda config: models)
     return config, build.build(config)
 
@@ -103,7 +103,7 @@ def test_failed_replies_count_towards_the_limit(tmp_path: Path, monkeypatch: pyt
         config = BuildConfig(source=str(source), out=tmp_path / "out", annotator=settings, max_cost=1.5 * each)
         fakes = fake_models()
         replies = config.out / ".work" / "replies.sqlite"
-        models = Models(load_annotator(config.annotator, replies, config.max_cost), fakes.detector, fakes.segmenter)
+        models = Models(load_annotator(config.annotator, replies, config.max_cost), fakes.locators, fakes.segmenter)
         monkeypatch.setattr(build, "load_models", lambda config: models)
         with pytest.raises(BudgetSpent):
             build.build(config)

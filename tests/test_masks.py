@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeling import masks
-from labeling.segment import finish
+from labeling.segmenters.base import finish
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.teach_detector import build_tokenizer
-from labeling.prompts import SEPARATOR_IDS, build_prompts, normalize_phrase
+from labeling.facts import normalize_phrase
+from labeling.locators.prompts import SEPARATOR_IDS, build_prompts
 
 TOKENIZER = build_tokenizer()
 

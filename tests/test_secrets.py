@@ -70,7 +70,7 @@ def built(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Pa
     source = write_rows(tmp_path / "source", [record(name) for name in "abc"])
     config = BuildConfig(source=str(source), out=tmp_path / "out", shard_size=1, annotator=annotator)
     fakes = fake_models()
-    models = Models(load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"), fakes.detector, fakes.segmenter)
+    models = Models(load_annotator(config.annotator, config.out / ".work" / "replies.sqlite"), fakes.locators, fakes.segmenter)
     monkeypatch.setattr(build, "load_models", lambda config: models)
     manifest = build.build(config)
     if manifest["rows"]:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rewardlib.rows import DatasetRow
 
 _BUILD = "build labels with `python -m flows.build_dataset`"
+_EVIDENCE = (
+    f"{_BUILD}; where it could not tell what the answer rests on, name a judge with "
+    "--annotator.model, or a policy with --answerer"
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Label:
 
 LABELS: dict[str, Label] = {
     "answer": Label("a gold answer", "add a column answer", lambda row: row.answer),
-    "regions": Label("regions", _BUILD, lambda row: row.regions),
+    "regions": Label("regions of evidence", _EVIDENCE, lambda row: row.regions),
     "evidence_image": Label(
         "images without their evidence",
         _BUILD,

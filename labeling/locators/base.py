@@ -15,6 +15,7 @@ from PIL import Image
 from labeling.boxes import Detection
 from labeling.facts import Kind
 from labeling.info import ModelInfo
+from rewardlib.judge import JudgeError
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Locator(Protocol):
         images: Sequence[Image.Image],
         sought: Sequence[Sequence[Sought]],
         threshold: float | None = None,
-    ) -> list[list[Detection]]:
+    ) -> Sequence[list[Detection] | JudgeError]:
         """What each image shows of what is sought in it, best first; a detection's phrase is that
         of its ``Sought``. What an image shows does not depend on the other images, nor on the order
         of what is sought.
 
         threshold: instead of the locator's own.
+
+        A locator that asks somebody returns the ``JudgeError`` in the place of what it was not told.
         """
         ...
 

@@ -19,6 +19,7 @@ from rewardlib.rows.values import RowError, decoded, is_missing, listed, number,
 
 REGIONS = ("regions", "objects", "bboxes", "bboxs", "bbox")
 SIZE = ("width", "height")
+ROLES = ("evidence", "context", "unknown")
 Size = tuple[int, int]  # width, height
 
 _CORNERS = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
@@ -60,6 +61,14 @@ def fitted(regions: Sequence[Mapping[str, Any]], size: Size, of: Size | None = N
     """
     scale = scale_of(of, size)
     return [_fitted(n, region, size, of or size, scale) for n, region in enumerate(regions)]
+
+
+def to_look_at(regions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The regions that the answer rests on: those whose role is evidence, and those of which nobody says a role.
+
+    A region that is merely mentioned, or of which nobody could tell, is none to be rewarded for looking at.
+    """
+    return [dict(region) for region in regions if region.get("role") in (None, "", "evidence")]
 
 
 def stated_size(columns: Mapping[str, Any]) -> Size | None:
@@ -119,8 +128,18 @@ def _fitted(n: int, region: Mapping[str, Any], size: Size, of: Size, scale: tupl
         "phrase": "" if is_missing(phrase) else text(phrase, f"regions[{n}].phrase", "bad region"),
         "bbox": clipped,
         "mask": _mask(n, fields.get("mask"), clipped, size, of),
+        "role": _role(n, region.get("role")),
         "flags": flags,
     }
+
+
+def _role(n: int, role: Any) -> str | None:
+    """What a region is to the answer, where the row says it."""
+    if is_missing(role) or role == "":
+        return None
+    if role not in ROLES:
+        raise RowError("bad region", f"regions[{n}].role is {role!r:.40}, expected one of {', '.join(ROLES)}, or none")
+    return str(role)
 
 
 def clip(box: Sequence[float], size: Size, what: str) -> list[float]:

@@ -19,7 +19,7 @@ from rewardlib.rows.chat import CHATS, QUESTIONS, Turn, read_reply, read_turns
 from rewardlib.rows.choices import CHOICES, Choices, read_choices, without_choices
 from rewardlib.rows.golds import ALTERNATIVES, GOLDS, read_golds
 from rewardlib.rows.pictures import PICTURES, picture_columns, read_pictures
-from rewardlib.rows.regions import REGIONS, SIZE, fitted, read_regions, stated_size
+from rewardlib.rows.regions import REGIONS, SIZE, fitted, read_regions, stated_size, to_look_at
 from rewardlib.rows.traces import TRACES, read_traces
 from rewardlib.rows.values import RowError, decoded, is_missing, listed, stated, text
 
@@ -119,8 +119,14 @@ class DatasetRow:
         return pictures
 
     def regions_on(self, size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Its regions in pixels of the first image, which has this (width, height) as it is shown."""
-        regions = self.regions
+        """The regions to look at in pixels of the first image, which has this (width, height) as it is shown."""
+        return self._on(size, self.regions)
+
+    def all_regions_on(self, size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Every region that it states, whatever its role, in pixels of the first image."""
+        return self._on(size, self.all_regions)
+
+    def _on(self, size: tuple[int, int], regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return fitted(regions, size, stated_size(self.columns)) if regions else []
 
     # ------------------------------------------------------------------------------------------ what is known of it
@@ -150,7 +156,12 @@ class DatasetRow:
 
     @cached_property
     def regions(self) -> list[dict[str, Any]]:
-        """Its regions as it states them, in its own unit (``regions_on`` gives pixels)."""
+        """The regions that its answer rests on, in its own unit (``regions_on`` gives pixels): where to look."""
+        return to_look_at(self.all_regions)
+
+    @cached_property
+    def all_regions(self) -> list[dict[str, Any]]:
+        """Every region that it states, in its own unit, also those that are merely mentioned."""
         return read_regions(self.columns)
 
     @property

@@ -1,0 +1,76 @@
+"""One thing, said or found several times, is one thing: facts of several traces, and boxes of one phrase."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from labeling.boxes import Detection, overlap_share
+from labeling.facts import Fact, normalize_phrase
+
+# Words that tell one object from another of the same name: two facts that name different ones are two.
+_PLACES = re.compile(
+    r"\b(?:left|right|middle|cent(?:er|re)|top|bottom|upper|lower|first|second|third|fourth|last|inner|outer)\b",
+    re.I,
+)
+INSIDE = 0.85  # of the smaller box: from here on two boxes of one phrase are the same thing
+MOST = 25  # boxes of one phrase; more are a pattern, not things to look at
+
+Stated = tuple[str, Fact]  # a trace's id and what it says
+
+
+def same_facts(stated: Sequence[tuple[str, Sequence[Fact]]]) -> list[list[Stated]]:
+    """The facts of several traces, (trace id, its facts) each, as groups that say the same, in the order of their first statement.
+
+    Within one trace every fact is one of its own: who writes "a red square and a red square" sees two. Across traces a fact joins
+    the first group that says the same and has no fact of its trace yet.
+    """
+    groups: list[list[Stated]] = []
+    for trace_id, facts in stated:
+        open_groups = list(groups)
+        for fact in facts:
+            group = _first_alike(fact, open_groups)
+            if group is None:
+                groups.append([(trace_id, fact)])
+            else:
+                group.append((trace_id, fact))
+                open_groups = [other for other in open_groups if other is not group]
+    return groups
+
+
+def _first_alike(fact: Fact, groups: Sequence[list[Stated]]) -> list[Stated] | None:
+    alike = [group for group in groups if _alike(fact, group[0][1])]
+    exact = [group for group in alike if _words(group[0][1].statement) == _words(fact.statement)]
+    return next(iter(exact or alike), None)
+
+
+def _alike(a: Fact, b: Fact) -> bool:
+    if a.kind != b.kind:
+        return False
+    if _words(a.statement) == _words(b.statement):
+        return True
+    if a.kind in ("attribute", "relation"):
+        return False  # two facts about one thing
+    if a.kind in ("count", "absence"):
+        return _words(a.quote) == _words(b.quote) and _no_conflict(a, b)
+    return _words(a.phrase) == _words(b.phrase) != "" and _no_conflict(a, b)
+
+
+def _no_conflict(a: Fact, b: Fact) -> bool:
+    """Whether two statements may be of the same place."""
+    one, other = ({word.lower() for word in _PLACES.findall(fact.statement)} for fact in (a, b))
+    return not one or not other or one == other
+
+
+def _words(text: str) -> str:
+    return normalize_phrase(text)
+
+
+def merge_boxes(detections: Sequence[Detection]) -> list[Detection]:
+    """Detections without those that lie in a better one of the same phrase, and no more than ``MOST`` of a phrase; best first."""
+    kept: list[Detection] = []
+    for candidate in sorted(detections, key=lambda d: (-d.score, d.phrase, d.bbox)):
+        rivals = [d for d in kept if d.phrase == candidate.phrase]
+        if len(rivals) < MOST and all(overlap_share(candidate.bbox, rival.bbox) < INSIDE for rival in rivals):
+            kept.append(candidate)
+    return kept

@@ -1,0 +1,3 @@
+from labeling.segmenters.sam import TransformersSegmenter
+def load_segmenter(path, *, revision, device, dtype):
+    return TransformersSegmenter.from_pretrained(path, revision=revision, device=device)

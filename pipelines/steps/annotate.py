@@ -1,0 +1,92 @@
+"""The visual facts that every right trace states. What several traces state is one fact with several quotes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from labeling.annotate import Annotated, Annotator, Asked
+from labeling.facts import Fact
+from labeling.merging import same_facts
+from pipelines.schema import Item, Ledger
+from pipelines.steps.base import Rejection, Step
+from pipelines.steps.payment import ENDPOINT_FAILED, fail, pay
+from rewardlib.judge import JudgeError
+
+_NO_FACT = "no visual fact in its traces"
+_TO_READ = (
+    "the built-in reader knows plain descriptive English, labels and measures: --annotator.model names a judge LLM that reads any; "
+    "or --collector.model a vision model that writes down what it sees"
+)
+
+
+@dataclass(frozen=True)
+class Annotate(Step):
+    annotator: Annotator
+    stage: ClassVar[str] = "annotate"
+
+    def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
+        jobs = [(item, trace) for item in items for trace in item.row["traces"] if trace["correct"]]
+        replies = self.annotator.annotate([asked_of(item, trace["text"]) for item, trace in jobs]) if jobs else []
+        read: dict[str, dict[str, Annotated | JudgeError]] = {item.row["id"]: {} for item in items}
+        for (item, trace), reply in zip(jobs, replies, strict=True):
+            read[item.row["id"]][trace["trace_id"]] = reply
+        return [_annotate(item.row, read[item.row["id"]], ledger) for item in items]
+
+
+def asked_of(item: Item, trace: str) -> Asked:
+    return Asked(item.row["question"], trace, answer_of(item.row))
+
+
+def answer_of(row: dict[str, Any]) -> str:
+    """The gold answer in words: a letter with its choice."""
+    answer, choices = row["answer"], row["choices"]
+    place = ord(answer.strip("() .").upper()) - ord("A") if len(answer.strip("() .")) == 1 else -1
+    return f"{answer} ({choices[place]})" if 0 <= place < len(choices) else str(answer)
+
+
+def _annotate(row: dict[str, Any], replies: dict[str, Annotated | JudgeError], ledger: Ledger) -> Rejection | None:
+    failures, dropped = [], {}
+    stated: list[tuple[str, Sequence[Fact]]] = []
+    for trace_id, reply in replies.items():
+        if isinstance(reply, JudgeError):
+            failures.append(f"{trace_id}: {reply}")
+            fail("judge", reply, ledger)
+            continue
+        pay("judge", reply, ledger)
+        dropped |= dict.fromkeys(reply.dropped_for)
+        for reason in reply.dropped_for:
+            ledger.counts[f"annotations_dropped: {reason}"] += 1
+        stated.append((trace_id, reply.facts))
+    for same in same_facts(stated):
+        row["annotations"].append(_annotation(len(row["annotations"]), same))
+        ledger.counts["annotations"] += 1
+        ledger.counts["facts_stated_again"] += len(same) - 1
+    if row["annotations"] or row["regions"]:
+        return None
+    if failures:
+        return Rejection(ENDPOINT_FAILED[1], "; ".join(failures))
+    if dropped:
+        return Rejection(_NO_FACT, f"none of the facts that the annotator named is usable: {', '.join(dropped)}; {_TO_READ}")
+    return Rejection(_NO_FACT, f"the annotator found nothing that the traces read off the image; {_TO_READ}")
+
+
+def _annotation(n: int, same: Sequence[tuple[str, Fact]]) -> dict[str, Any]:
+    """One fact, with every place where it is stated: its trace's own, and ``also`` the others."""
+    (trace_id, fact), *others = same
+    return {
+        "annotation_id": f"a{n}",
+        "trace_id": trace_id,
+        "kind": fact.kind,
+        "statement": fact.statement,
+        "phrase": fact.phrase,
+        "quote": fact.quote,
+        "start": fact.start,
+        "end": fact.end,
+        "also": [{"trace_id": t, "quote": f.quote, "start": f.start, "end": f.end} for t, f in others],
+        "role": fact.role,
+        "role_by": "judge" if fact.role != "unknown" else "nobody",
+        "role_reason": fact.reason or None,
+        "flags": [],
+    }

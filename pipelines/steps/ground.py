@@ -1,0 +1,207 @@
+"""Where in the image the facts are: a region for every place that a locator finds.
+
+Given regions stay, and are all there is of their phrases: a finding at the same place confirms them with its score, any other is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from labeling import masks
+from labeling.boxes import Detection, iou_matrix
+from labeling.facts import ROLES, normalize_phrase
+from labeling.locators.base import Sought
+from labeling.locators.chain import Located, LocatorChain
+from labeling.verify import Verifier
+from pipelines.regions import new_region
+from pipelines.schema import Item, Ledger
+from pipelines.steps.base import Rejection, Step
+from pipelines.steps.payment import ENDPOINT_FAILED, fail, pay
+from rewardlib.judge import JudgeError
+
+SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
+COUNT_DIFFERS = "count_differs"  # flag of a fact that states another number than was found
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NOT_FOUND = "no phrase found in the image"
+_OUT_OF_DOMAIN = "out of domain"
+
+
+@dataclass(frozen=True)
+class Ground(Step):
+    """required: whether a row without a region goes no further. verifier: a second opinion on every finding."""
+
+    locators: LocatorChain
+    required: bool = True
+    verifier: Verifier | None = None
+    stage: ClassVar[str] = "ground"
+
+    def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
+        sought = [sought_in(item.row) for item in items]
+        located = self.locators.locate([item.image for item in items], sought)
+        if self.verifier is not None:
+            _second_opinion(self.verifier, [item.image for item in items], located, ledger)
+        return [
+            self._ground(item.row, wanted, found, ledger)
+            for item, wanted, found in zip(items, sought, located, strict=True)
+        ]
+
+    def _ground(self, row: dict[str, Any], sought: Sequence[Sought], located: Located, ledger: Ledger) -> Rejection | None:
+        for locator, error in located.failures.items():
+            fail(locator, error, ledger)
+        ledger.counts["rows_out_of_domain"] += bool(located.out_of_domain)
+        ledger.counts["phrases_out_of_domain"] += len(located.foreign)
+        _add_regions(row, located, ledger)
+        _set_roles(row)
+        _flag_counts(row, ledger)
+        found = {normalize_phrase(region["phrase"]) for region in row["regions"]}
+        ledger.counts["phrases"] += len(sought)
+        ledger.counts["phrases_not_found"] += sum(s.phrase not in found for s in sought)
+        if self.required and not row["regions"]:
+            return _rejection(sought, located)
+        ledger.counts["regions"] += len(row["regions"])
+        for region in row["regions"]:
+            ledger.counts[f"regions_{region['role']}"] += 1
+            ledger.counts[f"regions_by_{region['locator']}"] += 1
+        return None
+
+
+def sought_in(row: Mapping[str, Any]) -> list[Sought]:
+    """The distinct phrases to look for, those of the facts before those of given regions."""
+    sought: dict[str, Sought] = {}
+    for a in row["annotations"]:
+        if phrase := normalize_phrase(a["phrase"]):
+            sought.setdefault(phrase, Sought(phrase, a["kind"], a["statement"], a["quote"]))
+    for region in row["regions"]:
+        if phrase := normalize_phrase(region["phrase"]):
+            sought.setdefault(phrase, Sought(phrase, quote=region["phrase"]))
+    return list(sought.values())
+
+
+def _add_regions(row: dict[str, Any], located: Located, ledger: Ledger) -> None:
+    given = {normalize_phrase(region["phrase"]) for region in row["regions"]}
+    for detection in located.detections:
+        if _confirm(row["regions"], detection):
+            continue
+        if detection.phrase in given:
+            ledger.counts["findings_beside_given_regions"] += 1
+        else:
+            row["regions"].append(_region(len(row["regions"]), detection))
+    ids: dict[str, list[str]] = {}
+    for a in row["annotations"]:
+        ids.setdefault(normalize_phrase(a["phrase"]), []).append(a["annotation_id"])
+    for region in row["regions"]:
+        if phrase := normalize_phrase(region["phrase"]):
+            region["annotation_ids"] = ids.get(phrase, [])
+
+
+def _confirm(regions: list[dict[str, Any]], detection: Detection) -> bool:
+    """Whether a finding is a given region seen again; the best one lends it its score."""
+    for region in regions:
+        same_phrase = region["locator"] == "given" and normalize_phrase(region["phrase"]) == detection.phrase
+        if same_phrase and iou_matrix([region["bbox"]], [detection.bbox])[0, 0] >= SAME_OBJECT:
+            if region["score"] is None:
+                region |= {"score": detection.score, "confirmed_by": detection.locator}
+            return True
+    return False
+
+
+def _region(n: int, detection: Detection) -> dict[str, Any]:
+    drawn = detection.mask is not None and bool(np.any(detection.mask))
+    return new_region(
+        f"r{n}",
+        detection.phrase,
+        detection.bbox,
+        detection.locator,
+        score=detection.score,
+        text=detection.text,
+        mask=masks.encode(detection.mask) if drawn else None,
+        mask_source="locator" if drawn else None,
+        flags=list(detection.flags),
+    )
+
+
+def _set_roles(row: dict[str, Any]) -> None:
+    """A region is to the answer what the facts that name it are: the strongest of their roles."""
+    annotations = {a["annotation_id"]: a for a in row["annotations"]}
+    for region in row["regions"]:
+        naming = [annotations[key] for key in region["annotation_ids"]]
+        if region["role"] == "unknown" and naming:
+            strongest = min(naming, key=lambda a: _STRENGTH[a["role"]])
+            region |= {"role": strongest["role"], "role_by": strongest["role_by"]}
+
+
+# One fact that needs a region makes it evidence; it is context only if every fact is.
+_STRENGTH = {"evidence": 0, "unknown": 1, "context": 2}
+assert set(_STRENGTH) == set(ROLES)
+
+
+def _flag_counts(row: dict[str, Any], ledger: Ledger) -> None:
+    """Note the facts that state another number of things than were found."""
+    found: dict[str, int] = {}
+    for region in row["regions"]:
+        phrase = normalize_phrase(region["phrase"])
+        found[phrase] = found.get(phrase, 0) + 1
+    for a in row["annotations"]:
+        number, phrase = stated_number(a["quote"]), normalize_phrase(a["phrase"])
+        if a["kind"] == "count" and number is not None and phrase in found and found[phrase] != number:
+            a["flags"].append(COUNT_DIFFERS)
+            ledger.counts["counts_that_differ"] += 1
+
+
+def stated_number(quote: str) -> int | None:
+    """The number that a count begins with: "two red circles", "12 dots"."""
+    word = re.match(r"\W*(\w+)", quote)
+    if word is None:
+        return None
+    text = word[1].lower()
+    if text in _NUMBERS:
+        return _NUMBERS.index(text)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
+
+
+def _rejection(sought: Sequence[Sought], located: Located) -> Rejection:
+    names = ", ".join(s.phrase for s in sought) or "nothing"
+    if located.failures:
+        return Rejection(ENDPOINT_FAILED[2], "; ".join(f"{name}: {error}" for name, error in located.failures.items()))
+    if located.out_of_domain:
+        return Rejection(
+            _OUT_OF_DOMAIN,
+            f"looked for {names}; the embedded detector knows the shapes world only, and this image is none of it: "
+            "name a real checkpoint, e.g. --detector.name IDEA-Research/grounding-dino-base",
+        )
+    if located.foreign:
+        foreign = ", ".join(sorted(located.foreign))
+        return Rejection(
+            _OUT_OF_DOMAIN,
+            f"the embedded detector was never taught: {foreign}; name a real checkpoint, e.g. --detector.name IDEA-Research/grounding-dino-base",
+        )
+    return Rejection(
+        _NOT_FOUND,
+        f"looked for {names}; lower --detector.threshold, name a larger --detector.name, or drop the row: an image that does not show it "
+        "cannot be labelled",
+    )
+
+
+def _second_opinion(verifier: Verifier, images: Sequence[Image.Image], located: Sequence[Located], ledger: Ledger) -> None:
+    """Drop the findings that do not show their phrase, says somebody who has seen them; where he fails, they stay, flagged."""
+    asked = [(image, d) for image, found in zip(images, located, strict=True) for d in found.detections]
+    answers = iter(verifier.verify(asked))
+    for found in located:
+        kept = []
+        for detection in found.detections:
+            answer = next(answers)
+            if isinstance(answer, JudgeError):
+                fail("verifier", answer, ledger)
+                kept.append(detection)
+                continue
+            pay("verifier", answer, ledger)
+            ledger.counts["findings_refuted"] += not answer.shows
+            if answer.shows:
+                kept.append(detection)
+        found.detections = kept

@@ -1,0 +1,36 @@
+"""The mask of every region that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from labeling import masks
+from labeling.segmenters import Segment, Segmenter
+from pipelines.schema import Item, Ledger
+from pipelines.steps.base import Rejection, Step
+
+
+@dataclass(frozen=True)
+class Draw(Step):
+    segmenter: Segmenter
+    stage: ClassVar[str] = "segment"
+
+    def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
+        for item in items:
+            bare = [r for r in item.row["regions"] if r["mask"] is None]
+            pieces = self.segmenter.segment(item.image, [r["bbox"] for r in bare])
+            for region, piece in zip(bare, pieces, strict=True):
+                _set_mask(region, piece)
+                ledger.counts["masks_from_box"] += piece.source == "box"
+            ledger.counts["masks"] += len(bare)
+        return [None] * len(items)
+
+
+def _set_mask(region: dict[str, Any], piece: Segment) -> None:
+    given = region["mask_source"] == "given"
+    region["mask"] = masks.encode(piece.mask)
+    region["mask_score"] = piece.score
+    region["mask_source"] = "given" if given else piece.source
+    region["flags"] = [*region["flags"], *piece.flags]
