@@ -48,9 +48,7 @@ class PolicyAnswerer:
         self._measure = Measurer(model, processor, batch_size=batch_size)
 
     @classmethod
-    def from_pretrained(
-        cls, name: str, *, revision: str | None = None, device: str = "cpu", dtype: str = "float32"
-    ) -> PolicyAnswerer:
+    def from_pretrained(cls, name: str, *, revision: str | None = None, device: str = "cpu", dtype: str = "float32") -> PolicyAnswerer:
         model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype)).to(device)
         processor = AutoProcessor.from_pretrained(name, revision=revision)
         known = revision or getattr(model.config, "_commit_hash", None)
@@ -59,16 +57,16 @@ class PolicyAnswerer:
     def info(self) -> ModelInfo:
         return ModelInfo(self.name, self.revision, {"instruction": INSTRUCTION})
 
-    def log_probabilities(
-        self, images: Sequence[Image.Image], question: str, choices: Sequence[str], answer: str
-    ) -> list[float]:
+    def log_probabilities(self, images: Sequence[Image.Image], question: str, choices: Sequence[str], answer: str) -> list[float]:
         """The log-probability of ``answer`` (nats) given each of the images."""
         tokenizer = self.processor.tokenizer
         before = tokenizer(BEFORE, add_special_tokens=False)["input_ids"]
         said = tokenizer(answer, add_special_tokens=False)["input_ids"]
         after = tokenizer(AFTER, add_special_tokens=False)["input_ids"]
         chat = messages(question, choices)
-        samples = [Sample(prompt=chat, response=BEFORE + answer, response_ids=(*before, *said, *after), images=(image,)) for image in images]
+        samples = [
+            Sample(prompt=chat, response=BEFORE + answer, response_ids=(*before, *said, *after), images=(image,)) for image in images
+        ]
         measured = self._measure(samples, needs={"counterfactual"})
         told = [sample.counterfactual for sample in measured]
         # The closing tag tells "1" from "10".

@@ -31,7 +31,9 @@ _ANYTHING = frozenset({"object", "item", "thing", "shape", "figure", "element", 
 _ALIKE = ({"block", "square", "cube", "brick", "tile"}, {"circle", "disc", "disk", "dot", "ball"})
 _PLACES = frozenset({"box", "picture", "photo", "image", "diagram", "scale"})  # where things are, unless adorned
 # "What shape is the purple object?": here the noun is what is asked for, not what is asked about.
-_ASKED_FOR = re.compile(r"\b(?:what|which)\s+(?:is\s+the\s+)?(?P<noun>\w+)\s+(?:is|are|of|does|do|has|have)\s+(?:the|this|that|an?)\b", re.I)
+_ASKED_FOR = re.compile(
+    r"\b(?:what|which)\s+(?:is\s+the\s+)?(?P<noun>\w+)\s+(?:is|are|of|does|do|has|have)\s+(?:the|this|that|an?)\b", re.I
+)
 _NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]{1,4}(?![A-Za-z])")  # of a point, a line, a triangle
 
 

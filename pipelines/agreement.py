@@ -4,10 +4,12 @@
     python -m pipelines.agreement DIR --judge.model A ... --other.model B --other.base-url URL    # another model
     python -m pipelines.agreement DIR --sheet sheet.jsonl                                         # verdicts for a person to fill in
     python -m pipelines.agreement DIR --judge.model A ... --gold sheet.jsonl                      # against them
+    python -m pipelines.agreement DIR --about roles --judge.model A ...                           # the dataset's roles against a judge
 
 The judge is asked what the perception reward asks: which facts does this trace state? For every trace they are the annotations that were
-mined from it, and as many of another row, so that both verdicts occur. Reports Cohen's kappa with a bootstrap interval over rows, and how
-often the judge finds a trace's own facts in it and rejects foreign ones. Writes ``agreement.json`` into the dataset; the card shows it.
+mined from it, and as many of another row, so that both verdicts occur. Or, about roles: does the answer rest on this fact? The dataset's own
+roles are then one of the raters. Reports Cohen's kappa with a bootstrap interval over rows, and how often the judge finds a trace's own facts
+in it and rejects foreign ones. Writes ``agreement.json`` into the dataset; the card shows it.
 """
 
 from __future__ import annotations
@@ -17,20 +19,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from labeling.needs import needs_request
 from pipelines import store
 from pipelines.config import EndpointConfig
 from pipelines.kappa import agreement
 from pipelines.models import endpoint_of
+from pipelines.steps.annotate import answer_of
 from rewardlib.cache import ReplyCache
 from rewardlib.console import console, failing_clearly, say, table
-from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError
+from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeRequest
 from rewardlib.perception import verdict_request
 
 Unit = tuple[str, str, str]  # row, trace, fact
+About = Literal["facts", "roles"]
+OWN_ROLES = "the dataset"  # the rater that a dataset's roles are
 
 
 class AgreementError(ValueError):
@@ -57,6 +63,38 @@ class Asked:
     def units(self) -> list[Unit]:
         return [(self.row, self.trace, fact) for fact in (*self.own, *self.foreign)]
 
+    def request(self) -> JudgeRequest:
+        return verdict_request(self.text, (*self.own, *self.foreign))
+
+    def verdict(self, reply: dict[str, bool], fact: str) -> bool | None:
+        return reply[fact]
+
+    def shown(self) -> dict[str, str]:
+        """What a person has to know to answer."""
+        return {"trace": self.text}
+
+
+@dataclass(frozen=True)
+class AskedRole:
+    """A row, and the facts of which it is asked whether the answer rests on them."""
+
+    row: str
+    question: str
+    answer: str
+    facts: tuple[str, ...]
+
+    def units(self) -> list[Unit]:
+        return [(self.row, "", fact) for fact in self.facts]
+
+    def request(self) -> JudgeRequest:
+        return needs_request(self.question, self.answer, self.facts)
+
+    def verdict(self, reply: dict[str, str], fact: str) -> bool | None:
+        return {"yes": True, "no": False}.get(reply[fact])
+
+    def shown(self) -> dict[str, str]:
+        return {"question": self.question, "answer": self.answer}
+
 
 def questions(rows: Sequence[dict[str, Any]]) -> list[Asked]:
     """What the judges are asked: every trace that was read, its own facts, and as many of the next row that it shares no statement with."""
@@ -71,13 +109,25 @@ def questions(rows: Sequence[dict[str, Any]]) -> list[Asked]:
     return found
 
 
-def verdicts(endpoint: JudgeEndpoint, asked: Sequence[Asked], cache: ReplyCache) -> tuple[dict[Unit, bool], int]:
-    """A judge's verdicts, and how many traces it failed on."""
-    replies = JudgeClient(endpoint, cache).ask_all([verdict_request(a.text, (*a.own, *a.foreign)) for a in asked])
+def role_questions(rows: Sequence[dict[str, Any]]) -> tuple[list[AskedRole], dict[Unit, bool]]:
+    """What the judges are asked about roles, and what the dataset says."""
+    asked, own = [], {}
+    for row in rows:
+        roles = {a["statement"]: a["role"] for a in row["annotations"]}
+        if roles:
+            asked.append(AskedRole(row["id"], row["question"], answer_of(row), tuple(roles)))
+        own |= {(row["id"], "", fact): role == "evidence" for fact, role in roles.items() if role != "unknown"}
+    return asked, own
+
+
+def verdicts(endpoint: JudgeEndpoint, asked: Sequence[Asked | AskedRole], cache: ReplyCache) -> tuple[dict[Unit, bool], int]:
+    """A judge's verdicts, and how many questions it failed on. What it is unsure of is left out."""
+    replies = JudgeClient(endpoint, cache).ask_all([a.request() for a in asked])
     found: dict[Unit, bool] = {}
     for a, reply in zip(asked, replies, strict=True):
         if not isinstance(reply, JudgeError):
-            found.update({unit: reply.value[f"f{n}"] for n, unit in enumerate(a.units(), start=1)})
+            told = {unit: a.verdict(reply.value, f"f{n}") for n, unit in enumerate(a.units(), start=1)}
+            found.update({unit: verdict for unit, verdict in told.items() if verdict is not None})
     return found, sum(isinstance(reply, JudgeError) for reply in replies)
 
 
@@ -94,12 +144,11 @@ def read_gold(path: Path) -> dict[Unit, bool]:
     return found
 
 
-def write_sheet(path: Path, asked: Sequence[Asked]) -> int:
-    """The questions as JSONL for a person: set ``present`` to true or false. Returns their number."""
+def write_sheet(path: Path, asked: Sequence[Asked | AskedRole]) -> int:
+    """The questions as JSONL for a person: set ``present`` to true or false (about roles: whether the answer rests on the fact).
+    Returns their number."""
     lines = [
-        {"id": row, "trace_id": trace, "fact": fact, "present": None, "trace": a.text}
-        for a in asked
-        for row, trace, fact in sorted(a.units())
+        {"id": row, "trace_id": trace, "fact": fact, "present": None, **a.shown()} for a in asked for row, trace, fact in sorted(a.units())
     ]
     with path.open("x", encoding="utf-8") as file:  # never over somebody's work
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -108,8 +157,6 @@ def write_sheet(path: Path, asked: Sequence[Asked]) -> int:
 
 def compare(raters: dict[str, dict[Unit, bool]], asked: Sequence[Asked], judge: str) -> dict[str, Any]:
     """Every pair of raters, and how ``judge`` did on the facts whose verdict is known from where they were mined."""
-    row_of = {unit: unit[0] for rater in raters.values() for unit in rater}
-    pairs = [{"a": a, "b": b, **agreement(raters[a], raters[b], row_of)} for a, b in combinations(raters, 2)]
     judged = [(unit[2] in a.own, raters[judge][unit]) for a in asked for unit in a.units() if unit in raters[judge]]
     own, foreign = ([present for is_own, present in judged if is_own is wanted] for wanted in (True, False))
     return {
@@ -117,11 +164,19 @@ def compare(raters: dict[str, dict[Unit, bool]], asked: Sequence[Asked], judge: 
         "units": sum(len(a.units()) for a in asked),
         "own_found": round(sum(own) / len(own), 4) if own else None,
         "foreign_rejected": round(1 - sum(foreign) / len(foreign), 4) if foreign else None,
-        "pairs": pairs,
+        "pairs": pairs_of(raters),
     }
 
 
-def rate(judges: Sequence[JudgeConfig], seeds: Sequence[int], asked: Sequence[Asked], cache: ReplyCache) -> dict[str, dict[Unit, bool]]:
+def pairs_of(raters: dict[str, dict[Unit, bool]]) -> list[dict[str, Any]]:
+    """Every pair of raters: kappa with its interval, raw agreement, and how many units both have judged."""
+    row_of = {unit: unit[0] for rater in raters.values() for unit in rater}
+    return [{"a": a, "b": b, **agreement(raters[a], raters[b], row_of)} for a, b in combinations(raters, 2)]
+
+
+def rate(
+    judges: Sequence[JudgeConfig], seeds: Sequence[int], asked: Sequence[Asked | AskedRole], cache: ReplyCache
+) -> dict[str, dict[Unit, bool]]:
     """The verdicts of every judge with every seed."""
     raters: dict[str, dict[Unit, bool]] = {}
     for config in judges:
@@ -131,7 +186,7 @@ def rate(judges: Sequence[JudgeConfig], seeds: Sequence[int], asked: Sequence[As
             name += " (other)" if name in raters else ""  # the same model at another endpoint
             raters[name], failed = verdicts(endpoint, asked, cache)
             if failed:
-                say(f"{name} failed on {failed} of {len(asked)} traces; they are left out of its comparisons")
+                say(f"{name} failed on {failed} of {len(asked)} questions; they are left out of its comparisons")
     return raters
 
 
@@ -143,6 +198,7 @@ def main(
     gold: Path | None = None,
     sheet: Path | None = None,
     rows: int = 200,
+    about: About = "facts",
 ) -> None:
     """Compare a judge's verdicts with another's, with its own under other seeds, or with a person's.
 
@@ -154,22 +210,36 @@ def main(
         gold: A sheet that a person has filled in.
         sheet: Write the questions there for a person, and stop.
         rows: The dataset's first rows to use.
+        about: What is judged: which facts a trace states, or which facts the answer rests on.
     """
     with failing_clearly(store.StoreError, AgreementError, OSError):
-        asked = questions(list(islice(store.read_rows(dir, columns=["id", "traces", "annotations"]), rows)))
+        columns = ["id", "question", "choices", "answer", "traces", "annotations"]
+        told = list(islice(store.read_rows(dir, columns=columns), rows))
+        asked, own = (questions(told), {}) if about == "facts" else role_questions(told)
         if not asked:
             raise AgreementError(f"no trace of the first {rows} rows of {dir} has an annotation, so there is nothing to ask a judge about")
         if sheet is not None:
             say(f"wrote {write_sheet(sheet, asked)} questions to {sheet}: set present to true or false, then give it as --gold")
             return
-        if judge.model is None:
+        person = {"a person": read_gold(gold)} if gold else {}
+        if judge.model is None and not (about == "roles" and person):
             raise AgreementError("no judge is named; give --judge.model, or --sheet FILE to ask a person")
         judges = [config for config in (judge, other) if config.model is not None]
         raters = rate(judges, seeds, asked, ReplyCache(dir / ".work" / "replies.sqlite"))
-        first = next(iter(raters))
-        result = compare(raters | ({"a person": read_gold(gold)} if gold else {}), asked, first)
+        result = _measured(dir, about, raters | person, asked, own)
         (dir / "agreement.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    report(result, first)
+    report(result if about == "facts" else result["roles"], next(iter(raters), ""))
+
+
+def _measured(dir: Path, about: About, raters: dict[str, dict[Unit, bool]], asked: Sequence[Any], own: dict[Unit, bool]) -> dict[str, Any]:
+    """The contents of agreement.json, of which the part about the other subject stays."""
+    path = dir / "agreement.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if about == "facts":
+        kept = {"roles": before["roles"]} if "roles" in before else {}
+        return compare(raters, asked, next(iter(raters))) | kept
+    units = sum(len(a.units()) for a in asked)
+    return before | {"roles": {"rows": len(asked), "units": units, "pairs": pairs_of({OWN_ROLES: own} | raters)}}
 
 
 def report(result: dict[str, Any], judge: str) -> None:
@@ -182,8 +252,9 @@ def report(result: dict[str, Any], judge: str) -> None:
     ]
     if lines:
         console.print(table("Agreement", ["rater", "other", "verdicts", "agree", "kappa (95 %)"], lines))
-    say(f"{judge} finds {shown(result['own_found'])} of the facts in the trace that they were mined from,")
-    say(f"and rejects {shown(result['foreign_rejected'])} of another row's")
+    if "own_found" in result:
+        say(f"{judge} finds {shown(result['own_found'])} of the facts in the trace that they were mined from,")
+        say(f"and rejects {shown(result['foreign_rejected'])} of another row's")
     print(json.dumps(result))
 
 

@@ -48,6 +48,7 @@ def render_card(out: Path, repo: str | None, edited: Mapping[str, str]) -> str:
         repo=repo,
         manifest=manifest,
         counts=manifest["counts"],
+        kinds=[name.removeprefix("regions_by_") for name in manifest["counts"] if name.startswith("regions_by_")],
         models=manifest["models"],
         prompts=sorted({prompt for _, prompt in told if prompt}),
         cost=manifest.get("cost"),
@@ -65,7 +66,7 @@ def render_card(out: Path, repo: str | None, edited: Mapping[str, str]) -> str:
 
 def _template() -> Any:
     environment = Environment(loader=PackageLoader("data_cards", "."), keep_trailing_newline=True)
-    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    environment.filters["percent"] = lambda share: "unknown" if share is None else f"{100 * share:.0f} %"
     environment.filters["figure"] = lambda number, digits=2: "unknown" if number is None else f"{number:.{digits}f}"
     return environment.get_template("dataset_card.md")
 
@@ -101,7 +102,8 @@ def _read_agreement(path: Path) -> dict[str, Any] | None:
         return None
     try:
         agreement: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not {"units", "rows", "pairs", "foreign_rejected", "own_found"} <= set(agreement):
+        facts = {"units", "rows", "pairs", "foreign_rejected", "own_found"}
+        if not facts <= set(agreement) and set(agreement) != {"roles"}:
             raise ValueError("it lacks units, rows, pairs, foreign_rejected or own_found")
     except (ValueError, TypeError) as error:
         raise store.StoreError(f"{path} cannot be read ({error}); measure the agreement again, or remove the file") from error

@@ -34,7 +34,9 @@ def known_failures(counts: Mapping[str, int], rejected: int = 0) -> list[str]:
     if part := counts.get("masks_from_box", 0):
         lines.append(f"{share(part, counts['masks'])} masks are the whole box, because the segmenter's own was not usable.")
     if part := counts.get("regions_unknown", 0):
-        lines.append(f"Of {share(part, counts['regions'])} regions nobody could tell whether the answer rests on them; no reward looks there.")
+        lines.append(
+            f"Of {share(part, counts['regions'])} regions nobody could tell whether the answer rests on them; no reward looks there."
+        )
     if part := counts.get("rows_out_of_domain", 0):
         lines.append(f"{share(part, counts['rows_in'])} images are none that the embedded detector was taught; it did not look at them.")
     if part := counts.get("counts_that_differ", 0):

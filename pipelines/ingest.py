@@ -15,8 +15,8 @@ from typing import Any
 
 from pipelines.config import SPLIT_NAME, BuildConfig
 from pipelines.licenses import is_stated
-from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source, why_unreadable
 from pipelines.regions import new_region
+from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source, why_unreadable
 from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, QUESTIONS

@@ -20,7 +20,17 @@ from rewardlib.redact import redact
 
 SCHEMA_VERSION = 3
 MAX_TRACE = 64_000  # characters; longer ones are runaway generations
-STAGES = ("ingest", "collect", "check", "annotate", "select", "ground", "segment", "weigh", "intervene")  # in the order in which a row passes them
+STAGES = (
+    "ingest",
+    "collect",
+    "check",
+    "annotate",
+    "select",
+    "ground",
+    "segment",
+    "weigh",
+    "intervene",
+)  # in the order in which a row passes them
 
 _MASK = {"size": List(Value("int32"), length=2), "counts": Value("string")}
 

@@ -155,10 +155,11 @@ def _check_roles(row: dict[str, Any]) -> Iterator[Finding]:
             elif (entry["role"] == "unknown") != (entry["role_by"] == "nobody") and entry["role_by"] not in ("given", "person"):
                 yield "roles", f"{name} has the role {entry['role']}, decided by {entry['role_by']}"
     roles = {region["region_id"]: region["role"] for region in row["regions"]}
-    for n, c in enumerate(row["counterfactuals"]):
-        wanted = "context" if c["role"] == "context" else "evidence"
-        if wrong := [key for key in c["region_ids"] if roles.get(key, wanted) != wanted]:
-            yield "roles", f"counterfactual {n} erases {wanted}, and the regions {', '.join(wrong)} are none"
+    # A control names the evidence that it is a control of.
+    erased = {("context" if c["role"] == "context" else "evidence", key) for c in row["counterfactuals"] for key in c["region_ids"]}
+    for wanted, key in sorted(erased):
+        if roles.get(key, wanted) != wanted:
+            yield "roles", f"a counterfactual erases {wanted}, and region {key} is {roles[key]}"
     for region in row["regions"]:
         effect, low, high = (region[name] for name in ("effect", "effect_low", "effect_high"))
         if effect is not None and not (low is not None and high is not None and low <= effect <= high):

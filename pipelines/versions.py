@@ -42,7 +42,11 @@ def upgraded_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 def _named(kind: str, model: Any) -> dict[str, Any] | None:
     if not isinstance(model, Mapping):
         return None
-    return {"name": model.get(kind), "revision": model.get("revision"), **{key: v for key, v in model.items() if key not in (kind, "revision")}}
+    return {
+        "name": model.get(kind),
+        "revision": model.get("revision"),
+        **{key: v for key, v in model.items() if key not in (kind, "revision")},
+    }
 
 
 def _upgraded(row: Row, wanted: Sequence[str]) -> Row:
@@ -57,7 +61,7 @@ def _upgraded(row: Row, wanted: Sequence[str]) -> Row:
     for name, columns in _NESTED.items():
         for entry in new.get(name) or []:
             entry |= {column: entry.get(column) for column in columns}
-    if "provenance" in new:
+    if new.get("provenance"):
         new["provenance"] = {column: new["provenance"].get(column) for column in FEATURES["provenance"]}
         new["provenance"]["locators"] = new["provenance"]["locators"] or []
     return new

@@ -112,7 +112,7 @@ def test_a_judge_that_fails_is_left_out_and_said(dataset: Path, capsys: pytest.C
         found = _run(dataset, "--judge.base-url", server.url, "--other.model", "b", "--other.base-url", server.url)
     assert found["own_found"] is None
     assert found["pairs"][0]["units"] == 0
-    assert "judge failed on 6 of 6 traces" in capsys.readouterr().out
+    assert "judge failed on 6 of 6 questions" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.annotate import check_reply, find_quote, verify
+from labeling.annotate import Asked, check_reply, find_quote, verify
 from labeling.rules import RuleAnnotator, facts_of
 
 TRACE = "<think>The left box contains a black square and two   Yellow\ncircles. There is no red star.</think><answer>yes</answer>"
@@ -52,7 +52,7 @@ def test_rules_quote_what_is_there(text: str) -> None:
 
 
 def test_the_same_fact_is_stated_once_per_place() -> None:
-    annotated = RuleAnnotator().annotate([("", "A red circle. A red circle.")])[0]
+    annotated = RuleAnnotator().annotate([Asked("", "A red circle. A red circle.")])[0]
     assert [f.start for f in annotated.facts] == [2, 16]
 
 

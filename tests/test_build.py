@@ -57,10 +57,11 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
 
 def labelled(models: Models, config: BuildConfig) -> int:
     """How many rows a build looked at anew."""
-    assert isinstance(models.detector, FakeLocator)
-    before = models.detector.labelled
+    (locator,) = models.locators.locators
+    assert isinstance(locator, FakeLocator)
+    before = locator.labelled
     build(config)
-    return models.detector.labelled - before
+    return locator.labelled - before
 
 
 @pytest.mark.usefixtures("models")
@@ -261,13 +262,16 @@ def test_output_folder_that_is_a_file(config: BuildConfig) -> None:
 
 @pytest.mark.usefixtures("models")
 def test_failing_shard_leaves_the_finished_ones(config: BuildConfig, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_on_green(images: Any, phrases: Any, threshold: float | None = None) -> Any:
-        if ["green square"] in phrases:
+    (locator,) = models.locators.locators
+    assert isinstance(locator, FakeLocator)
+
+    def fail_on_green(images: Any, sought: Any, threshold: float | None = None) -> Any:
+        if any(s.phrase == "green square" for wanted in sought for s in wanted):
             raise RuntimeError("out of memory")
-        return FakeLocator.detect(models.detector, images, phrases, threshold)
+        return FakeLocator.locate(locator, images, sought, threshold)
 
     with monkeypatch.context() as broken:
-        broken.setattr(models.detector, "detect", fail_on_green)
+        broken.setattr(locator, "locate", fail_on_green)
         with pytest.raises(RuntimeError, match="out of memory"):
             build(config)
     assert not (config.out / "manifest.json").exists()
@@ -288,12 +292,14 @@ class MoodyAnnotator(FakeAnnotator):
 
     def annotate(self, traces: Any) -> list[Annotated | JudgeError]:
         answers = super().annotate(traces)
-        return [JudgeError("timeout", "it never answered") if "riddle" in t else a for (_, t), a in zip(traces, answers, strict=True)]
+        return [
+            JudgeError("timeout", "it never answered") if "riddle" in asked.trace else a for asked, a in zip(traces, answers, strict=True)
+        ]
 
 
 @pytest.mark.parametrize(("row", "reason", "detail"), LOST.values(), ids=LOST)
 def test_lost_row_is_accounted_for(tmp_path: Path, row: dict[str, Any], reason: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Models(MoodyAnnotator(), FakeLocator(), fake_models().segmenter)
+    made = Models(MoodyAnnotator(), fake_models().locators, fake_models().segmenter)
     monkeypatch.setattr(pipelines.build, "load_models", lambda config: made)
     out = tmp_path / "out"
     manifest = build(BuildConfig(source=str(write_rows(tmp_path / "scenes", [record("kept"), row])), out=out))

@@ -65,7 +65,7 @@ def test_rows_without_traces_get_some(tmp_path: Path) -> None:
     assert [t["model"] for t in rows[3]["traces"]] == ["writer"]  # it had one
     assert [region["phrase"] for region in rows[1]["regions"]] == ["blue square"]
     assert (manifest["counts"]["traces_collected"], len(server.requests)) == (6, 6)
-    assert manifest["models"]["collector"]["collector"] == "looker"
+    assert manifest["models"]["collector"]["name"] == "looker"
     assert manifest["cost"]["dollars"] == pytest.approx(6 * EACH)
 
 

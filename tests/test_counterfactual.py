@@ -13,6 +13,9 @@ from PIL import Image
 from labeling import masks
 from labeling.boxes import Detection
 from labeling.counterfactual import FILLS, SHAPES, Fill, Region, Shape, erase, intervene, verify_removal
+from labeling.info import ModelInfo
+from labeling.locators.base import Sought
+from labeling.locators.chain import LocatorChain
 
 HEIGHT, WIDTH = 60, 90
 
@@ -113,10 +116,10 @@ def test_an_image_that_is_all_evidence_becomes_grey() -> None:
 class _ByColor:
     """Finds the red pixels, for as long as there are enough of them."""
 
-    threshold = 0.5
+    name, threshold, kinds = "color", 0.5, frozenset({"object"})
 
-    def detect(self, images: list[Image.Image], phrases: list[list[str]], threshold: float | None = None) -> list[list[Detection]]:
-        return [[d for p in wanted for d in self._find(image, p)] for image, wanted in zip(images, phrases, strict=True)]
+    def locate(self, images: list[Image.Image], sought: list[list[Sought]], threshold: float | None = None) -> list[list[Detection]]:
+        return [[d for s in wanted for d in self._find(image, s.phrase)] for image, wanted in zip(images, sought, strict=True)]
 
     def _find(self, image: Image.Image, phrase: str) -> list[Detection]:
         red = (np.asarray(image) == (255, 0, 0)).all(2)
@@ -125,18 +128,18 @@ class _ByColor:
         x0, y0, x1, y1 = masks.bounding_box(red)
         return [Detection(phrase, (float(x0), float(y0), float(x1), float(y1)), 0.9)]
 
-    def describe(self) -> dict[str, str]:
-        return {}
+    def info(self) -> ModelInfo:
+        return ModelInfo("color")
 
 
 def test_removal_is_verified_by_the_detector() -> None:
     pixels = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
     pixels[10:20, 10:20] = (255, 0, 0)
-    image, detector = Image.fromarray(pixels), _ByColor()
-    found = detector.detect([image], [["red"]])[0]
+    image, locators, sought = Image.fromarray(pixels), LocatorChain([_ByColor()]), [Sought("red")]
+    found = locators.locate([image], [sought])[0].detections
     good = intervene(image, [_region(10, 10, 20, 20)], fill="mean", shape="dilated", seed=0)
     poor = intervene(image, [_region(10, 10, 15, 15)], fill="mean", shape="mask", seed=0)[:1]
-    verdicts = verify_removal(detector, [(good, found), (poor, found), (good, [])])
+    verdicts = verify_removal(locators, [Case(good, sought, found), Case(poor, sought, found), Case(good, sought, [])])
     assert [[r.verified for r in case] for case in verdicts] == [[True, True], [False], [None, None]]
     assert (verdicts[0][0].score_before, verdicts[0][0].score_after) == (0.9, 0.0)
     assert verdicts[0][1].score_after == 0.9

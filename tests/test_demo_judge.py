@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 from demo.judge import NotAsked, answer, judge, serving
-from labeling.annotate import Annotated, LLMAnnotator
+from labeling.annotate import Annotated, Asked, LLMAnnotator
 from labeling.rules import RuleAnnotator
 from rewardlib import JudgeEndpoint, Perception, Sample
 from rewardlib.judge import JudgeClient, JudgeError, JudgeRequest
@@ -44,9 +44,11 @@ def test_the_perception_reward_asks_it():
 
 def test_the_annotator_asks_it():
     with serving() as url:
-        (reply,) = LLMAnnotator(JudgeClient(JudgeEndpoint("reader", url))).annotate([("How many?", RESPONSE)])
+        (reply,) = LLMAnnotator(JudgeClient(JudgeEndpoint("reader", url))).annotate([Asked("How many?", RESPONSE)])
     assert isinstance(reply, Annotated)
-    assert [(f.kind, f.phrase) for f in reply.facts] == [(f.kind, f.phrase) for f in RuleAnnotator().annotate([("", RESPONSE)])[0].facts]
+    assert [(f.kind, f.phrase) for f in reply.facts] == [
+        (f.kind, f.phrase) for f in RuleAnnotator().annotate([Asked("", RESPONSE)])[0].facts
+    ]
     assert not reply.dropped
 
 

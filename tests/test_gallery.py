@@ -65,7 +65,7 @@ def test_the_policy_admits_the_pages_own_script_and_no_other(dataset: Path) -> N
 
 def test_every_row_and_every_reject_is_shown(dataset: Path) -> None:
     page = write_gallery(dataset).read_text()
-    assert page.count("<article") == 3 + 1
+    assert page.count("<article") == 3 + 2
     assert "no trace with the right answer" in page
     assert "missing image" in page
     assert "rejected" in page

@@ -92,6 +92,12 @@ def replace_image(rows: list[Row]) -> None:
     rows[0]["image"]["bytes"] = encode(Image.new("RGB", (WIDTH + 1, HEIGHT)))
 
 
+def quote_elsewhere(rows: list[Row]) -> None:
+    """The first fact also stated by a trace that says something else there."""
+    fact = rows[0]["annotations"][0]
+    fact["also"] = [{"trace_id": fact["trace_id"], "quote": "elsewhere", "start": 0, "end": 9}]
+
+
 BROKEN_ROWS: dict[str, tuple[str, Callable[[list[Row]], object]]] = {
     "question is empty": ("text", lambda rows: rows[0].update(question="")),
     "license is null": ("text", lambda rows: rows[0].update(license=None)),
@@ -119,6 +125,12 @@ BROKEN_ROWS: dict[str, tuple[str, Callable[[list[Row]], object]]] = {
     "another image": ("image", replace_image),
     "image is no image": ("image", lambda rows: rows[0]["image"].update(bytes=b"PNG")),
     "image is null": ("image", lambda rows: rows[0].update(image=None)),
+    "role that nobody knows": ("roles", lambda rows: rows[0]["annotations"][0].update(role="proof")),
+    "role that nobody decided": ("roles", lambda rows: rows[0]["annotations"][0].update(role_by="nobody")),
+    "context erased as evidence": ("roles", lambda rows: rows[0]["regions"][0].update(role="context")),
+    "effect without an interval": ("effects", lambda rows: rows[0]["regions"][0].update(effect=0.5)),
+    "effect outside its interval": ("effects", lambda rows: rows[0]["regions"][0].update(effect=0.5, effect_low=0.6, effect_high=0.7)),
+    "other trace's quote shifted": ("quotes", quote_elsewhere),
     "unknown annotation": ("references", lambda rows: rows[0]["regions"][0].update(annotation_ids=["a0", "a9"])),
     "unknown trace": ("references", lambda rows: rows[0]["annotations"][0].update(trace_id="t9")),
     "unknown region": ("references", lambda rows: rows[0]["counterfactuals"][0].update(region_ids=["r9"])),

@@ -1,7 +1,7 @@
 """Masks from boxes with SAM, through transformers.
 
-    segmenter = TransformersSegmenter.from_pretrained("facebook/sam-vit-base")
-    segments = segmenter.segment(image, [(10, 20, 60, 80)])
+segmenter = TransformersSegmenter.from_pretrained("facebook/sam-vit-base")
+segments = segmenter.segment(image, [(10, 20, 60, 80)])
 """
 
 from __future__ import annotations

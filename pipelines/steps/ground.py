@@ -46,10 +46,7 @@ class Ground(Step):
         located = self.locators.locate([item.image for item in items], sought)
         if self.verifier is not None:
             _second_opinion(self.verifier, [item.image for item in items], located, ledger)
-        return [
-            self._ground(item.row, wanted, found, ledger)
-            for item, wanted, found in zip(items, sought, located, strict=True)
-        ]
+        return [self._ground(item.row, wanted, found, ledger) for item, wanted, found in zip(items, sought, located, strict=True)]
 
     def _ground(self, row: dict[str, Any], sought: Sequence[Sought], located: Located, ledger: Ledger) -> Rejection | None:
         for locator, error in located.failures.items():

@@ -1,8 +1,8 @@
 """What questions to language models took, and how many had no usable reply: counts that ``pipelines.cost`` reads.
 
-    judge_requests, judge_prompt_tokens, judge_completion_tokens    all of them
-    judge_wasted_requests, ...                                      of those that had no usable reply, also part of the above
-    judge_failed: timeout                                           questions without a usable reply, by reason
+judge_requests, judge_prompt_tokens, judge_completion_tokens    all of them
+judge_wasted_requests, ...                                      of those that had no usable reply, also part of the above
+judge_failed: timeout                                           questions without a usable reply, by reason
 """
 
 from __future__ import annotations
