@@ -12,7 +12,7 @@ from PIL import Image
 
 from labeling import masks
 from labeling.boxes import Detection
-from labeling.counterfactual import FILLS, SHAPES, Fill, Region, Shape, erase, intervene, verify_removal
+from labeling.counterfactual import FILLS, SHAPES, Case, Fill, Region, Shape, erase, intervene, verify_removal
 from labeling.info import ModelInfo
 from labeling.locators.base import Sought
 from labeling.locators.chain import LocatorChain

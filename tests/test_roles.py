@@ -15,7 +15,7 @@ from demo.questions import make_row
 from labeling import masks
 from labeling.boxes import Detection
 from labeling.counterfactual import intervene
-from labeling.effect import Weighed, effect_of, weigh
+from labeling.effect import Effect, Weighed, effect_of, weigh
 from labeling.facts import Fact
 from labeling.info import ModelInfo
 from labeling.merging import MOST, merge_boxes, same_facts
@@ -131,7 +131,7 @@ def item(**row: Any) -> Item:
 
 
 def test_an_annotation_has_all_its_quotes() -> None:
-    texts = ["I see a red square. So it is red.", "Now a blue square, a red square. It is red."]
+    texts = ["I see a red square. The answer is red.", "Now a blue square, a red square. The answer is red."]
     traces = [{"trace_id": f"t{n}", "text": text} for n, text in enumerate(texts)]
     row, ledger = item(traces=traces, question="Which color is the red square?"), Ledger()
     for step in (Check(), Annotate(FakeAnnotator()), Select()):
@@ -175,20 +175,21 @@ def test_the_answer_falls_with_its_evidence_and_with_nothing_else() -> None:
     image, regions = picture((5, 5, 15, 15), (60, 30, 70, 40))
     answerer = Seeing()
     blue, red = weigh(answerer, image, "q", (), "a", regions, draws=4, seed="a")
-    assert blue is not None and (blue.fall, blue.low, blue.high) == (0, 0, 0)
-    assert red is not None and red.fall == pytest.approx(1.0) and red.low > 0.9
+    assert blue == Effect(0, 0, 0)
+    assert red is not None
+    assert red.fall == pytest.approx(1.0)
+    assert red.low > 0.9
     assert answerer.asked == len(regions)  # a batch for each
 
 
 def test_things_that_stand_in_for_each_other_weigh_together() -> None:
-    class Any_(Seeing):
+    class SeeingAny(Seeing):
         def log_probabilities(self, images: Sequence[Image.Image], *asked: Any) -> list[float]:
             return [float((np.asarray(image) == (255, 0, 0)).all(2).any()) for image in images]
 
     image, regions = picture((5, 5, 15, 15), (60, 30, 70, 40), (30, 10, 38, 18))
-    _, one, other = weigh(Any_(), image, "q", (), "a", regions, draws=3, seed="a")
-    assert one is not None and other is not None
-    assert (one.fall, one.of_group) == (other.fall, other.of_group) == (1.0, True)
+    _, one, other = weigh(SeeingAny(), image, "q", (), "a", regions, draws=3, seed="a")
+    assert one == other == Effect(1.0, 1.0, 1.0, of_group=True)
 
 
 def test_no_room_for_a_control_means_no_effect() -> None:
