@@ -42,11 +42,8 @@ def upgraded_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 def _named(kind: str, model: Any) -> dict[str, Any] | None:
     if not isinstance(model, Mapping):
         return None
-    return {
-        "name": model.get(kind),
-        "revision": model.get("revision"),
-        **{key: v for key, v in model.items() if key not in (kind, "revision")},
-    }
+    settings = {key: value for key, value in model.items() if key not in (kind, "revision")}
+    return {"name": model.get(kind), "revision": model.get("revision"), **settings}
 
 
 def _upgraded(row: Row, wanted: Sequence[str]) -> Row:

@@ -1,4 +1,7 @@
-"""Counterfactual images: the evidence removed; as much of something else; and what is mentioned but not needed. The locators verify them."""
+"""Counterfactual images: without the evidence, without as much of something else, and without what is merely mentioned.
+
+The locators verify them.
+"""
 
 from __future__ import annotations
 
