@@ -84,6 +84,8 @@ def print_estimate(found: Estimate) -> None:
     say(f"{found.rows:,} rows; the first {found.sampled:,} were read")
     for reason, rows in sorted(found.rejects.items()):
         say(f"  {rows:,} of them would be dropped: {reason}")
+    if found.images:
+        say(f"the answerer would look at about {found.images:,} images: {found.regions:,} regions, erased and controlled in every draw")
     if not found.account["models"]:
         say("no language model would be asked: --annotator.model and --collector.model name some")
         return

@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image
 
 from labeling import masks
-from labeling.counterfactual import FILLS, control_mask, erase, shaped
+from labeling.counterfactual import FILLS, Shape, control_mask, erase, shaped
 from labeling.info import ModelInfo
 from rewardlib.judge import JudgeError
 
-SHAPE = "dilated"
+SHAPE: Shape = "dilated"
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201, 15: 2.131, 20: 2.086}
 

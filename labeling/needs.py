@@ -40,7 +40,8 @@ def needs_request(question: str, answer: str, statements: Sequence[str]) -> Judg
     def check(value: Any) -> dict[str, str]:
         if not isinstance(value, dict) or not isinstance(value.get("verdicts"), list):
             raise ValueError('the reply must be an object with a list "verdicts"')
-        said = {v.get("id"): v.get("needed") for v in value["verdicts"] if isinstance(v, dict)}
+        verdicts = [v for v in value["verdicts"] if isinstance(v, dict) and isinstance(v.get("needed"), str)]
+        said: dict[Any, str] = {str(v.get("id")): v["needed"] for v in verdicts}
         if missing := [key for key in ids if said.get(key) not in NEEDED]:
             raise ValueError(f"no verdict, or none of {', '.join(NEEDED)}, for {', '.join(missing)}")
         return {key: said[key] for key in ids}

@@ -111,7 +111,8 @@ def questions(rows: Sequence[dict[str, Any]]) -> list[Asked]:
 
 def role_questions(rows: Sequence[dict[str, Any]]) -> tuple[list[AskedRole], dict[Unit, bool]]:
     """What the judges are asked about roles, and what the dataset says."""
-    asked, own = [], {}
+    asked: list[AskedRole] = []
+    own: dict[Unit, bool] = {}
     for row in rows:
         roles = {a["statement"]: a["role"] for a in row["annotations"]}
         if roles:

@@ -17,14 +17,16 @@ from typing import Any
 
 from PIL import Image
 
-from labeling.annotate import Asked, annotation_request
+from labeling.annotate import annotation_request
 from labeling.collect import trace_requests
+from labeling.facts import normalize_phrase
+from labeling.rules import facts_of
 from pipelines.config import BuildConfig, EndpointConfig
 from pipelines.cost import cost, endpoints
 from pipelines.ingest import Shard, ingest, plan, source_of
 from pipelines.models import endpoint_of
 from pipelines.schema import Item, Ledger
-from pipelines.steps.annotate import answer_of, asked_of
+from pipelines.steps.annotate import asked_of
 from pipelines.steps.check import Check
 from pipelines.steps.collect import question_of, wants_traces
 from rewardlib.cache import ReplyCache
@@ -33,7 +35,9 @@ from rewardlib.judge import JudgeClient, JudgeRequest
 SAMPLE = 200  # rows that are read; the rest is taken to be like them
 _CHARACTERS = 4  # in a token
 _PIXELS = 28 * 28  # in an image's token
-_COMPLETION = {"collector": 400, "judge": 250}  # tokens of a reply, where none has been seen yet
+_LOOK = 600  # tokens of a question about one picture
+# Tokens of a reply, where none has been seen yet.
+_COMPLETION = {"collector": 400, "judge": 250, "verifier": 40, "vlm-boxes": 120}
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Estimate:
     rejects: dict[str, int]
     account: dict[str, Any]
     paid: int  # requests of the sample whose replies are in the cache
+    regions: int = 0  # that an answerer would weigh, one a phrase
+    images: int = 0  # that it would look at: each region erased, and a control, in every draw
 
 
 def estimate(config: BuildConfig) -> Estimate:
@@ -55,7 +61,9 @@ def estimate(config: BuildConfig) -> Estimate:
     ledger = Ledger()
     items = [item for shard in _first(shards, SAMPLE) for item in ingest(shard, source, config, ledger)]
     sampled = ledger.counts["rows_in"]
-    requests = _requests(config, items, ledger)
+    told = _right_traces(config, items, ledger)
+    phrases = _phrases(told)
+    requests = _requests(config, items, told)
     replies = config.out / ".work" / "replies.sqlite"
     cache = ReplyCache(replies) if replies.exists() else None
     counts: Counter[str] = Counter()
@@ -63,11 +71,18 @@ def estimate(config: BuildConfig) -> Estimate:
         counts[f"{stage}_requests"] = len(asked)
         counts[f"{stage}_prompt_tokens"] = sum(map(_prompt_tokens, asked))
         counts[f"{stage}_completion_tokens"] = len(asked) * _completion_tokens(endpoints(config)[stage], stage, cache)
+    for stage, looks in (("verifier", sum(map(len, phrases.values()))), ("vlm-boxes", len(phrases))):
+        if stage in endpoints(config):
+            counts[f"{stage}_requests"] = looks
+            counts[f"{stage}_prompt_tokens"] = looks * _LOOK
+            counts[f"{stage}_completion_tokens"] = looks * _COMPLETION[stage]
     scaled = {name: round(count * rows / sampled) for name, count in counts.items()}
     rejects = Counter(reject.reason for reject in ledger.rejects)
     clients = {stage: JudgeClient(endpoint_of(endpoint), cache) for stage, endpoint in endpoints(config).items()}
     paid = sum(clients[stage].knows(request) for stage, asked in requests.items() for request in asked)
-    return Estimate(rows, sampled, dict(rejects), cost(config, scaled), paid)
+    regions = round(sum(map(len, phrases.values())) * rows / sampled) if config.answerer else 0
+    images = regions * 2 * config.answerer_draws
+    return Estimate(rows, sampled, dict(rejects), cost(config, scaled), paid, regions, images)
 
 
 def _first(shards: Sequence[Shard], rows: int) -> list[Shard]:
@@ -80,19 +95,33 @@ def _first(shards: Sequence[Shard], rows: int) -> list[Shard]:
     return taken
 
 
-def _requests(config: BuildConfig, items: Sequence[Item], ledger: Ledger) -> dict[str, list[JudgeRequest]]:
-    """The requests of a build, by the prefix of their counts. Traces that are yet to be collected are taken to be right."""
+def _right_traces(config: BuildConfig, items: Sequence[Item], ledger: Ledger) -> list[tuple[Item, str]]:
+    """The traces that would be read. Those that are yet to be collected are taken to be right, and of the usual length."""
+    wanting = [item for item in items if config.collector.model and wants_traces(item)]
+    checked = Check().run([item for item in items if item not in wanting and item.row["traces"]], ledger)
+    told = [(item, trace["text"]) for item in checked for trace in item.row["traces"] if trace["correct"]]
+    usual = "x" * _CHARACTERS * _COMPLETION["collector"]
+    return told + [(item, usual) for item in wanting for _ in range(config.collector.draws)]
+
+
+def _phrases(told: Sequence[tuple[Item, str]]) -> dict[str, set[str]]:
+    """The phrases to look for in every row, as the built-in reader reads them."""
+    phrases: dict[str, set[str]] = {}
+    for item, trace in told:
+        found = {normalize_phrase(fact.phrase) for fact in facts_of(trace)} - {""}
+        phrases.setdefault(item.row["id"], set()).update(found)
+    return phrases
+
+
+def _requests(config: BuildConfig, items: Sequence[Item], told: Sequence[tuple[Item, str]]) -> dict[str, list[JudgeRequest]]:
+    """The requests of a build that can be written down, by the prefix of their counts."""
     asked = endpoints(config)
-    wanting = [item for item in items if "collector" in asked and wants_traces(item)]
-    told = Check().run([item for item in items if item not in wanting and item.row["traces"]], ledger)
-    read = [asked_of(item, trace["text"]) for item in told for trace in item.row["traces"] if trace["correct"]]
     requests: dict[str, list[JudgeRequest]] = {}
     if "collector" in asked:
-        draws, usual = config.collector.draws, "x" * _CHARACTERS * _COMPLETION["collector"]
-        requests["collector"] = [r for item in wanting for r in trace_requests(question_of(item), draws)]
-        read += [Asked(item.row["question"], usual, answer_of(item.row)) for item in wanting for _ in range(draws)]
+        wanting = [item for item in items if wants_traces(item)]
+        requests["collector"] = [r for item in wanting for r in trace_requests(question_of(item), config.collector.draws)]
     if "judge" in asked:
-        requests["judge"] = [annotation_request(trace) for trace in read]
+        requests["judge"] = [annotation_request(asked_of(item, trace)) for item, trace in told]
     return requests
 
 

@@ -47,7 +47,8 @@ def answer_of(row: dict[str, Any]) -> str:
 
 
 def _annotate(row: dict[str, Any], replies: dict[str, Annotated | JudgeError], ledger: Ledger) -> Rejection | None:
-    failures, dropped = [], {}
+    failures: list[str] = []
+    dropped: dict[str, None] = {}
     stated: list[tuple[str, Sequence[Fact]]] = []
     for trace_id, reply in replies.items():
         if isinstance(reply, JudgeError):

@@ -109,7 +109,7 @@ def _confirm(regions: list[dict[str, Any]], detection: Detection) -> bool:
 
 
 def _region(n: int, detection: Detection) -> dict[str, Any]:
-    drawn = detection.mask is not None and bool(np.any(detection.mask))
+    mask = detection.mask if detection.mask is not None and np.any(detection.mask) else None
     return new_region(
         f"r{n}",
         detection.phrase,
@@ -117,8 +117,8 @@ def _region(n: int, detection: Detection) -> dict[str, Any]:
         detection.locator,
         score=detection.score,
         text=detection.text,
-        mask=masks.encode(detection.mask) if drawn else None,
-        mask_source="locator" if drawn else None,
+        mask=None if mask is None else masks.encode(mask),
+        mask_source=None if mask is None else "locator",
         flags=list(detection.flags),
     )
 
