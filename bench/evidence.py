@@ -30,9 +30,9 @@ from demo.questions import write_rows
 from labeling import masks
 from labeling.effect import Answerer, Weighed, weigh
 from labeling.info import ModelInfo
-from pipelines import store
 from pipelines.build import build
 from pipelines.config import BuildConfig
+from pipelines.dataset import store
 from pipelines.score import score
 from rewardlib.console import console, table
 

@@ -35,8 +35,8 @@ from demo.questions import write_rows
 from labeling import masks
 from labeling.counterfactual import intervene
 from pipelines.build import build
+from pipelines.building.models import Models, load_models
 from pipelines.config import BuildConfig
-from pipelines.models import Models, load_models
 from rewardlib.console import console, table
 
 RESULTS = Path(__file__).parent / "results" / "labeling.json"

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from labeling import masks
-from pipelines import store
+from pipelines.dataset import store
 
 SCALE, MARGIN, LINE = 2, 12, 20
 HUES = ((230, 0, 126), (0, 114, 178), (0, 158, 115), (213, 94, 0), (123, 63, 228))

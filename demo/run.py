@@ -37,8 +37,8 @@ def label(out: Path, rows: int, seed: int) -> Path:
     from demo.questions import write_rows
     from flows.build_dataset import build_dataset
     from flows.summary import print_summary
-    from pipelines import store
     from pipelines.config import BuildOptions
+    from pipelines.dataset import store
     from pipelines.score import score
     from pipelines.validate import validate
     from rewardlib.console import console, quiet_libraries, say, table

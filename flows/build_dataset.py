@@ -30,16 +30,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flows import runners
 from flows.shards import Home, describe_models, label_all, opened
 from flows.summary import funnel_rows, print_estimate, print_summary
-from pipelines import store
 from pipelines.build import build, finish
+from pipelines.building.estimate import estimate
+from pipelines.building.ingest import Shard, plan, source_of
+from pipelines.building.models import ModelError
 from pipelines.card import write_card
 from pipelines.config import BuildConfig, BuildOptions
-from pipelines.estimate import estimate
+from pipelines.dataset import store
+from pipelines.dataset.schema import STAGES
 from pipelines.gallery import write_gallery
-from pipelines.ingest import Shard, plan, source_of
-from pipelines.models import ModelError
 from pipelines.rows.sources import SourceError
-from pipelines.schema import STAGES
 from rewardlib.console import console, failing_clearly, quiet_libraries, say
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact

@@ -23,9 +23,9 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from rich.filesize import decimal
 
-from pipelines.hub import HubError
-from pipelines.publish import Published, PublishError, publish
-from pipelines.store import StoreError
+from pipelines.dataset.hub import HubError
+from pipelines.dataset.publish import Published, PublishError, publish
+from pipelines.dataset.store import StoreError
 from rewardlib.console import console, failing_clearly, say, table
 from rewardlib.redact import redact
 

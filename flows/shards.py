@@ -22,12 +22,12 @@ from prefect.futures import PrefectFuture
 
 from flows.runners import RunnerError, Workers, outcome_of
 from pipelines.build import about, build_shard
-from pipelines.code import code_version
+from pipelines.building.code import code_version
+from pipelines.building.ingest import Shard, source_of
+from pipelines.building.models import ModelError, load_models
 from pipelines.config import BuildConfig
-from pipelines.ingest import Shard, source_of
-from pipelines.models import ModelError, load_models
+from pipelines.dataset.store import ShardRecord
 from pipelines.rows.sources import Source
-from pipelines.store import ShardRecord
 from rewardlib.console import quiet_libraries
 from rewardlib.judge import BudgetSpent
 

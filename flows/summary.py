@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import store
-from pipelines.cost import cost_rows
-from pipelines.estimate import Estimate
-from pipelines.schema import STAGES, Reject
-from pipelines.steps.payment import ENDPOINT_FAILED, FAILURES
+from pipelines.building.cost import cost_rows
+from pipelines.building.estimate import Estimate
+from pipelines.building.steps.payment import ENDPOINT_FAILED, FAILURES
+from pipelines.dataset import store
+from pipelines.dataset.schema import STAGES, Reject
 from rewardlib.console import console, say, table
 from rewardlib.judge import FINAL
 

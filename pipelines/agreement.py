@@ -24,11 +24,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from labeling.needs import needs_request
-from pipelines import store
+from pipelines.building.models import endpoint_of
+from pipelines.building.steps.annotate import answer_of
 from pipelines.config import EndpointConfig
-from pipelines.kappa import agreement
-from pipelines.models import endpoint_of
-from pipelines.steps.annotate import answer_of
+from pipelines.dataset import store
+from pipelines.dataset.kappa import agreement
 from rewardlib.cache import ReplyCache
 from rewardlib.console import console, failing_clearly, say, table
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeRequest

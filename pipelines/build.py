@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
-from pipelines import store
-from pipelines.code import code_version
+from pipelines.building.code import code_version
+from pipelines.building.cost import cost
+from pipelines.building.ingest import Shard, image_folders, plan, record_digest, source_of
+from pipelines.building.label import Progress, label
+from pipelines.building.models import Models, load_models
+from pipelines.building.steps.payment import FAILURES, carry_over
 from pipelines.config import BuildConfig
-from pipelines.cost import cost
-from pipelines.ingest import Shard, image_folders, plan, record_digest, source_of
-from pipelines.label import Progress, label
-from pipelines.models import Models, load_models
+from pipelines.dataset import store
+from pipelines.dataset.schema import SCHEMA_VERSION, STAGES, Ledger
 from pipelines.rows.sources import Source
-from pipelines.schema import SCHEMA_VERSION, STAGES, Ledger
-from pipelines.steps.payment import FAILURES, carry_over
 from rewardlib.judge import FINAL, BudgetSpent
 
 

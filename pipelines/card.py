@@ -19,10 +19,10 @@ import yaml
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, PackageLoader
 
-from pipelines import store
-from pipelines.failures import known_failures
-from pipelines.licenses import license_metadata
-from pipelines.schema import STAGES
+from pipelines.dataset import store
+from pipelines.dataset.failures import known_failures
+from pipelines.dataset.licenses import license_metadata
+from pipelines.dataset.schema import STAGES
 from rewardlib.console import failing_clearly, say
 
 _KEPT = re.compile(r"<!-- keep: (\w+) -->\n(.*?)\n<!-- /keep -->", re.S)

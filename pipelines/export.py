@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 import tyro
 from datasets import Features
 
-from pipelines import formats, store
-from pipelines.schema import FEATURES
+from pipelines.dataset import formats, store
+from pipelines.dataset.schema import FEATURES
 from rewardlib.console import failing_clearly, say
 
 Row = dict[str, Any]

@@ -25,8 +25,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from labeling import masks
-from pipelines import store
-from pipelines.schema import Reject
+from pipelines.dataset import store
+from pipelines.dataset.schema import Reject
 from rewardlib.console import failing_clearly, say
 from rewardlib.page import content_policy, data_url
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from labeling import masks
 from labeling.boxes import iou_matrix
 from labeling.facts import ROLES, normalize_phrase
-from pipelines import store
+from pipelines.dataset import store
 from rewardlib.console import console, failing_clearly, say, table
 
 MATCH_IOU = 0.5

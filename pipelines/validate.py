@@ -24,7 +24,7 @@ from PIL import Image
 from labeling import masks
 from labeling.facts import ROLES
 from labeling.roles import DECIDERS
-from pipelines import store
+from pipelines.dataset import store
 from rewardlib.console import console, failing_clearly, say, table
 
 Finding = tuple[str, str]  # (promise, what breaks it)

@@ -27,7 +27,7 @@ from labeling.locators.base import Sought
 
 if TYPE_CHECKING:  # these load torch, which most tests can do without
     from labeling.segmenters import Segment
-    from pipelines.models import Models
+    from pipelines.building.models import Models
 
 # The tests' models are so small that a second thread costs more than it does; read when torch is loaded, here and in subprocesses.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -136,7 +136,7 @@ class FakeSegmenter:
 
 def fake_models(threshold: float = 0.3) -> Models:
     from labeling.locators.chain import LocatorChain
-    from pipelines.models import Models
+    from pipelines.building.models import Models
 
     return Models(FakeAnnotator(), LocatorChain([FakeLocator(threshold)]), FakeSegmenter())
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo.judge import judge as rules
-from pipelines import agreement, store
-from pipelines.kappa import agreement as compare
-from pipelines.kappa import kappa
+from pipelines import agreement
+from pipelines.dataset import store
+from pipelines.dataset.kappa import agreement as compare
+from pipelines.dataset.kappa import kappa
 from tests.conftest import fake_models, record, scene, write_rows
 from tests.judge_server import Answer, Server, completion
 

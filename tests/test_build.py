@@ -20,12 +20,12 @@ from PIL import Image
 import pipelines.build
 from labeling import masks
 from labeling.annotate import Annotated
-from pipelines import store
 from pipelines.build import build
+from pipelines.building.models import Models
 from pipelines.config import BuildConfig, CounterfactualConfig, DetectorConfig
-from pipelines.models import Models
+from pipelines.dataset import store
+from pipelines.dataset.schema import FEATURES, STAGES
 from pipelines.rows.sources import SourceError
-from pipelines.schema import FEATURES, STAGES
 from rewardlib.judge import JudgeError
 from tests.conftest import BOX, SIZE, FakeAnnotator, FakeLocator, encode, fake_models, folder_bytes, record, scene, write_rows
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import store
 from pipelines.build import build
 from pipelines.config import BuildConfig
-from pipelines.licenses import is_stated
+from pipelines.dataset import store
+from pipelines.dataset.licenses import is_stated
 from pipelines.validate import validate
 from tests.conftest import ROOT
 from train.data import DataError, Row, load_rows

@@ -14,7 +14,7 @@ import pytest
 
 from flows.build_dataset import main
 from labeling.annotate import SYSTEM
-from pipelines import store
+from pipelines.dataset import store
 from rewardlib.cache import ReplyCache
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"

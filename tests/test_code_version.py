@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from pipelines.code import HOUSE, ROOT, code_version, label_modules
+from pipelines.building.code import HOUSE, ROOT, code_version, label_modules
+from pipelines.building.ingest import plan, source_of
+from pipelines.building.label import label
+from pipelines.building.models import load_models
 from pipelines.config import BuildConfig
-from pipelines.ingest import plan, source_of
-from pipelines.label import label
-from pipelines.models import load_models
-from pipelines.schema import Ledger
+from pipelines.dataset.schema import Ledger
 from tests.conftest import record, scene, write_rows
 from tests.judge_server import Server, completion
 
 # One of each kind that an earlier list was missing, and of the kinds that it had too many of.
 CAN = (
-    "pipelines.steps",
+    "pipelines.building.steps",
     "pipelines.rows.sources",
     "pipelines.rows.coco",
     "rewardlib.rows.golds",
@@ -29,7 +29,14 @@ CAN = (
     "labeling.rules",
 )
 CANNOT = (
-    *("pipelines.gallery", "pipelines.hub", "pipelines.publish", "pipelines.agreement", "pipelines.kappa", "pipelines.formats"),
+    *(
+        "pipelines.gallery",
+        "pipelines.dataset.hub",
+        "pipelines.dataset.publish",
+        "pipelines.agreement",
+        "pipelines.dataset.kappa",
+        "pipelines.dataset.formats",
+    ),
     *("rewardlib.vgpo", "rewardlib.probe", "rewardlib.tokens", "rewardlib.perception", "rewardlib.adapters.rows"),
 )
 

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from flows.build_dataset import main
-from pipelines import build, store
+from pipelines import build
+from pipelines.building.estimate import estimate
+from pipelines.building.models import Models, load_annotator, load_collector
 from pipelines.config import BuildConfig
-from pipelines.estimate import estimate
-from pipelines.models import Models, load_annotator, load_collector
+from pipelines.dataset import store
 from rewardlib.judge import BudgetSpent
 from tests.conftest import COLORS, encode, fake_models, record, scene, write_rows
 from tests.judge_server import Answer, Server, completion, failure

@@ -6,12 +6,12 @@ import random
 
 import pytest
 import torch
+from labeling.detect import GroundingDinoDetector
 from PIL import Image
 
 from demo.scenes import make_scene
 from demo.teach_detector import build_model as build_detector
 from demo.teach_detector import build_processor, detection_loss, forward, make_batch
-from labeling.detect import GroundingDinoDetector
 from pipelines.config import DetectorConfig, find_checkpoint
 
 

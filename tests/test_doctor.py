@@ -25,8 +25,8 @@ from packaging.specifiers import SpecifierSet
 
 from demo.judge import serving
 from flows import endpoints, machine
-from flows.doctor import COMMANDS, main
-from flows.packages import parse_requirement, within
+from pipelines.doctor.command import COMMANDS, main
+from pipelines.doctor.packages import parse_requirement, within
 from tests.conftest import ROOT
 from tests.judge_server import Answer, Server, completion, failure
 
@@ -92,7 +92,7 @@ def run(folder: Path, *arguments: str, whole: bool = False, **environment: str) 
     """``sightline doctor ARGUMENTS`` on a bare Python with the packages of ``folder``; ``whole`` adds those of this environment."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     variables = {**kept, "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, *([] if whole else ["-S"]), "-m", "flows.doctor", *arguments]
+    command = [sys.executable, *([] if whole else ["-S"]), "-m", "pipelines.doctor", *arguments]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=180)
 
 
@@ -522,7 +522,7 @@ def test_a_check_that_breaks_is_a_line_of_the_report(monkeypatch: pytest.MonkeyP
 
 
 def test_help_is_quick_and_names_every_command() -> None:
-    command = [sys.executable, "-c", "import sys; from flows.doctor import main; sys.exit(main(sys.argv[1:]))"]
+    command = [sys.executable, "-c", "import sys; from pipelines.doctor.command import main; sys.exit(main(sys.argv[1:]))"]
     seconds = []
     for arguments in (["--help"], [], ["--help"]):
         started = time.monotonic()
@@ -531,7 +531,7 @@ def test_help_is_quick_and_names_every_command() -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert all(f"python -m {module} " in done.stdout for module in COMMANDS if (ROOT / f"{module.replace('.', '/')}.py").exists())
     assert min(seconds) < 0.5
-    assert PROJECT["scripts"]["sightline"] == "flows.doctor:main"
+    assert PROJECT["scripts"]["sightline"] == "pipelines.doctor.command:main"
     taught = subprocess.run([*command, "doctor", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
     assert all(word in taught for word in ("--judge-url", "--api-key-env", "--json", "exit status 1", "OPENAI_BASE_URL"))
 
@@ -541,7 +541,7 @@ def test_the_report_goes_through_a_terminal_that_knows_ascii_only_and_a_closed_p
         done = run(base, "--judge-url", service.url, PYTHONIOENCODING="ascii")
     healthy(done)
     assert "mod\\xe8le" in done.stdout
-    command = f"{sys.executable} -S -m flows.doctor | head -c 1"
+    command = f"{sys.executable} -S -m pipelines.doctor | head -c 1"
     cut = subprocess.run(
         command, shell=True, cwd=base, env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{base}:{ROOT}"}, capture_output=True
     )

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import build, store
+from pipelines import build
+from pipelines.building.models import Models, load_annotator
 from pipelines.config import BuildConfig
-from pipelines.models import Models, load_annotator
+from pipelines.dataset import store
 from tests.conftest import fake_models, record, write_rows
 from tests.judge_server import Answer, Server, completion, failure
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from demo.questions import write_rows
-from pipelines import store
 from pipelines.build import build
 from pipelines.config import BuildConfig, BuildOptions
+from pipelines.dataset import store
 from tests.conftest import ROOT, folder_bytes
 
 

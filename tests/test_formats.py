@@ -22,11 +22,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from labeling import masks
-from pipelines import formats as write
-from pipelines import store
+from pipelines.dataset import formats as write
+from pipelines.dataset import store
+from pipelines.dataset.schema import FEATURES, Ledger
 from pipelines.export import Exported, ExportError, Format, export
 from pipelines.rows.coco import Coco
-from pipelines.schema import FEATURES, Ledger
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.choices import with_choices
 from rewardlib.rows.values import is_missing

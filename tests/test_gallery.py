@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import build, store
+from pipelines import build
 from pipelines.card import kept_sections, merge_kept, write_card
 from pipelines.config import BuildConfig
-from pipelines.failures import known_failures
+from pipelines.dataset import store
+from pipelines.dataset.failures import known_failures
+from pipelines.dataset.licenses import license_metadata
 from pipelines.gallery import mark_quotes, outline_path, write_gallery
-from pipelines.licenses import license_metadata
 from tests.conftest import fake_models, record, write_rows
 
 ATTACK = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">{{ 7*7 }}'

@@ -17,11 +17,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from labeling import masks
-from pipelines import store
+from pipelines.building.ingest import MAX_TRACE, ingest, plan, source_of
 from pipelines.config import BuildConfig
-from pipelines.ingest import MAX_TRACE, ingest, plan, source_of
+from pipelines.dataset import store
+from pipelines.dataset.schema import Item, Ledger
 from pipelines.rows.sources import SourceError
-from pipelines.schema import Item, Ledger
 from rewardlib.rows.images import normalize
 from tests.conftest import SIZE, encode, record, scene, write_rows
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from flows.summary import print_summary
-from pipelines import build, store
+from pipelines import build
+from pipelines.building.models import Models, load_annotator
 from pipelines.config import BuildConfig
-from pipelines.models import Models, load_annotator
+from pipelines.dataset import store
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import BudgetSpent
 from tests.conftest import fake_models, record, write_rows

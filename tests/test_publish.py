@@ -21,14 +21,14 @@ import yaml
 from huggingface_hub import constants
 
 import pipelines.build
-from pipelines import store
 from pipelines.build import build
 from pipelines.card import kept_sections, write_card
 from pipelines.config import BuildConfig
+from pipelines.dataset import store
+from pipelines.dataset.hub import ATTEMPTS, HubError
+from pipelines.dataset.publish import Published, PublishError, publish
+from pipelines.dataset.schema import Ledger
 from pipelines.gallery import write_gallery
-from pipelines.hub import ATTEMPTS, HubError
-from pipelines.publish import Published, PublishError, publish
-from pipelines.schema import Ledger
 from tests.conftest import COLORS, ROOT, fake_models, folder_bytes, record, scene, write_rows
 from tests.hub_server import TOKEN, Fault, Hub, failure
 
@@ -85,7 +85,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     clock = SimpleNamespace(sleep=waited.append)
     monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
-    monkeypatch.setattr("pipelines.hub.time", clock)
+    monkeypatch.setattr("pipelines.dataset.hub.time", clock)
     return waited
 
 
@@ -128,8 +128,8 @@ COME_BACK = """
 import sys
 from pathlib import Path
 from datasets import load_dataset
-from pipelines import store
-from pipelines.schema import FEATURES
+from pipelines.dataset import store
+from pipelines.dataset.schema import FEATURES
 rows = load_dataset(sys.argv[1], split="train")
 assert rows.features == FEATURES, rows.features
 assert rows.with_format("arrow")[:].to_pylist() == list(store.read_rows(Path(sys.argv[2])))

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from demo.questions import write_rows
 from flows import runners, shards
 from pipelines.build import build
-from pipelines.code import code_version
+from pipelines.building.code import code_version
+from pipelines.building.ingest import Shard
+from pipelines.building.models import ModelError
 from pipelines.config import BuildConfig, BuildOptions
-from pipelines.ingest import Shard
-from pipelines.models import ModelError
 from tests.conftest import ROOT, folder_bytes
 
 needs_ray = pytest.mark.skipif(find_spec("prefect_ray") is None, reason="prefect-ray is not installed")

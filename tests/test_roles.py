@@ -21,8 +21,8 @@ from labeling.info import ModelInfo
 from labeling.merging import MOST, merge_boxes, same_facts
 from labeling.roles import by_agreement, by_question
 from labeling.rules import facts_of
-from pipelines.schema import Item, Ledger
-from pipelines.steps import Annotate, Check, Select
+from pipelines.building.steps import Annotate, Check, Select
+from pipelines.dataset.schema import Item, Ledger
 from tests.conftest import FakeAnnotator
 
 ASKED = {

@@ -538,10 +538,10 @@ def test_builds_trainers_and_adapters_agree(
     name: str, question: str, choices: Any, gold: Any, picture: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """On gold, options, question and image of the same row, in every format; and on rows that cannot be used."""
+    from pipelines.building.ingest import ingest, plan
     from pipelines.config import BuildConfig
-    from pipelines.ingest import ingest, plan
+    from pipelines.dataset.schema import Ledger
     from pipelines.rows.sources import Objects
-    from pipelines.schema import Ledger
     from train.data import to_row
 
     folder = tmp_path_factory.getbasetemp()

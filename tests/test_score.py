@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from labeling import masks
-from pipelines import store
-from pipelines.schema import Ledger
+from pipelines.dataset import store
+from pipelines.dataset.schema import Ledger
 from pipelines.score import GoldError, Tally, match_regions, score
 from tests.conftest import run_module
 

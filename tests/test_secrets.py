@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from demo.questions import write_rows as write_scenes
-from pipelines import build, store
+from pipelines import build
+from pipelines.building.models import ModelError, Models, _explained, load_annotator
 from pipelines.card import write_card
 from pipelines.config import BuildConfig
+from pipelines.dataset import store
 from pipelines.gallery import write_gallery
-from pipelines.models import ModelError, Models, _explained, load_annotator
 from rewardlib.console import failing_clearly
 from rewardlib.redact import redact
 from tests.conftest import ROOT, fake_models, record, write_rows

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter, windows
 from PIL import Image
 
 from demo.scenes import Scene, make_scene
 from labeling import masks
-from labeling.segment import SegmentAnythingSegmenter, Segmenter, TransformersSegmenter, windows
 from pipelines.config import SegmenterConfig, find_checkpoint
 
 

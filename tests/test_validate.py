@@ -19,10 +19,10 @@ from PIL import Image
 
 import pipelines.build
 from labeling import masks
-from pipelines import store
 from pipelines.build import build
 from pipelines.config import BuildConfig
-from pipelines.schema import FEATURES
+from pipelines.dataset import store
+from pipelines.dataset.schema import FEATURES
 from pipelines.validate import PROMISES, validate
 from tests.conftest import SIZE, encode, fake_models, record, run_module, write_rows
 

@@ -1,7 +1,7 @@
 """What every locator is: images and the phrases of their facts in, places out.
 
 A locator is one class in one file of this folder. It says which kinds of facts it serves; which
-locators a build uses, and in which order, is said in ``pipelines.models``.
+locators a build uses, and in which order, is said in ``pipelines.building.models``.
 """
 
 from __future__ import annotations

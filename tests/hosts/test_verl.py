@@ -27,7 +27,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn, load_reward_manager
 from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 from verl.workers.reward_manager import get_reward_manager_cls
 
-from pipelines.formats import write
+from pipelines.dataset.formats import write
 from tests.hosts.labelled import SIZE, labelled
 from tests.judge_server import Server, completion
 

@@ -5,7 +5,7 @@ go in the same commit; nothing else of the folder leaves the machine. Refused ar
 without a licence, and files that hold a secret. Files are compared with those on the Hub first: publishing again after a kill sends what
 is missing, and publishing the same again commits nothing.
 
-    from pipelines.publish import publish
+    from pipelines.dataset.publish import publish
 
     published = publish(Path("dataset"), "me/shapes")  # private, unless public=True
     print(published.url)
@@ -27,11 +27,11 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from rich.filesize import decimal
 
-from pipelines import hub, store
 from pipelines.card import kept_sections, merge_kept, render_card
+from pipelines.dataset import hub, store
+from pipelines.dataset.licenses import is_stated
+from pipelines.dataset.secrets import find_secrets, known_secrets
 from pipelines.gallery import write_gallery
-from pipelines.licenses import is_stated
-from pipelines.secrets import find_secrets, known_secrets
 from pipelines.validate import validate
 from rewardlib.redact import redact
 

@@ -27,7 +27,7 @@ from labeling.segmenters.base import Segmenter
 from labeling.segmenters.loading import load_segmenter
 from labeling.segmenters.segment_anything import SegmentAnythingSegmenter
 from labeling.verify import Verifier
-from pipelines.code import code_version
+from pipelines.building.code import code_version
 from pipelines.config import (
     AnnotatorConfig,
     BoxesConfig,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.dataset.schema import Item, Ledger
 from rewardlib.answers import check_answer, final_answer
 
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from flows.check import Check
-from flows.packages import installed
+from pipelines.doctor.check import Check
+from pipelines.doctor.packages import installed
 from rewardlib.complaint import complaint_inside, read_complaint
 from rewardlib.redact import redact
 

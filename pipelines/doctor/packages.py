@@ -14,7 +14,7 @@ from importlib import metadata
 from itertools import zip_longest
 from typing import Any
 
-from flows.check import Check
+from pipelines.doctor.check import Check
 
 DISTRIBUTION = "sightline"
 

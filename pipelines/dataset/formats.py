@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from datasets import Features, Image, List, Value
 
+from pipelines.dataset.schema import FEATURES
 from pipelines.rows.coco import xywh
-from pipelines.schema import FEATURES
 from rewardlib import rle
 from rewardlib.rows.chat import PLACEHOLDER
 from rewardlib.rows.choices import with_choices

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from labeling.annotate import Annotated, Annotator, Asked
 from labeling.facts import Fact
 from labeling.merging import same_facts
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
-from pipelines.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.dataset.schema import Item, Ledger
 from rewardlib.judge import JudgeError
 
 _NO_FACT = "no visual fact in its traces"

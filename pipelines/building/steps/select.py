@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from labeling.facts import Fact
 from labeling.roles import Decision, by_agreement, by_question
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.dataset.schema import Item, Ledger
 
 
 class Select(Step):

@@ -16,10 +16,10 @@ from labeling.boxes import Detection
 from labeling.counterfactual import Case, Intervention, Region, Removal, intervene, verify_removal
 from labeling.facts import normalize_phrase
 from labeling.locators.chain import LocatorChain
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.building.steps.ground import sought_in
 from pipelines.config import CounterfactualConfig
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
-from pipelines.steps.ground import sought_in
+from pipelines.dataset.schema import Item, Ledger
 from rewardlib.rows.images import png
 
 _NONE = Rejection(

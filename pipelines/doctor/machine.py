@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from flows.check import Check
-from flows.packages import parse_requirement, within
+from pipelines.doctor.check import Check
+from pipelines.doctor.packages import parse_requirement, within
 
-CHECKPOINTS = Path(__file__).resolve().parents[1] / "demo" / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "demo" / "checkpoints"
 LEAST_DISK = 1.0  # GiB; a shard of photographs with two counterfactuals a row takes some hundred MiB
 _GIB = 2**30
 

@@ -1,4 +1,4 @@
-"""What questions to language models took, and how many had no usable reply: counts that ``pipelines.cost`` reads.
+"""What questions to language models took, and how many had no usable reply: counts that ``pipelines.building.cost`` reads.
 
 judge_requests, judge_prompt_tokens, judge_completion_tokens    all of them
 judge_wasted_requests, ...                                      of those that had no usable reply, also part of the above
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from pipelines.schema import Ledger
+from pipelines.dataset.schema import Ledger
 from rewardlib.judge import JudgeError
 
 ASKED = ("collector", "judge", "verifier", "vlm-boxes", "answerer")  # who is asked, and the prefix of its counts

@@ -14,7 +14,7 @@ from typing import Any
 
 from datasets import List
 
-from pipelines.schema import FEATURES, SCHEMA_VERSION
+from pipelines.dataset.schema import FEATURES, SCHEMA_VERSION
 
 Row = dict[str, Any]
 _OLD_LOCATOR = "grounding-dino"  # the only one before version 3

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from labeling.annotate import HALF_CHARACTER
 from labeling.collect import Question, Trace, TraceCollector
-from pipelines.schema import MAX_TRACE, Item, Ledger
-from pipelines.steps.base import Rejection, Step
-from pipelines.steps.check import verdict
-from pipelines.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.building.steps.check import verdict
+from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.dataset.schema import MAX_TRACE, Item, Ledger
 from rewardlib.ink import is_encodable
 from rewardlib.judge import JudgeError
 

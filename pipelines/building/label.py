@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pipelines.building.ingest import Shard, ingest
+from pipelines.building.models import Models
+from pipelines.building.steps import Annotate, Check, Collect, Draw, Ground, Intervene, Select, Step, Weigh
 from pipelines.config import BuildConfig
-from pipelines.ingest import Shard, ingest
-from pipelines.models import Models
+from pipelines.dataset.schema import Ledger
 from pipelines.rows.sources import Source
-from pipelines.schema import Ledger
-from pipelines.steps import Annotate, Check, Collect, Draw, Ground, Intervene, Select, Step, Weigh
 
 Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
 

@@ -26,8 +26,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schema import FEATURES, Ledger, Reject
-from pipelines.versions import upgrade_from, upgraded_manifest
+from pipelines.dataset.schema import FEATURES, Ledger, Reject
+from pipelines.dataset.versions import upgrade_from, upgraded_manifest
 
 ROWS_PER_GROUP = 100  # the Hub's viewer refuses large row groups of images
 _REJECT_COLUMNS = dict.fromkeys(("id", "stage", "reason", "detail", "row", "thumbnail"), pl.String)
@@ -148,7 +148,7 @@ def read_rejects(out: Path) -> list[Reject]:
 def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a finished dataset as plain dicts (images as ``{"bytes", "path"}``), a row group at a time.
 
-    Rows of an older version are read as if they had been written by this one (``pipelines.versions``).
+    Rows of an older version are read as if they had been written by this one (``pipelines.dataset.versions``).
     """
     wanted = list(FEATURES) if columns is None else columns
     manifest = read_manifest(out)

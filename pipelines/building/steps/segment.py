@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from labeling import masks
 from labeling.segmenters import Segment, Segmenter
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.dataset.schema import Item, Ledger
 
 
 @dataclass(frozen=True)

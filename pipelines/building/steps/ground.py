@@ -19,10 +19,10 @@ from labeling.facts import ROLES, normalize_phrase
 from labeling.locators.base import Sought
 from labeling.locators.chain import Located, LocatorChain
 from labeling.verify import Verifier
-from pipelines.regions import new_region
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
-from pipelines.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.dataset.regions import new_region
+from pipelines.dataset.schema import Item, Ledger
 from rewardlib.judge import JudgeError
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region

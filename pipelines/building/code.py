@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOUSE = ("labeling", "pipelines", "rewardlib")
-ENTRANCES = ("pipelines.label", "pipelines.store")  # what a row says, and how it is written
+ENTRANCES = ("pipelines.building.label", "pipelines.dataset.store")  # what a row says, and how it is written
 
 
 @functools.cache

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from labeling import masks
 from labeling.effect import Answerer, Effect, Weighed, weigh
-from pipelines.schema import Item, Ledger
-from pipelines.steps.base import Rejection, Step
-from pipelines.steps.payment import fail
+from pipelines.building.steps.base import Rejection, Step
+from pipelines.building.steps.payment import fail
+from pipelines.dataset.schema import Item, Ledger
 from rewardlib.judge import JudgeError
 
 OF_GROUP = "effect_of_all_with_its_phrase"  # flag: it is all of its phrase together that were erased

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import SPLIT_NAME, BuildConfig
-from pipelines.licenses import is_stated
-from pipelines.regions import new_region
+from pipelines.dataset.licenses import is_stated
+from pipelines.dataset.regions import new_region
+from pipelines.dataset.schema import MAX_TRACE, Item, Ledger
 from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source, why_unreadable
-from pipelines.schema import MAX_TRACE, Item, Ledger
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, QUESTIONS
 from rewardlib.rows.choices import CHOICES

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipelines.schema import Item, Ledger
+from pipelines.dataset.schema import Item, Ledger
 
 
 @dataclass(frozen=True)

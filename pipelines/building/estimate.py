@@ -21,14 +21,14 @@ from labeling.annotate import annotation_request
 from labeling.collect import trace_requests
 from labeling.facts import normalize_phrase
 from labeling.rules import facts_of
+from pipelines.building.cost import cost, endpoints
+from pipelines.building.ingest import Shard, ingest, plan, source_of
+from pipelines.building.models import endpoint_of
+from pipelines.building.steps.annotate import asked_of
+from pipelines.building.steps.check import Check
+from pipelines.building.steps.collect import question_of, wants_traces
 from pipelines.config import BuildConfig, EndpointConfig
-from pipelines.cost import cost, endpoints
-from pipelines.ingest import Shard, ingest, plan, source_of
-from pipelines.models import endpoint_of
-from pipelines.schema import Item, Ledger
-from pipelines.steps.annotate import asked_of
-from pipelines.steps.check import Check
-from pipelines.steps.collect import question_of, wants_traces
+from pipelines.dataset.schema import Item, Ledger
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeRequest
 

@@ -1,0 +1,1 @@
+"""Building: from a source's records to labelled shards. ``pipelines.build`` runs it."""
