@@ -118,11 +118,10 @@ def _drawing(annotation: Row, phrases: dict[Any, str], row: Row, where: str) -> 
     """CVAT keeps attributes in ``attributes``, FiftyOne beside COCO's own fields."""
     what = f"{where}, annotation {annotation.get('id')!r}"
     said = annotation | (annotation.get("attributes") or {})
-    segmentation = annotation.get("segmentation")
     try:
         x, y, width, height = map(float, annotation["bbox"])
         phrase = label(phrases[annotation["category_id"]])
-        found = mask_of(segmentation, row)
+        found = mask_of(annotation.get("segmentation"), row)
         mask = None if found is None else rle.decode(found)
     except Exception as error:  # pycocotools raises bare Exceptions
         raise CorrectionError(
@@ -137,5 +136,4 @@ def _drawing(annotation: Row, phrases: dict[Any, str], row: Row, where: str) -> 
     mask = mask if mask is not None and mask.any() else None
     box = clipped((x, y, x + width, y + height), row, what)
     role = said.get("role") if said.get("role") in ROLES else None
-    region = said.get("region_id")
-    return Drawing(phrase, box, mask, role, region, outlined=isinstance(segmentation, list))
+    return Drawing(phrase, box, mask, role, said.get("region_id") or None)

@@ -126,8 +126,11 @@ def dataset_hash(dataset: Path) -> str:
 
 def ordered(entries: Iterable[Correction], dataset: str, name: str = "corrections") -> Corrections:
     """The corrections that some entries are."""
-    key = [(json.dumps(c.record(), sort_keys=True), c) for c in entries]
-    return Corrections(dataset, tuple(c for _, c in sorted(key, key=lambda pair: pair[0])), name)
+
+    def place(c: Correction) -> tuple[str, ...]:
+        return (c.row, c.region or "", c.annotation or "", json.dumps(c.record(), sort_keys=True))
+
+    return Corrections(dataset, tuple(sorted(entries, key=place)), name)
 
 
 def read(path: Path, dataset: Path) -> Corrections:

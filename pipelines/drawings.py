@@ -20,21 +20,20 @@ from pipelines.corrections import Box, Correction, CorrectionError
 Row = dict[str, Any]
 
 SAME_PLACE = 0.5  # pixels: tools round, and store shares of the image's size
-SAME_MASK, SAME_OUTLINE = 0.98, 0.8  # IoU; a polygon leaves out half a pixel all around
+SAME_RIM = 1.5  # pixels: a polygon leaves out half a pixel all around, crops may add one
 SAME_OBJECT = 0.5  # IoU
 UNNAMED = "(unnamed)"  # other tools want a name of every label
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A box, a mask or both. ``outlined``: the mask comes from a polygon."""
+    """A box, a mask or both, under the id it went with, if the tool kept that."""
 
     phrase: str
     bbox: Box | None = None
     mask: masks.Mask | None = None
     role: Role | None = None
     region: str | None = None
-    outlined: bool = False
 
     def place(self) -> Box:
         """The box, or the mask's."""
@@ -103,7 +102,7 @@ def _changes(row: str, region: Row, drawing: Drawing, entry: int) -> Iterator[Co
     if drawing.role is not None and drawing.role != region["role"]:
         yield Correction(row, "role", region=name, role=drawing.role, entry=entry)
     old = masks.decode(region["mask"])
-    redrawn = drawing.mask is not None and not _same_mask(old, drawing)
+    redrawn = drawing.mask is not None and not _same_mask(old, drawing.mask)
     moved = drawing.bbox is not None and not _same_box(drawing.bbox, region["bbox"])
     if moved and not redrawn and drawing.mask is not None:  # some tools make boxes of masks
         moved = not _same_box(drawing.place(), box_of(drawing.mask), 2 * SAME_PLACE)
@@ -136,7 +135,7 @@ def _same_box(one: Sequence[float], other: Sequence[float], apart: float = SAME_
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= apart
 
 
-def _same_mask(old: masks.Mask, drawing: Drawing) -> bool:
-    assert drawing.mask is not None
-    least = SAME_OUTLINE if drawing.outlined else SAME_MASK
-    return drawing.mask.shape == old.shape and masks.iou(old, drawing.mask) >= least
+def _same_mask(one: masks.Mask, other: masks.Mask) -> bool:
+    """Whether two masks differ in their rims at most."""
+    beyond = (a & ~masks.dilate(b, SAME_RIM) for a, b in ((one, other), (other, one)))
+    return one.shape == other.shape and not any(part.any() for part in beyond)
