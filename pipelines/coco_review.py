@@ -136,4 +136,5 @@ def _drawing(annotation: Row, phrases: dict[Any, str], row: Row, where: str) -> 
     mask = mask if mask is not None and mask.any() else None
     box = clipped((x, y, x + width, y + height), row, what)
     role = said.get("role") if said.get("role") in ROLES else None
-    return Drawing(phrase, box, mask, role, said.get("region_id") or None)
+    outlined = isinstance(annotation.get("segmentation"), list)
+    return Drawing(phrase, box, mask, role, said.get("region_id") or None, outlined)

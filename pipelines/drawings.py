@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from labeling import masks
@@ -20,20 +21,24 @@ from pipelines.corrections import Box, Correction, CorrectionError
 Row = dict[str, Any]
 
 SAME_PLACE = 0.5  # pixels: tools round, and store shares of the image's size
-SAME_RIM = 1.5  # pixels: a polygon leaves out half a pixel all around, crops may add one
+SAME_RIM, SAME_OUTLINE = 1, 3  # pixels: crops are rounded, and polygons made simple
 SAME_OBJECT = 0.5  # IoU
 UNNAMED = "(unnamed)"  # other tools want a name of every label
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A box, a mask or both, under the id it went with, if the tool kept that."""
+    """A box, a mask or both, under the id it went with, if the tool kept that.
+
+    outlined: the mask comes from polygons, which know no holes.
+    """
 
     phrase: str
     bbox: Box | None = None
     mask: masks.Mask | None = None
     role: Role | None = None
     region: str | None = None
+    outlined: bool = False
 
     def place(self) -> Box:
         """The box, or the mask's."""
@@ -102,7 +107,7 @@ def _changes(row: str, region: Row, drawing: Drawing, entry: int) -> Iterator[Co
     if drawing.role is not None and drawing.role != region["role"]:
         yield Correction(row, "role", region=name, role=drawing.role, entry=entry)
     old = masks.decode(region["mask"])
-    redrawn = drawing.mask is not None and not _same_mask(old, drawing.mask)
+    redrawn = not _same_mask(old, drawing)
     moved = drawing.bbox is not None and not _same_box(drawing.bbox, region["bbox"])
     if moved and not redrawn and drawing.mask is not None:  # some tools make boxes of masks
         moved = not _same_box(drawing.place(), box_of(drawing.mask), 2 * SAME_PLACE)
@@ -135,7 +140,22 @@ def _same_box(one: Sequence[float], other: Sequence[float], apart: float = SAME_
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= apart
 
 
-def _same_mask(one: masks.Mask, other: masks.Mask) -> bool:
-    """Whether two masks differ in their rims at most."""
-    beyond = (a & ~masks.dilate(b, SAME_RIM) for a, b in ((one, other), (other, one)))
-    return one.shape == other.shape and not any(part.any() for part in beyond)
+def _same_mask(old: masks.Mask, drawing: Drawing) -> bool:
+    """Whether a drawing's mask differs from the old one in its rim at most."""
+    new = drawing.mask
+    if new is None or new.shape != old.shape:
+        return new is None
+    if not drawing.outlined:
+        return _within(old, new, SAME_RIM)
+    return any(_within(mask, new, SAME_OUTLINE) for mask in (old, _without_holes(old)))
+
+
+def _within(one: masks.Mask, other: masks.Mask, rim: int) -> bool:
+    beyond = ((a & ~masks.dilate(b, rim)).any() for a, b in ((one, other), (other, one)))
+    return not any(beyond)
+
+
+def _without_holes(mask: masks.Mask) -> masks.Mask:
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED)
+    return np.asarray(filled, bool)

@@ -25,7 +25,7 @@ from pipelines.coco_review import file_stem
 from pipelines.correct import apply
 from pipelines.corrections import CorrectionError, dataset_hash
 from pipelines.export import ExportError
-from pipelines.review import chosen, corrections_from, write_for, write_page
+from pipelines.review import chosen, corrections_from, load_segmenter, main, write_for, write_page
 from pipelines.validate import validate
 from tests.conftest import folder_bytes, run_module
 from tests.review_data import row, small, write
@@ -515,6 +515,19 @@ def test_a_tool_may_forget_whose_is_what(tmp_path: Path, dataset: Path) -> None:
     assert (entry["action"], entry["bbox"], entry["mask"]) == ("redraw", (30, 8, 40, 20), masks.encode(runs))
 
 
+def test_polygons_know_no_holes(tmp_path: Path) -> None:
+    made = row("a")
+    ring = masks.from_box((8, 8, 20, 20), 48, 64) & ~masks.from_box((12, 12, 17, 17), 48, 64)
+    made["regions"][0]["mask"] = masks.encode(ring)
+    dataset = write(tmp_path / "dataset", [[made]])
+    write_for("coco", dataset, tmp_path / "coco")
+    content = json.loads((tmp_path / "coco" / "instances.json").read_text())
+    content["annotations"][0]["segmentation"] = [[8.5, 8.5, 19.5, 8.5, 19.5, 19.5, 8.5, 19.5]]
+    assert back(tmp_path, dataset, content) == []
+    content["annotations"][0]["segmentation"] = [[8.5, 8.5, 14, 8.5, 14, 19.5, 8.5, 19.5]]
+    assert [entry["action"] for entry in back(tmp_path, dataset, content)] == ["redraw"]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -544,30 +557,42 @@ def test_rows_that_share_a_picture_have_a_file_each(tmp_path: Path, dataset: Pat
 
 
 def test_command_line(tmp_path: Path, dataset: Path) -> None:
-    status, last, stderr = run_module("pipelines.review", dataset, "--out", tmp_path / "r.html", "--limit", "2")
-    assert status == 0, stderr
     path = written(tmp_path, dataset, EVERYTHING)
     status, last, stderr = run_module("pipelines.review", dataset, "--apply", path, "--out", tmp_path / "out")
     assert status == 0, stderr
     assert json.loads(last)["rows"] == 4
-    status, last, stderr = run_module("pipelines.review", dataset, "--to", "coco", "--out", tmp_path / "coco")
-    assert (status, json.loads(last)) == (0, {"rows": 5}), stderr
-    given = ["--from", "coco", tmp_path / "coco" / "instances.json", "--out", tmp_path / "back.json"]
-    status, last, stderr = run_module("pipelines.review", dataset, *given)
-    assert (status, json.loads(last)) == (0, {}), stderr
+
+
+def test_the_ways_of_the_command(tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(dataset, tmp_path / "page.html", limit=2)
+    main(dataset, tmp_path / "coco", to="coco")
+    main(dataset, tmp_path / "back.json", from_=("coco", tmp_path / "coco" / "instances.json"))
+    said = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'page.html'} with 2 rows" in said
+    assert '{"rows": 5}' in said
     assert corrections.read(tmp_path / "back.json", dataset).entries == ()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        (["--apply", "x.json"], "need --out"),
-        (["--apply", "x.json", "--to", "coco", "--out", "o"], "give one of them"),
-        (["--apply", "gone.json", "--out", "o"], "cannot read gone.json"),
-        (["--offset", "99"], "lower the offset"),
+        ({"apply": Path("x.json")}, "need --out"),
+        ({"apply": Path("x.json"), "to": "coco", "out": Path("o")}, "give one of them"),
+        ({"apply": Path("gone.json"), "out": Path("o")}, "cannot read gone.json"),
+        ({"offset": 99}, "lower the offset"),
+        ({"out": Path("full"), "to": "coco"}, "exists already"),
     ],
 )
-def test_commands_that_cannot_be_run(dataset: Path, arguments: list[str], message: str) -> None:
-    status, _, stderr = run_module("pipelines.review", dataset, *arguments)
-    assert status == 2
-    assert message in " ".join(stderr.split())
+def test_commands_that_cannot_be_run(
+    tmp_path: Path, dataset: Path, options: Row, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").write_text("")
+    with pytest.raises(SystemExit):
+        main(dataset, **options)
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_segmenter_that_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(CorrectionError, match=r"cannot load the segmenter .*gone.*without --segmenter"):
+        load_segmenter(str(tmp_path / "gone"))
