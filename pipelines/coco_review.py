@@ -93,23 +93,20 @@ def read_coco(path: Path, rows: Mapping[str, Row], dataset: str) -> Iterator[Cor
         drawn = defaultdict(list)
         for annotation in content["annotations"]:
             drawn[annotation["image_id"]].append(annotation)
-        images = [(image["id"], image["file_name"], image.get("row_id")) for image in content["images"]]
+        images = [(i["id"], i["file_name"], i.get("row_id")) for i in content["images"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorrectionError(
-            f"{path} is no COCO file of images, annotations and categories: {error!r}; export it as COCO"
-        ) from error
+        problem = f"{path} is no COCO file of images, annotations and categories: {error!r}"
+        raise CorrectionError(problem, "export it as COCO") from error
     if stated != dataset:
-        raise CorrectionError(
-            f"{path} is about the dataset {stated!r:.80}, not about {dataset!r}; give the dataset that it was made from"
-        )
+        problem = f"{path} is about the dataset {stated!r:.80}, not about {dataset!r}"
+        raise CorrectionError(problem, "give the dataset that it was made from")
     stems = {file_stem(name): name for name in rows}
     for number, (key, file, name) in enumerate(images, start=1):
         where = f"{path}, image {number}"
         row = rows.get(name or stems.get(PurePosixPath(str(file)).stem, ""))
         if row is None:
-            raise CorrectionError(
-                f"{where}: {file!r} is the picture of no row of the dataset; keep the names of files, or take it out"
-            )
+            problem = f"{where}: {file!r} is the picture of no row of the dataset"
+            raise CorrectionError(problem, "keep the names of files, or take it out")
         drawings = [_drawing(annotation, phrases, row, where) for annotation in drawn[key]]
         yield from differences(row, drawings, number)
 
@@ -125,14 +122,13 @@ def _drawing(annotation: Row, phrases: dict[Any, str], row: Row, where: str) -> 
         mask = None if found is None else rle.decode(found)
     except Exception as error:  # pycocotools raises bare Exceptions
         raise CorrectionError(
-            f"{what} has no bbox of four numbers, no category of the file, or a segmentation that is neither run "
-            f"lengths nor polygons: {error!r}; correct it"
+            f"{what} has no bbox of four numbers, no category of the file, or a segmentation "
+            f"that is neither run lengths nor polygons: {error!r}",
+            "correct it",
         ) from error
     if mask is not None and mask.shape != (row["height"], row["width"]):
-        raise CorrectionError(
-            f"{what}: its mask is {mask.shape[1]}x{mask.shape[0]} pixels, the image "
-            f"{row['width']}x{row['height']}; keep the pictures as they are"
-        )
+        sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels, the image {row['width']}x{row['height']}"
+        raise CorrectionError(f"{what}: its mask is {sizes}", "keep the pictures as they are")
     mask = mask if mask is not None and mask.any() else None
     box = clipped((x, y, x + width, y + height), row, what)
     role = said.get("role") if said.get("role") in ROLES else None

@@ -33,7 +33,10 @@ _REMADE = ("rows", "rejected", "rejects", "counts", "shards")  # of a manifest, 
 
 
 def apply(
-    dataset: Path, corrections: Corrections, out: Path, segmenter: Segmenter | None = None
+    dataset: Path,
+    corrections: Corrections,
+    out: Path,
+    segmenter: Segmenter | None = None,
 ) -> dict[str, Any]:
     """Write the corrected dataset, all of it or nothing, and return its manifest.
 
@@ -43,8 +46,9 @@ def apply(
     manifest = store.read_manifest(dataset)
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise CorrectionError(
-            f"{dataset} has the columns of version {manifest.get('schema_version')}, and this program writes "
-            f"version {SCHEMA_VERSION}; build it again, and review that"
+            f"{dataset} has the columns of version {manifest.get('schema_version')}, "
+            f"and this program writes those of version {SCHEMA_VERSION}",
+            "build it again, and review that",
         )
     with store.at_rest(dataset), appearing(out.resolve()) as folder:
         check(corrections, dataset)
@@ -55,7 +59,9 @@ def apply(
 
 
 def _account(
-    corrections: Corrections, segmenter: Segmenter | None, manifest: dict[str, Any]
+    corrections: Corrections,
+    segmenter: Segmenter | None,
+    manifest: dict[str, Any],
 ) -> dict[str, Any]:
     """What the manifest says of the corrections; those of an earlier review are in ``before``."""
     account = {
@@ -69,7 +75,11 @@ def _account(
 
 
 def _shards(
-    dataset: Path, manifest: dict[str, Any], corrections: Corrections, folder: Path, segmenter: Segmenter | None
+    dataset: Path,
+    manifest: dict[str, Any],
+    corrections: Corrections,
+    folder: Path,
+    segmenter: Segmenter | None,
 ) -> Iterator[store.ShardRecord]:
     """Shard by shard. The build's counts and rejects go with the first."""
     rows, wanted = store.read_rows(dataset), corrections.by_row()
@@ -82,7 +92,8 @@ def _shards(
         for row in islice(rows, shard["rows"]):
             mine = wanted.get(row["id"], [])
             if any(c.target == "row" and c.action == "reject" for c in mine):
-                detail = f"in the corrections {corrections.sha256()[:16]}; take the entry out to keep the row"
+                said = f"in the corrections {corrections.sha256()[:16]}"
+                detail = f"{said}; take the entry out to keep the row"
                 ledger.reject(row, STAGE, REASON, detail)
             else:
                 kept.append(corrected(row, mine, segmenter))
@@ -116,7 +127,10 @@ def _annotations(row: Row, mine: Sequence[Correction]) -> Iterator[Row]:
 
 
 def _regions(
-    row: Row, mine: Sequence[Correction], image: Image.Image, segmenter: Segmenter | None
+    row: Row,
+    mine: Sequence[Correction],
+    image: Image.Image,
+    segmenter: Segmenter | None,
 ) -> list[Row]:
     """The row's regions, redrawn where a person drew, and those that a person added."""
     drawn = dict(_pieces(mine, image, segmenter))
@@ -129,7 +143,8 @@ def _regions(
         region = {**region, "annotation_ids": [a for a in region["annotation_ids"] if a in left]}
         region |= {"role_by": PERSON} if said else {}
         region |= {"role": said["role"].role} if "role" in said else {}
-        region |= _drawn(said["redraw"], drawn[said["redraw"]], "redrawn") if "redraw" in said else {}
+        if "redraw" in said:
+            region |= _drawn(said["redraw"], drawn[said["redraw"]], "redrawn")
         regions.append(region)
     taken = {region["region_id"] for region in row["regions"]}  # the rejected ones' too
     free = (f"r{n}" for n in range(2 * len(row["regions"]) + len(mine)) if f"r{n}" not in taken)
@@ -139,10 +154,10 @@ def _regions(
 
 def _added(name: str, correction: Correction, row: Row, piece: Segment) -> Row:
     phrase = normalize_phrase(correction.phrase or "")
-    same = [a["annotation_id"] for a in row["annotations"] if normalize_phrase(a["phrase"] or "") == phrase]
+    same = [a for a in row["annotations"] if normalize_phrase(a["phrase"] or "") == phrase]
     return {
         "region_id": name,
-        "annotation_ids": same,
+        "annotation_ids": [annotation["annotation_id"] for annotation in same],
         "phrase": correction.phrase,
         "text": None,
         "role": correction.role,
@@ -166,7 +181,9 @@ def _drawn(correction: Correction, piece: Segment, flag: str) -> Row:
 
 
 def _pieces(
-    mine: Sequence[Correction], image: Image.Image, segmenter: Segmenter | None
+    mine: Sequence[Correction],
+    image: Image.Image,
+    segmenter: Segmenter | None,
 ) -> Iterator[tuple[Correction, Segment]]:
     """The mask of everything drawn: the person's own, the segmenter's, or the box."""
     boxes = [c for c in mine if c.bbox is not None and c.mask is None]
@@ -203,13 +220,14 @@ def _is_stale(made: Row, before: Row, after: Row) -> bool:
     role, erased = made["role"], set(made["region_ids"])
     old, new = _places(before), _places(after)
     changed = any(old.get(name) != new.get(name) for name in erased)
-    of_role = [{name for name, place in places.items() if place[0] == role} for places in (old, new)]
-    return changed or of_role[0] != of_role[1]
+    before_, after_ = ({name for name, place in p.items() if place[0] == role} for p in (old, new))
+    return changed or before_ != after_
 
 
 def _places(row: Row) -> dict[str, tuple[Any, ...]]:
     """What a counterfactual image depends on."""
-    return {r["region_id"]: (r["role"], tuple(r["bbox"]), r["mask"]["counts"]) for r in row["regions"]}
+    places = ((r["role"], tuple(r["bbox"]), r["mask"]["counts"]) for r in row["regions"])
+    return dict(zip([r["region_id"] for r in row["regions"]], places, strict=True))
 
 
 def _remade(made: Row, row: Row, image: Image.Image) -> Iterator[Row]:

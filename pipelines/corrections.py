@@ -57,6 +57,9 @@ _SAYS: dict[tuple[Target, str], tuple[str, ...]] = {
 class CorrectionError(ValueError):
     """Corrections that cannot be used; the message names file, entry, value and remedy."""
 
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+
 
 @dataclass(frozen=True)
 class Correction:
@@ -101,8 +104,8 @@ class Corrections:
 
     def counts(self) -> dict[str, int]:
         """How often a person did what: accept_row, redraw_region, add_region and so on."""
-        done = ("add_region" if c.action == "add" else f"{c.action}_{c.target}" for c in self.entries)
-        return dict(sorted(Counter(done).items()))
+        targets = (("region" if c.action == "add" else c.target, c) for c in self.entries)
+        return dict(sorted(Counter(f"{c.action}_{target}" for target, c in targets).items()))
 
     def by_row(self) -> dict[str, list[Correction]]:
         rows: dict[str, list[Correction]] = {}
@@ -138,20 +141,24 @@ def read(path: Path, dataset: Path) -> Corrections:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorrectionError(
-            f'{path} holds no corrections: expected {{"format": "{FORMAT}", …}} as the review page '
-            "saves it; of Label Studio and COCO, make them with --from"
+            f'{path} holds no corrections, which have "format": "{FORMAT}"',
+            "save them with the review page; of Label Studio and COCO, make them with --from",
         )
     if content.get("version") != VERSION:
         raise CorrectionError(
-            f"{path} is of version {content.get('version')!r}, and this program reads version "
-            f"{VERSION}; save it again with the page of this program"
+            f"{path} is of version {content.get('version')!r}, and not {VERSION}",
+            "save it again with the page of this program",
         )
-    _require_same(path, content.get("dataset"), dataset)
+    known = dataset_hash(dataset)
+    if content.get("dataset") != known:
+        problem = f"{path} is about the dataset {content.get('dataset')!r:.80}"
+        remedy = "give the dataset that was reviewed, or review this one"
+        raise CorrectionError(f"{problem}, and {dataset} is {known!r}", remedy)
     listed = content.get("corrections")
     if not isinstance(listed, list):
-        raise CorrectionError(f"{path}: corrections is {listed!r:.60}, expected a list of entries")
+        raise CorrectionError(f"{path}: corrections is {listed!r:.60}", "give a list of entries")
     entries = [parse(entry, n, f"{path}, entry {n}") for n, entry in enumerate(listed, start=1)]
-    found = ordered(entries, dataset_hash(dataset), str(path))
+    found = ordered(entries, known, str(path))
     check(found, dataset)
     return found
 
@@ -160,17 +167,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
-        raise CorrectionError(f"cannot read {path}: {error.strerror}; give the file's name") from error
+        problem = f"cannot read {path}: {error.strerror}"
+        raise CorrectionError(problem, "give the file's name") from error
     except (ValueError, RecursionError) as error:
-        raise CorrectionError(f"{path} is no JSON: {error}; save or export it again") from error
-
-
-def _require_same(path: Path, stated: Any, dataset: Path) -> None:
-    if stated != dataset_hash(dataset):
-        raise CorrectionError(
-            f"{path} is about the dataset {stated!r:.80}, and {dataset} is {dataset_hash(dataset)!r}; "
-            "give the dataset that was reviewed, or review this one"
-        )
+        problem = f"{path} is no JSON: {error}"
+        raise CorrectionError(problem, "save or export it again") from error
 
 
 # ------------------------------------------------------------------------------------- one entry
@@ -179,16 +180,18 @@ def _require_same(path: Path, stated: Any, dataset: Path) -> None:
 def parse(entry: Any, number: int, where: str) -> Correction:
     """A correction from its JSON; ``where`` is the file and the entry, for errors."""
     if not isinstance(entry, Mapping):
-        raise CorrectionError(f"{where} is {entry!r:.60}, expected an object with a row and an action")
-    for name in ("row", "region", "annotation"):
-        if name in entry and not (isinstance(entry[name], str) and entry[name]):
-            raise CorrectionError(f"{where}: {name} is {entry[name]!r:.60}, expected an id in quotes")
-    if "row" not in entry or {"region", "annotation"} <= set(entry):
-        raise CorrectionError(f"{where} needs a row, and at most one of region and annotation")
-    target: Target = "region" if "region" in entry else "row"
-    target = "annotation" if "annotation" in entry else target
+        remedy = "give an object with a row and an action"
+        raise CorrectionError(f"{where} is {entry!r:.60}", remedy)
+    values = {name: entry[name] for name in ("row", "region", "annotation") if name in entry}
+    for name, value in values.items():
+        if not (isinstance(value, str) and value):
+            raise CorrectionError(f"{where}: {name} is {value!r:.60}", "give an id in quotes")
+    if "row" not in values or len(values) > 2:
+        problem = f"{where} has no row, or both region and annotation"
+        raise CorrectionError(problem, "name the row, and at most one of the two")
+    target: Target = "region" if "region" in values else "row"
+    target = "annotation" if "annotation" in values else target
     says = _said(entry, target, where)
-    values: dict[str, Any] = {name: entry[name] for name in ("row", "region", "annotation") if name in entry}
     readers = {"role": _role, "phrase": _phrase, "bbox": _box, "mask": _mask}
     values |= {name: readers[name](entry[name], where) for name in says if name in entry}
     return Correction(action=entry["action"], entry=number, **values)
@@ -196,22 +199,22 @@ def parse(entry: Any, number: int, where: str) -> Correction:
 
 def _said(entry: Mapping[str, Any], target: Target, where: str) -> tuple[str, ...]:
     """The fields that an entry may have; all but the mask it must."""
-    actions = [action for kind, action in _SAYS if kind == target]
-    if entry.get("action") not in actions:
-        raise CorrectionError(
-            f"{where}: action is {entry.get('action')!r:.60}, expected for a {target} one of {', '.join(actions)}"
-        )
-    says = _SAYS[target, entry["action"]]
+    action, actions = entry.get("action"), [action for kind, action in _SAYS if kind == target]
+    if action not in actions:
+        expected = f"for a {target} give one of {', '.join(actions)}"
+        raise CorrectionError(f"{where}: action is {action!r:.60}", expected)
+    says = _SAYS[target, action]
     if missing := [name for name in says if name not in entry and name != "mask"]:
-        raise CorrectionError(f"{where}: {entry['action']} needs {' and '.join(missing)}; add it")
+        raise CorrectionError(f"{where}: {action} needs {' and '.join(missing)}", "add it")
     if unknown := sorted(set(entry) - {"row", "action", target, *says}):
-        raise CorrectionError(f"{where}: {entry['action']} has no {' and no '.join(unknown)}; take it out")
+        raise CorrectionError(f"{where}: {action} has no {' and no '.join(unknown)}", "take it out")
     return says
 
 
 def _role(value: Any, where: str) -> Role:
     if value not in get_args(Role):
-        raise CorrectionError(f"{where}: role is {value!r:.60}, expected one of {', '.join(ROLES)}")
+        expected = f"give one of {', '.join(ROLES)}"
+        raise CorrectionError(f"{where}: role is {value!r:.60}", expected)
     role: Role = value
     return role
 
@@ -219,20 +222,21 @@ def _role(value: Any, where: str) -> Role:
 def _phrase(value: Any, where: str) -> str:
     phrase = " ".join(value.split()) if isinstance(value, str) else ""
     if not normalize_phrase(phrase) or len(phrase) > MAX_PHRASE:
-        raise CorrectionError(
-            f"{where}: phrase is {value!r:.60}, expected some words that name what is there, at most {MAX_PHRASE} characters"
-        )
+        expected = f"name what is there in words, in at most {MAX_PHRASE} characters"
+        raise CorrectionError(f"{where}: phrase is {value!r:.60}", expected)
     return phrase
 
 
 def _box(value: Any, where: str) -> Box:
     """Four numbers as the dataset stores them, which is as float32."""
+    problem = f"{where}: bbox is {value!r:.60}"
     try:
-        x0, y0, x1, y1 = (float(str(np.float32(v))) for v in value if not isinstance(v, str | bool))
+        numbers = [float(str(np.float32(v))) for v in value if not isinstance(v, str | bool)]
+        x0, y0, x1, y1 = numbers
     except (TypeError, ValueError, OverflowError):
-        raise CorrectionError(f"{where}: bbox is {value!r:.60}, expected [x0, y0, x1, y1] in pixels") from None
-    if not (all(map(math.isfinite, (x0, y0, x1, y1))) and 0 <= x0 < x1 and 0 <= y0 < y1):
-        raise CorrectionError(f"{where}: bbox is {value!r:.60}; x1 and y1 must lie beyond x0 and y0, and none below 0")
+        raise CorrectionError(problem, "give [x0, y0, x1, y1] in pixels") from None
+    if not (all(map(math.isfinite, numbers)) and 0 <= x0 < x1 and 0 <= y0 < y1):
+        raise CorrectionError(problem, "x1 and y1 must lie beyond x0 and y0, and none below 0")
     return (x0, y0, x1, y1)
 
 
@@ -240,9 +244,8 @@ def _mask(value: Any, where: str) -> dict[str, Any]:
     try:
         return masks.encode(masks.decode(value))  # the same mask has the same encoding
     except ValueError as error:
-        raise CorrectionError(
-            f"{where}: mask is {error}; give COCO run lengths, or leave it out and the box is segmented"
-        ) from error
+        remedy = "give COCO run lengths, or leave it out and the box is segmented"
+        raise CorrectionError(f"{where}: mask is {error}", remedy) from error
 
 
 # ------------------------------------------------------------------------- entries and a dataset
@@ -259,8 +262,8 @@ def check(corrections: Corrections, dataset: Path) -> None:
             _check_fits(correction, row, f"{corrections.name}, entry {correction.entry}")
     for name, mine in wanted.items():
         raise CorrectionError(
-            f"{corrections.name}, entry {mine[0].entry}: {dataset} has no row {name!r}; "
-            "take the entry out, or give the dataset that was reviewed"
+            f"{corrections.name}, entry {mine[0].entry}: {dataset} has no row {name!r}",
+            "take the entry out, or give the dataset that was reviewed",
         )
 
 
@@ -273,10 +276,10 @@ def _check_together(mine: Sequence[Correction], name: str, row: str) -> None:
         contrary = rejects_row if rejects_row is not None and c is not rejects_row else None
         contrary = contrary or next((o for o in others if _contradict(o, c)), None)
         if contrary is not None:
-            raise CorrectionError(
-                f"{name}, entry {c.entry}: {c.action} of row {row!r} does not go together with "
-                f"{contrary.action} in entry {contrary.entry}; take one of them out"
-            )
+            done = f"{name}, entry {c.entry}: {c.action} of row {row!r}"
+            other = f"{contrary.action} in entry {contrary.entry}"
+            problem = f"{done} does not go together with {other}"
+            raise CorrectionError(problem, "take one of them out")
         others.append(c)
 
 
@@ -291,31 +294,28 @@ def _check_fits(correction: Correction, row: Row, where: str) -> None:
     for kind, name in (("region", correction.region), ("annotation", correction.annotation)):
         ids = [entry[f"{kind}_id"] for entry in row[f"{kind}s"]]
         if name is not None and name not in ids:
-            raise CorrectionError(
-                f"{where}: row {row['id']!r} has no {kind} {name!r}, only {', '.join(ids) or 'none'}; "
-                "correct the id, or take the entry out"
-            )
+            has = f"row {row['id']!r} has no {kind} {name!r}, only {', '.join(ids) or 'none'}"
+            raise CorrectionError(f"{where}: {has}", "correct the id, or take the entry out")
     if correction.bbox is not None:
         _check_place(correction.bbox, correction.mask, row, where)
 
 
 def _check_place(box: Box, mask: dict[str, Any] | None, row: Row, where: str) -> None:
     width, height = row["width"], row["height"]
+    image = f"the image of row {row['id']!r}, which is {width}x{height} pixels"
     if box[2] > width or box[3] > height:
-        raise CorrectionError(
-            f"{where}: bbox {list(box)} reaches outside the image of row {row['id']!r}, which is "
-            f"{width}x{height} pixels; correct it"
-        )
+        problem = f"{where}: bbox {list(box)} reaches outside {image}"
+        raise CorrectionError(problem, "correct it")
     if mask is None:
         return
     drawn = masks.decode(mask)
     if drawn.shape != (height, width):
-        raise CorrectionError(
-            f"{where}: the mask is {drawn.shape[1]}x{drawn.shape[0]} pixels, the image of row "
-            f"{row['id']!r} {width}x{height}; draw it on the stored image"
-        )
+        size = f"{drawn.shape[1]}x{drawn.shape[0]} pixels"
+        problem = f"{where}: the mask is {size} and not of {image}"
+        raise CorrectionError(problem, "draw it on the stored image")
     if not (drawn & masks.from_box(box, height, width)).any():
-        raise CorrectionError(f"{where}: the mask does not overlap its bbox {list(box)}; correct either")
+        problem = f"{where}: the mask does not overlap its bbox {list(box)}"
+        raise CorrectionError(problem, "correct either")
 
 
 def entries_of(mine: Iterable[Correction], **target: str) -> Iterator[Correction]:

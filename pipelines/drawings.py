@@ -63,7 +63,8 @@ def clipped(box: Sequence[float], row: Row, where: str) -> Box:
     x0, x1 = (float(np.clip(x, 0, row["width"])) for x in (box[0], box[2]))
     y0, y1 = (float(np.clip(y, 0, row["height"])) for y in (box[1], box[3]))
     if not (x0 < x1 and y0 < y1):
-        raise CorrectionError(f"{where}: the box {list(box)} lies outside the image; draw it inside")
+        problem = f"{where}: the box {list(box)} lies outside the image"
+        raise CorrectionError(problem, "draw it inside")
     return (x0, y0, x1, y1)
 
 

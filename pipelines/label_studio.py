@@ -81,7 +81,8 @@ def _values(bits: np.ndarray[Any, np.dtype[np.uint8]], wanted: int) -> Any:
     count, word = take(32), take(5) + 1
     sizes = [take(4) + 1 for _ in range(4)]
     if count != wanted or word != 8:
-        raise ValueError(f"not a brush stroke of this image: {count} values of {word} bits, expected {wanted} of 8")
+        found = f"{count} values of {word} bits, and not {wanted} of 8"
+        raise ValueError(f"not a brush stroke of this image: {found}")
     values, done = np.zeros(count, np.uint8), 0
     while done < count:
         same, length = take(1), take(sizes[take(2)]) + 1
@@ -112,8 +113,8 @@ def write_tasks(rows: Iterable[Row], dataset: str, out: Path, images_at: str | N
     with (out / "tasks.json").open("w", encoding="utf-8") as file:
         for row in rows:
             picture = _picture(row, out, images_at)
-            phrases.update(dict.fromkeys(label(r["phrase"]) for r in row["regions"]))
-            phrases.update(dict.fromkeys(label(a["phrase"]) for a in row["annotations"] if a["phrase"]))
+            named = [*row["regions"], *(a for a in row["annotations"] if a["phrase"])]
+            phrases.update(dict.fromkeys(label(entry["phrase"]) for entry in named))
             file.write(",\n" if written else "[")
             file.write(json.dumps(task(row, dataset, picture), ensure_ascii=False))
             written += 1
@@ -191,38 +192,40 @@ def read_export(path: Path, rows: Mapping[str, Row], dataset: str) -> Iterator[C
     """What people did in the tasks of an export; tasks without an annotation say nothing."""
     tasks = read_json(path)
     if not isinstance(tasks, list):
-        raise CorrectionError(f"{path} is no export of Label Studio, which is a list of tasks; export as JSON")
+        problem = f"{path} is no export of Label Studio, which is a list of tasks"
+        raise CorrectionError(problem, "export as JSON")
     for number, done in enumerate(tasks, start=1):
         where = f"{path}, task {number}"
-        if not (isinstance(done, dict) and isinstance(done.get("data"), dict) and "annotations" in done):
-            raise CorrectionError(f"{where} has no data and annotations; export as JSON, not as JSON-MIN")
+        data = done.get("data") if isinstance(done, dict) else None
+        if not isinstance(data, dict) or "annotations" not in done:
+            problem = f"{where} has no data and annotations"
+            raise CorrectionError(problem, "export as JSON, not as JSON-MIN")
         results = _submitted(done["annotations"])
         if results is not None:
-            row = _row_of(done["data"], rows, dataset, where)
+            row = _row_of(data, rows, dataset, where)
             yield from _corrections(row, results, number, where)
 
 
 def _submitted(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The results of the annotation that was submitted or changed last."""
     valid = [a for a in annotations if not a.get("was_cancelled")]
-    last = max(valid, key=lambda a: (str(a.get("updated_at") or ""), a.get("id") or 0), default=None)
-    return None if last is None else last["result"]
+    valid.sort(key=lambda a: (str(a.get("updated_at") or ""), a.get("id") or 0))
+    return valid[-1]["result"] if valid else None
 
 
 def _row_of(data: dict[str, Any], rows: Mapping[str, Row], dataset: str, where: str) -> Row:
     if data.get("dataset") != dataset:
-        raise CorrectionError(
-            f"{where} is about the dataset {data.get('dataset')!r:.80}, not about {dataset!r}; "
-            "give the dataset that the tasks were made from"
-        )
+        problem = f"{where} is about the dataset {data.get('dataset')!r:.80}, not about {dataset!r}"
+        raise CorrectionError(problem, "give the dataset that the tasks were made from")
     if data.get("row") not in rows:
-        raise CorrectionError(f"{where}: there is no row {data.get('row')!r:.80} in the dataset; take the task out")
+        problem = f"{where}: there is no row {data.get('row')!r:.80} in the dataset"
+        raise CorrectionError(problem, "take the task out")
     return rows[data["row"]]
 
 
 def _corrections(row: Row, results: Sequence[Any], number: int, where: str) -> Iterator[Correction]:
-    verdicts = [choice for r in results if r.get("from_name") == "verdict" for choice in r["value"]["choices"]]
-    if "reject" in verdicts:
+    verdicts = [r["value"]["choices"] for r in results if r.get("from_name") == "verdict"]
+    if ["reject"] in verdicts:
         yield Correction(row["id"], "reject", entry=number)
         return
     yield Correction(row["id"], "accept", entry=number)
@@ -231,7 +234,8 @@ def _corrections(row: Row, results: Sequence[Any], number: int, where: str) -> I
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CorrectionError):
             raise
-        raise CorrectionError(f"{where} holds a result that cannot be read: {error!r}; export it again") from error
+        problem = f"{where} holds a result that cannot be read: {error!r}"
+        raise CorrectionError(problem, "export it again") from error
     yield from differences(row, drawings, number)
 
 
@@ -263,7 +267,8 @@ def _name(result: dict[str, Any]) -> str:
 def _label(result: dict[str, Any], where: str) -> str:
     labels = result["value"].get(result["type"])
     if not labels:
-        raise CorrectionError(f"{where}: the region {result['id']!r} has no label; give it one, and export again")
+        problem = f"{where}: the region {result['id']!r} has no label"
+        raise CorrectionError(problem, "give it one, and export again")
     return label(labels[0])
 
 
@@ -276,7 +281,8 @@ def _stroke(result: dict[str, Any], row: Row) -> masks.Mask | None:
 def _pixels(value: dict[str, Any], row: Row) -> list[float]:
     """The box of a rectangle, which Label Studio turns about its top left corner."""
     width, height = row["width"] / 100, row["height"] / 100
-    x, y, w, h = (value[k] * s for k, s in zip(("x", "y", "width", "height"), (width, height) * 2, strict=True))
+    x, y = value["x"] * width, value["y"] * height
+    w, h = value["width"] * width, value["height"] * height
     turn = math.radians(value.get("rotation") or 0)
     corners = [(a * w, b * h) for a in (0, 1) for b in (0, 1)]
     xs = [x + a * math.cos(turn) - b * math.sin(turn) for a, b in corners]

@@ -16,13 +16,12 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 from PIL import Image
 
 from labeling import masks
@@ -43,12 +42,14 @@ Tool = Literal["label-studio", "coco"]
 Only = Literal["evidence", "context", "unknown", "unfound", "boxes", "unverified"]
 
 PAGE_ROWS = 200
+_DATA = "@rows@"  # in the page: where its rows go
 MAX_BYTES, MAX_SIDE = 400_000, 1600  # of a picture that is embedded as it is stored
+_TRACE = ("trace_id", "model", "text", "correct")
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"RIFF": "webp"}
 
 
 def _has_role(row: Row, role: str) -> bool:
-    return any((entry["role"] or "unknown") == role for entry in row["regions"] + row["annotations"])
+    return role in {entry["role"] or "unknown" for entry in row["regions"] + row["annotations"]}
 
 
 def _unfound(row: Row) -> bool:
@@ -88,29 +89,42 @@ def write_page(
 ) -> tuple[Path, int]:
     """Write the page; where it lies, and how many rows it shows."""
     manifest = store.read_manifest(dataset)
-    rows = [view(row) for row in chosen(dataset, only, offset, limit)]
-    if not rows:
-        raise CorrectionError(
-            f"no row of {dataset} ({manifest['rows']} rows) fits --offset {offset}"
-            f"{'' if only is None else f' and --only {only}'}; lower the offset, or choose others"
-        )
-    about = {"name": dataset.resolve().name, "dataset": dataset_hash(dataset), "total": manifest["rows"]}
-    data = {**about, "offset": offset, "only": only, "rows": rows}
+    rows = chosen(dataset, only, offset, limit)
+    first = next(rows, None)
+    if first is None:
+        asked = f"--offset {offset}" + ("" if only is None else f" and --only {only}")
+        problem = f"no row of {dataset} ({manifest['rows']} rows) fits {asked}"
+        raise CorrectionError(problem, "lower the offset, or choose others")
+    about: Row = {"name": dataset.resolve().name, "dataset": dataset_hash(dataset)}
+    about |= {"total": manifest["rows"], "offset": offset, "only": only}
+    before, after = _shell().split(_DATA)
+    path = out or dataset / "review.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    shown = 0
+    with aside.open("w", encoding="utf-8") as file:  # row by row: pictures are large
+        file.write(f'{before}{_inert(about)[:-1]},"rows":[')
+        for shown, row in enumerate(chain([first], rows), start=1):
+            file.write("," * (shown > 1) + "\n" + _inert(view(row)))
+        file.write(f"\n]}}{after}")
+    aside.replace(path)
+    return path, shown
+
+
+def _shell() -> str:
+    """The page without its rows, in whose place is a mark."""
     environment = Environment(loader=PackageLoader("pipelines", "."), autoescape=True)
     template = environment.get_template("review.html")
     policy = content_policy(template.render()) + "; base-uri 'none'; form-action 'none'"
-    path = out or dataset / "review.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(template.render(policy=policy, data=_inert(data)), encoding="utf-8")
-    return path, len(rows)
+    return template.render(policy=policy, data=_DATA)
 
 
-def _inert(data: Any) -> Markup:
+def _inert(data: Any) -> str:
     """JSON for a data block of a page: nothing in it can end the block."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return text
 
 
 def view(row: Row) -> Row:
@@ -120,7 +134,7 @@ def view(row: Row) -> Row:
     return {
         **{name: row[name] for name in named},
         "image": picture(row["image"]["bytes"]),
-        "traces": [{k: t[k] for k in ("trace_id", "model", "text", "correct")} for t in row["traces"]],
+        "traces": [{name: trace[name] for name in _TRACE} for trace in row["traces"]],
         "annotations": [_with_role(a, *facts, "role_reason") for a in row["annotations"]],
         "regions": [_view_region(r) for r in row["regions"]],
     }
@@ -129,7 +143,16 @@ def view(row: Row) -> Row:
 def _view_region(region: Row) -> Row:
     names = ("region_id", "annotation_ids", "phrase", "bbox", "locator", "score", "text", "effect")
     shown = _with_role(region, *names, "effect_low", "effect_high", "mask_source", "flags")
-    return {**shown, "outline": outline_path(masks.decode(region["mask"]))}
+    return {**shown, **_outline(masks.decode(region["mask"]))}
+
+
+def _outline(mask: masks.Mask) -> Row:
+    """A mask's outline, and where it is: only what is around it is looked at."""
+    if not mask.any():
+        return {"outline": "", "at": [0, 0]}
+    x0, y0, x1, y1 = masks.bounding_box(mask)
+    x0, y0 = max(0, x0 - 1), max(0, y0 - 1)
+    return {"outline": outline_path(mask[y0 : y1 + 1, x0 : x1 + 1]), "at": [x0, y0]}
 
 
 def _with_role(entry: Row, *names: str) -> Row:
@@ -173,7 +196,8 @@ def write_for(
 
 def corrections_from(tool: Tool, export: Path, dataset: Path) -> Corrections:
     """What people did in another tool."""
-    rows = {row["id"]: row for row in store.read_rows(dataset, ["id", "width", "height", "regions", "annotations"])}
+    columns = ["id", "width", "height", "regions", "annotations"]
+    rows = {row["id"]: row for row in store.read_rows(dataset, columns)}
     known = dataset_hash(dataset)
     read = read_export if tool == "label-studio" else read_coco
     found = corrections.ordered(read(export, rows, known), known, str(export))
@@ -191,8 +215,8 @@ def load_segmenter(name: str) -> Segmenter:
     except Exception as error:  # transformers has many error classes of its own
         message = " ".join(redact(str(error)).split())[:300]
         raise CorrectionError(
-            f"cannot load the segmenter {name!r}: {message}. Give a folder, or a Hub id that this machine can reach; "
-            "without --segmenter a region that was redrawn has its box for a mask"
+            f"cannot load the segmenter {name!r}: {message}",
+            "give a folder, or a Hub id within reach; without --segmenter a mask is the box",
         ) from error
 
 
@@ -233,18 +257,19 @@ def main(
     """
     with failing_clearly(store.StoreError, CorrectionError, ExportError):
         if sum(mode is not None for mode in (apply, to, from_)) > 1:
-            raise CorrectionError("--apply, --to and --from do different things; give one of them")
+            raise CorrectionError("--apply, --to and --from do different things", "give one")
         if apply is None and to is None and from_ is None:
             rows = PAGE_ROWS if limit is None else limit
             page, shown = write_page(dir, out, limit=rows, offset=offset, only=only)
             say(f"wrote {page} with {shown} rows; open it in a browser and press ? for the keys")
             return
         if out is None:
-            raise CorrectionError("--apply, --to and --from need --out: where to write")
+            raise CorrectionError("--apply, --to and --from need --out", "say where to write")
         if apply is not None:
             said = _apply(dir, apply, out, segmenter)
         elif to is not None:
-            said = {"rows": write_for(to, dir, out, limit=limit, offset=offset, only=only, images_at=images_at)}
+            options: dict[str, Any] = {"limit": limit, "offset": offset, "only": only}
+            said = {"rows": write_for(to, dir, out, **options, images_at=images_at)}
         else:
             assert from_ is not None
             found = corrections_from(*from_, dir)

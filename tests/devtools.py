@@ -14,8 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_SWITCHES = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for path in map(shutil.which, _NAMES) if path), None)
+_SWITCHES = [
+    *("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"),
+    *("disable-background-networking", "disable-component-update"),
+]
 
 
 class Page:
@@ -44,7 +48,8 @@ class Page:
         self.until("document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
-        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        how = {"returnByValue": True, "awaitPromise": True}
+        found = self.send("Runtime.evaluate", expression=expression, **how)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -55,13 +60,24 @@ class Page:
             time.sleep(0.05)
 
     def size(self, width: int, height: int) -> None:
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def keys(self, *names: str) -> None:
         for name in names:
             text = {"Enter": "\r"}.get(name, name if len(name) == 1 else "")
             what = {"key": name, "windowsVirtualKeyCode": 13 if name == "Enter" else 0}
-            self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **what)
+            self.send(
+                "Input.dispatchKeyEvent",
+                type="keyDown" if text else "rawKeyDown",
+                text=text,
+                **what,
+            )
             self.send("Input.dispatchKeyEvent", type="keyUp", **what)
 
     def write(self, text: str) -> None:
@@ -69,9 +85,21 @@ class Page:
 
     def drag(self, *points: tuple[float, float]) -> None:
         """Press at the first point, and let go at the last; a single point is a click."""
-        moves = [("mousePressed", points[0]), *(("mouseMoved", p) for p in points[1:]), ("mouseReleased", points[-1])]
+        moves = [
+            ("mousePressed", points[0]),
+            *(("mouseMoved", p) for p in points[1:]),
+            ("mouseReleased", points[-1]),
+        ]
         for kind, (x, y) in moves:
-            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+            self.send(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=x,
+                y=y,
+                button="left",
+                buttons=1,
+                clickCount=1,
+            )
 
     def give(self, selector: str, file: Path) -> None:
         """Choose a file in a file input."""
@@ -87,7 +115,7 @@ class Page:
 def browser(profile: Path, downloads: Path) -> Iterator[Page]:
     from websockets.sync.client import connect
 
-    command = [str(CHROMIUM), *(f"--{s}" for s in _SWITCHES.split()), "--remote-debugging-port=0"]
+    command = [str(CHROMIUM), *(f"--{s}" for s in _SWITCHES), "--remote-debugging-port=0"]
     process = subprocess.Popen([*command, f"--user-data-dir={profile}"], stderr=subprocess.DEVNULL)
     try:
         port = _port(profile / "DevToolsActivePort")

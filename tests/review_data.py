@@ -16,9 +16,15 @@ from tests.conftest import encode
 
 Row = dict[str, Any]
 SIZE = (64, 48)
-BOXES = {"red square": (8, 8, 20, 20), "blue square": (30, 8, 42, 20), "green dot": (50, 30, 58, 38)}
+BOXES = {
+    "red square": (8, 8, 20, 20),
+    "blue square": (30, 8, 42, 20),
+    "green dot": (50, 30, 58, 38),
+}
 COLORS = {"red square": (255, 0, 0), "blue square": (0, 0, 255), "green dot": (0, 128, 0)}
-TEXT = "There is a red square. It lies left of a blue square. A green dot is there. The answer is red."
+TEXT = "There is a red square. Right of it is a blue square. A green dot is there. So it is red."
+
+TRACE = {"trace_id": "t0", "model": "writer", "text": TEXT, "answer": "red", "correct": True}
 
 
 def picture(size: tuple[int, int] = SIZE) -> Image.Image:
@@ -35,11 +41,11 @@ def scaled(box: tuple[int, ...], size: tuple[int, int]) -> list[int]:
 
 
 def row(name: str, size: tuple[int, int] = SIZE, **changes: Any) -> Row:
-    """Evidence, context and unknown: a fact and a region of each, and a pair of counterfactual images."""
+    """Evidence, context and unknown: a fact and a region of each; and a counterfactual pair."""
     image = picture(size)
     data = encode(image)
     roles = dict(zip(BOXES, ("evidence", "context", "unknown"), strict=True))
-    regions = [_region(n, phrase, scaled(BOXES[phrase], size), size, roles[phrase]) for n, phrase in enumerate(BOXES)]
+    regions = [_region(n, phrase, size, roles[phrase]) for n, phrase in enumerate(BOXES)]
     evidence = regions[:1]
     places = [(masks.decode(r["mask"]), r["bbox"]) for r in evidence]
     pair = intervene(image, places, fill="mean", shape="mask", seed=7)
@@ -56,7 +62,7 @@ def row(name: str, size: tuple[int, int] = SIZE, **changes: Any) -> Row:
         "choices": [],
         "answer": "red",
         "alternatives": [],
-        "traces": [{"trace_id": "t0", "model": "writer", "text": TEXT, "answer": "red", "correct": True}],
+        "traces": [TRACE],
         "annotations": [_annotation(n, phrase, roles[phrase]) for n, phrase in enumerate(BOXES)],
         "regions": regions,
         "counterfactuals": [_counterfactual(c, ["r0"]) for c in pair],
@@ -83,7 +89,8 @@ def _annotation(n: int, phrase: str, role: str) -> Row:
     }
 
 
-def _region(n: int, phrase: str, box: list[int], size: tuple[int, int], role: str) -> Row:
+def _region(n: int, phrase: str, size: tuple[int, int], role: str) -> Row:
+    box = scaled(BOXES[phrase], size)
     return {
         "region_id": f"r{n}",
         "annotation_ids": [f"a{n}"],

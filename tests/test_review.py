@@ -27,11 +27,11 @@ from pipelines.corrections import CorrectionError, dataset_hash
 from pipelines.export import ExportError
 from pipelines.review import chosen, corrections_from, load_segmenter, main, write_for, write_page
 from pipelines.validate import validate
-from tests.conftest import folder_bytes, run_module
+from tests.conftest import ROOT, folder_bytes, run_module
 from tests.review_data import row, small, write
 
 Row = dict[str, Any]
-ATTACK = "</script><img src=x onerror=\"window.hacked=1\"><!--<script>{{ 7*7 }}\u2028"
+ATTACK = '</script><img src=x onerror="window.hacked=1"><!--<script>{{ 7*7 }}\u2028'
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small(tmp_path_factory.mktemp("review") / "dataset")
 
 
-def written(folder: Path, dataset: Path, entries: Sequence[Any], changes: Row | None = None) -> Path:
+def written(
+    folder: Path,
+    dataset: Path,
+    entries: Sequence[Any],
+    changes: Row | None = None,
+) -> Path:
     """A file of corrections."""
     content = {"format": "sightline-corrections", "version": 1, "dataset": dataset_hash(dataset)}
     path = folder / "corrections.json"
@@ -53,7 +58,12 @@ def applied(folder: Path, dataset: Path, *entries: Row, **options: Any) -> dict[
     found = corrections.read(written(folder, dataset, entries), dataset)
     out = folder / "corrected"
     apply(dataset, found, out, **options)
-    assert validate(out) == {"rows": len(list(store.read_rows(out))), "valid": True, "findings": {}, "examples": []}
+    assert validate(out) == {
+        "rows": len(list(store.read_rows(out))),
+        "valid": True,
+        "findings": {},
+        "examples": [],
+    }
     return {row["id"]: row for row in store.read_rows(out)}
 
 
@@ -76,7 +86,7 @@ def test_what_was_not_touched_stays_as_it_is(tmp_path: Path, dataset: Path) -> N
 
 
 def test_a_rejected_row_goes_to_the_rejects(tmp_path: Path, dataset: Path) -> None:
-    found = applied(tmp_path, dataset, {"row": "b", "action": "reject"}, {"row": "e", "action": "reject"})
+    found = applied(tmp_path, dataset, *({"row": name, "action": "reject"} for name in "be"))
     assert list(found) == ["a", "c", "d"]
     manifest = store.read_manifest(tmp_path / "corrected")
     assert (manifest["rows"], manifest["rejected"], manifest["counts"]["rows_in"]) == (3, 3, 6)
@@ -96,7 +106,8 @@ def test_a_role_is_a_persons(tmp_path: Path, dataset: Path) -> None:
     after, before = applied(tmp_path, dataset, *entries)["a"], rows_of(dataset)["a"]
     person = {"role": "unknown", "role_by": "person"}
     assert after["regions"] == [before["regions"][0], *(r | person for r in before["regions"][1:])]
-    assert after["annotations"][1:] == [a | person | {"role_reason": None} for a in before["annotations"][1:]]
+    decided = person | {"role_reason": None}
+    assert after["annotations"][1:] == [a | decided for a in before["annotations"][1:]]
     assert after["counterfactuals"] == before["counterfactuals"]  # the evidence is what it was
 
 
@@ -104,8 +115,16 @@ def test_a_redrawn_region_and_its_images(tmp_path: Path, dataset: Path) -> None:
     entry = {"row": "a", "region": "r0", "action": "redraw", "bbox": [6, 6, 22, 22]}
     after, before = applied(tmp_path, dataset, entry)["a"], rows_of(dataset)["a"]
     region = after["regions"][0]
-    assert (region["bbox"], region["locator"], region["role_by"]) == ([6, 6, 22, 22], "person", "person")
-    assert (region["mask_source"], region["mask_score"], region["flags"]) == ("box", None, ["redrawn"])
+    assert (region["bbox"], region["locator"], region["role_by"]) == (
+        [6, 6, 22, 22],
+        "person",
+        "person",
+    )
+    assert (region["mask_source"], region["mask_score"], region["flags"]) == (
+        "box",
+        None,
+        ["redrawn"],
+    )
     assert [region[name] for name in ("score", "effect", "effect_low", "effect_high")] == [None] * 4
     assert masks.decode(region["mask"]).sum() == 16 * 16
     assert (region["annotation_ids"], region["role"]) == (["a0"], "evidence")
@@ -123,7 +142,8 @@ class Halves:
 
     def segment(self, image: Image.Image, boxes: Sequence[masks.Box]) -> list[Segment]:
         halves = [(b[0], b[1], (b[0] + b[2]) / 2, b[3]) for b in boxes]
-        return [Segment(masks.from_box(b, image.height, image.width), 0.7, "sam", ("fragmented",)) for b in halves]
+        drawn = [masks.from_box(b, image.height, image.width) for b in halves]
+        return [Segment(mask, 0.7, "sam", ("fragmented",)) for mask in drawn]
 
     def info(self) -> ModelInfo:
         return ModelInfo("halves")
@@ -137,7 +157,11 @@ def test_masks_are_the_segmenters_or_the_persons(tmp_path: Path, dataset: Path) 
         {"row": "a", "action": "add", "phrase": "grey", "bbox": [0, 40, 4, 48], "role": "unknown"},
     ]
     one, two, _, four = applied(tmp_path, dataset, *entries, segmenter=Halves())["a"]["regions"]
-    assert (masks.decode(one["mask"]).sum(), one["mask_source"], one["flags"]) == (8 * 12, "sam", ["fragmented", "redrawn"])
+    assert (masks.decode(one["mask"]).sum(), one["mask_source"], one["flags"]) == (
+        8 * 12,
+        "sam",
+        ["fragmented", "redrawn"],
+    )
     assert one["mask_score"] == pytest.approx(0.7)
     assert (two["mask"], two["mask_source"], two["mask_score"]) == (mine, "given", None)
     assert (masks.decode(four["mask"]).sum(), four["flags"]) == (2 * 8, ["fragmented", "added"])
@@ -145,13 +169,27 @@ def test_masks_are_the_segmenters_or_the_persons(tmp_path: Path, dataset: Path) 
 
 
 def test_an_added_region_is_linked_to_what_names_it(tmp_path: Path, dataset: Path) -> None:
-    add = {"row": "a", "action": "add", "phrase": " Red  Square", "bbox": [1, 1, 5, 5], "role": "evidence"}
+    add = {
+        "row": "a",
+        "action": "add",
+        "phrase": " Red  Square",
+        "bbox": [1, 1, 5, 5],
+        "role": "evidence",
+    }
     reject = {"row": "a", "region": "r2", "action": "reject"}
     after = applied(tmp_path, dataset, add, reject)["a"]
     region = after["regions"][-1]
     assert [r["region_id"] for r in after["regions"]] == ["r0", "r1", "r3"]  # no id is used twice
-    assert (region["annotation_ids"], region["phrase"], region["role"]) == (["a0"], "Red Square", "evidence")
-    assert (region["locator"], region["role_by"], region["flags"]) == ("person", "person", ["added"])
+    assert (region["annotation_ids"], region["phrase"], region["role"]) == (
+        ["a0"],
+        "Red Square",
+        "evidence",
+    )
+    assert (region["locator"], region["role_by"], region["flags"]) == (
+        "person",
+        "person",
+        ["added"],
+    )
     assert after["counterfactuals"][0]["region_ids"] == ["r0", "r3"]
 
 
@@ -177,7 +215,8 @@ def test_a_rejected_fact_is_grounded_by_nothing(tmp_path: Path, dataset: Path) -
 def test_an_image_without_context_follows_the_context(tmp_path: Path) -> None:
     made = row("a")
     context = made["counterfactuals"][0] | {"role": "context", "region_ids": ["r1"]}
-    rows = [{**made, "id": name, "counterfactuals": [*made["counterfactuals"], context]} for name in "abc"]
+    images = [*made["counterfactuals"], context]
+    rows = [{**made, "id": name, "counterfactuals": images} for name in "abc"]
     before = write(tmp_path / "dataset", [rows])
     entries = [
         {"row": "a", "region": "r1", "action": "role", "role": "unknown"},
@@ -187,7 +226,11 @@ def test_an_image_without_context_follows_the_context(tmp_path: Path) -> None:
     apply(before, corrections.read(written(tmp_path, before, entries), before), tmp_path / "out")
     after = rows_of(tmp_path / "out")
     roles = {name: [c["role"] for c in r["counterfactuals"]] for name, r in after.items()}
-    assert roles == {"a": ["evidence", "control"], "b": ["evidence", "control", "context"], "c": ["context"]}
+    assert roles == {
+        "a": ["evidence", "control"],
+        "b": ["evidence", "control", "context"],
+        "c": ["context"],
+    }
     assert masks.decode(after["b"]["counterfactuals"][2]["mask"]).sum() == 14 * 14
     assert after["c"]["counterfactuals"] == rows_of(before)["c"]["counterfactuals"][2:]
 
@@ -262,32 +305,62 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "annotation": ([{"row": "a", "annotation": "a9", "action": "accept"}], "no annotation 'a9'"),
     "role": (
         [{"row": "a", "region": "r0", "action": "role", "role": "proof"}],
-        "entry 1: role is 'proof', expected one of evidence, context, unknown",
+        "entry 1: role is 'proof'; give one of evidence, context, unknown",
     ),
     "outside": (
         [{"row": "a", "region": "r0", "action": "redraw", "bbox": [0, 0, 65, 9]}],
         r"bbox \[0.0, 0.0, 65.0, 9.0\] reaches outside the image of row 'a', which is 64x48",
     ),
-    "below zero": ([{"row": "a", "region": "r0", "action": "redraw", "bbox": [-1, 0, 5, 9]}], r"bbox is \[-1"),
-    "nothing": ([{"row": "a", "region": "r0", "action": "redraw", "bbox": [5, 0, 5, 9]}], "must lie beyond"),
-    "not four": ([{"row": "a", "region": "r0", "action": "redraw", "bbox": [5, 0, 5]}], "expected .x0, y0"),
-    "not numbers": ([{"row": "a", "region": "r0", "action": "redraw", "bbox": ["1", 0, 5, 9]}], "expected .x0"),
-    "nan": ([{"row": "a", "region": "r0", "action": "redraw", "bbox": [float("nan"), 0, 5, 9]}], "bbox is"),
+    "below zero": (
+        [{"row": "a", "region": "r0", "action": "redraw", "bbox": [-1, 0, 5, 9]}],
+        r"bbox is \[-1",
+    ),
+    "nothing": (
+        [{"row": "a", "region": "r0", "action": "redraw", "bbox": [5, 0, 5, 9]}],
+        "must lie beyond",
+    ),
+    "not four": (
+        [{"row": "a", "region": "r0", "action": "redraw", "bbox": [5, 0, 5]}],
+        "give .x0, y0",
+    ),
+    "not numbers": (
+        [{"row": "a", "region": "r0", "action": "redraw", "bbox": ["1", 0, 5, 9]}],
+        "give .x0",
+    ),
+    "nan": (
+        [{"row": "a", "region": "r0", "action": "redraw", "bbox": [float("nan"), 0, 5, 9]}],
+        "bbox is",
+    ),
     "no box": ([{"row": "a", "region": "r0", "action": "redraw"}], "redraw needs bbox; add it"),
-    "no phrase": ([{"row": "a", "action": "add", "phrase": " .", "bbox": [1, 1, 5, 5], "role": "unknown"}], "phrase is"),
-    "action": ([{"row": "a", "action": "role", "role": "context"}], "expected for a row one of accept, reject, add"),
-    "further field": ([{"row": "a", "action": "accept", "why": "so"}], "accept has no why; take it out"),
-    "no row": ([{"action": "accept"}], "entry 1 needs a row"),
-    "two targets": ([{"row": "a", "region": "r0", "annotation": "a0", "action": "accept"}], "at most one of"),
-    "id": ([{"row": 3, "action": "accept"}], "row is 3, expected an id in quotes"),
-    "no object": (["a"], "entry 1 is 'a', expected an object"),
+    "no phrase": (
+        [{"row": "a", "action": "add", "phrase": " .", "bbox": [1, 1, 5, 5], "role": "unknown"}],
+        "phrase is",
+    ),
+    "action": (
+        [{"row": "a", "action": "role", "role": "context"}],
+        "for a row give one of accept, reject, add",
+    ),
+    "further field": (
+        [{"row": "a", "action": "accept", "why": "so"}],
+        "accept has no why; take it out",
+    ),
+    "no row": ([{"action": "accept"}], "entry 1 has no row"),
+    "two targets": (
+        [{"row": "a", "region": "r0", "annotation": "a0", "action": "accept"}],
+        "at most one of",
+    ),
+    "id": ([{"row": 3, "action": "accept"}], "row is 3; give an id in quotes"),
+    "no object": (["a"], "entry 1 is 'a'; give an object"),
     "twice": ([{"row": "a", "action": "accept"}] * 2, "accept in entry 1; take one of them out"),
     "added twice": (
         [{"row": "a", "action": "add", "phrase": "x", "bbox": [1, 1, 5, 5], "role": "unknown"}] * 2,
         "add of row 'a' does not go together with add in entry 1",
     ),
     "accepted and rejected": (
-        [{"row": "a", "region": "r0", "action": "accept"}, {"row": "a", "region": "r0", "action": "reject"}],
+        [
+            {"row": "a", "region": "r0", "action": "accept"},
+            {"row": "a", "region": "r0", "action": "reject"},
+        ],
         "does not go together",
     ),
     "of a rejected row": (
@@ -295,8 +368,16 @@ WRONG: dict[str, tuple[list[Any], str]] = {
         "accept of row 'a' does not go together with reject in entry 2",
     ),
     "mask of another size": (
-        [{"row": "a", "region": "r0", "action": "redraw", "bbox": [1, 1, 5, 5], "mask": masks.encode(np.ones((4, 4), bool))}],
-        "the mask is 4x4 pixels, the image of row 'a' 64x48",
+        [
+            {
+                "row": "a",
+                "region": "r0",
+                "action": "redraw",
+                "bbox": [1, 1, 5, 5],
+                "mask": masks.encode(np.ones((4, 4), bool)),
+            }
+        ],
+        "the mask is 4x4 pixels and not of the image of row 'a', which is 64x48",
     ),
     "mask elsewhere": (
         [
@@ -311,14 +392,22 @@ WRONG: dict[str, tuple[list[Any], str]] = {
         "does not overlap its bbox",
     ),
     "no mask": (
-        [{"row": "a", "region": "r0", "action": "redraw", "bbox": [1, 1, 5, 5], "mask": {"size": [48, 64]}}],
+        [
+            {
+                "row": "a",
+                "region": "r0",
+                "action": "redraw",
+                "bbox": [1, 1, 5, 5],
+                "mask": {"size": [48, 64]},
+            }
+        ],
         "mask is not a COCO run-length",
     ),
 }
 
 
 @pytest.mark.parametrize(("entries", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_corrections_change_nothing(tmp_path: Path, dataset: Path, entries: list[Any], message: str) -> None:
+def test_wrong_corrections(tmp_path: Path, dataset: Path, entries: list[Any], message: str) -> None:
     path = written(tmp_path, dataset, entries)
     with pytest.raises(CorrectionError, match=message) as caught:
         corrections.read(path, dataset)
@@ -328,13 +417,13 @@ def test_wrong_corrections_change_nothing(tmp_path: Path, dataset: Path, entries
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "0" * 64}, "is about the dataset '000.*give the dataset that was reviewed"),
-        ({"version": 2}, "is of version 2, and this program reads version 1"),
+        ({"dataset": "0" * 64}, r"is about the dataset '000.*give the dataset that was reviewed"),
+        ({"version": 2}, "is of version 2, and not 1"),
         ({"format": "labels"}, "holds no corrections"),
-        ({"corrections": {}}, "expected a list"),
+        ({"corrections": {}}, "give a list"),
     ],
 )
-def test_files_that_are_something_else(tmp_path: Path, dataset: Path, changes: Row, message: str) -> None:
+def test_other_files(tmp_path: Path, dataset: Path, changes: Row, message: str) -> None:
     with pytest.raises(CorrectionError, match=message):
         corrections.read(written(tmp_path, dataset, [], changes), dataset)
 
@@ -368,7 +457,7 @@ def test_a_dataset_of_other_columns_is_refused(tmp_path: Path) -> None:
     old = small(tmp_path / "old")
     manifest = store.read_manifest(old) | {"schema_version": 2}
     (old / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CorrectionError, match="columns of version 2.*build it again"):
+    with pytest.raises(CorrectionError, match=r"columns of version 2.*build it again"):
         apply(old, corrections.ordered([], dataset_hash(old)), tmp_path / "out")
 
 
@@ -402,17 +491,17 @@ def test_nothing_of_a_row_becomes_part_of_the_page(tmp_path: Path) -> None:
     outline = Outline(text)
     tags = [tag for tag, _ in outline.tags]
     assert (shown, tags.count("script"), tags.count("img")) == (1, 2, 1)
-    assert not any(name.startswith("on") or name == "style" for _, attributes in outline.tags for name in attributes)
+    names = {name for _, attributes in outline.tags for name in attributes}
+    assert not any(name.startswith("on") or name == "style" for name in names)
     data = json.loads(outline.scripts[0])
     assert data["rows"][0]["question"] == data["rows"][0]["regions"][0]["phrase"] == ATTACK
     assert "<img src=x" not in text
-    assert max(len(line) for line in text.split("\n") if "application/json" not in line) < 300
 
 
 def test_the_policy_admits_the_pages_own_script_and_style(tmp_path: Path, dataset: Path) -> None:
     text = write_page(dataset, tmp_path / "page.html")[0].read_text()
     outline = Outline(text)
-    policy = next(a["content"] for tag, a in outline.tags if tag == "meta" and "content" in a and a.get("http-equiv"))
+    policy = next(a["content"] for tag, a in outline.tags if a.get("http-equiv"))
     style = re.search(r"<style>(.*?)</style>", text, re.S)
     assert policy is not None
     assert style is not None
@@ -432,13 +521,13 @@ def test_pages_and_choices_of_rows(tmp_path: Path, dataset: Path) -> None:
     data = json.loads(Outline(page.read_text()).scripts[0])
     assert ([r["id"] for r in data["rows"]], shown) == (["d", "e"], 2)
     assert (data["offset"], data["total"], data["dataset"]) == (3, 5, dataset_hash(dataset))
-    with pytest.raises(CorrectionError, match=r"no row of .* \(5 rows\) fits --offset 5 and --only boxes"):
+    with pytest.raises(CorrectionError, match=r"\(5 rows\) fits --offset 5 and --only boxes"):
         write_page(dataset, offset=5, only="boxes")
 
 
 def test_the_page_is_the_same_each_time(tmp_path: Path, dataset: Path) -> None:
-    pages = [write_page(dataset, tmp_path / name)[0].read_bytes() for name in ("one.html", "two.html")]
-    assert pages[0] == pages[1]
+    one, two = (write_page(dataset, tmp_path / f"{name}.html")[0] for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 # ----------------------------------------------------------------------------------------- COCO
@@ -462,9 +551,10 @@ def test_coco_is_read_by_pycocotools(tmp_path: Path, dataset: Path) -> None:
         pixels = Image.open(tmp_path / "coco" / "images" / image["file_name"])
         assert pixels.size == (image["width"], image["height"])
         for annotation in loaded.imgToAnns[image["id"]]:
-            x, y, width, height = annotation["bbox"]
-            assert loaded.annToMask(annotation)[int(y) : int(y + height), int(x) : int(x + width)].all()
-            assert annotation["area"] == loaded.annToMask(annotation).sum()
+            x, y, width, height = map(int, annotation["bbox"])
+            mask = loaded.annToMask(annotation)
+            assert mask[y : y + height, x : x + width].all()
+            assert annotation["area"] == mask.sum()
     assert content["annotations"][0]["attributes"] == {
         "role": "evidence",
         "score": 0.75,
@@ -485,10 +575,22 @@ def test_what_a_person_did_in_coco(tmp_path: Path, dataset: Path) -> None:
     second["bbox"], second["segmentation"] = [28, 8, 20, 12], []
     content["annotations"].remove(third)
     polygon = [[1, 1, 9, 1, 9, 9, 1, 9]]
-    added = {"id": 99, "image_id": 1, "category_id": 1, "bbox": [1, 1, 8, 8], "segmentation": polygon}
+    added = {
+        "id": 99,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [1, 1, 8, 8],
+        "segmentation": polygon,
+    }
     content["annotations"].append(added)
     assert back(tmp_path, dataset, content) == [
-        {"row": "a", "action": "add", "phrase": "red square", "bbox": (1, 1, 9, 9), "role": "unknown"}
+        {
+            "row": "a",
+            "action": "add",
+            "phrase": "red square",
+            "bbox": (1, 1, 9, 9),
+            "role": "unknown",
+        }
         | {"mask": masks.encode(masks.from_box((1, 1, 9, 9), 48, 64))},
         {"row": "a", "region": "r0", "action": "role", "role": "context"},
         {"row": "a", "region": "r1", "action": "redraw", "bbox": (28, 8, 48, 20)},
@@ -497,22 +599,29 @@ def test_what_a_person_did_in_coco(tmp_path: Path, dataset: Path) -> None:
 
 
 def test_a_tool_may_forget_whose_is_what(tmp_path: Path, dataset: Path) -> None:
-    """CVAT keeps names of files, and numbers everything anew; FiftyOne keeps attributes beside the others."""
+    """CVAT keeps names of files, and numbers anew; FiftyOne puts attributes beside the others."""
     content = coco(tmp_path, dataset)
     for n, image in enumerate(content["images"]):
-        content["images"][n] = {name: image[name] for name in ("id", "file_name", "width", "height")}
+        kept = ("id", "file_name", "width", "height")
+        content["images"][n] = {name: image[name] for name in kept}
     for annotation in content["annotations"]:
         x, y, width, height = annotation["bbox"]
         annotation["bbox"] = [x + 0.3, y, width, height]
-        annotation["segmentation"] = [[x, y, x + width - 1, y, x + width - 1, y + height - 1, x, y + height - 1]]
+        right, bottom = x + width - 1, y + height - 1
+        annotation["segmentation"] = [[x, y, right, y, right, bottom, x, bottom]]
         annotation["role"] = annotation.pop("attributes")["role"]
     del content["info"]
     assert back(tmp_path, dataset, content) == []
     runs = masks.from_box((30, 8, 40, 20), 48, 64)
-    counts = np.diff(np.flatnonzero(np.diff(runs.T.ravel().astype(int), prepend=0, append=0)), prepend=0).tolist()
-    content["annotations"][1]["segmentation"] = {"size": [48, 64], "counts": [*counts, 48 * 64 - sum(counts)]}
+    edges = np.flatnonzero(np.diff(runs.T.ravel().astype(int), prepend=0, append=0))
+    counts = np.diff(edges, prepend=0, append=runs.size).tolist()
+    content["annotations"][1]["segmentation"] = {"size": [48, 64], "counts": counts}
     (entry,) = back(tmp_path, dataset, content)
-    assert (entry["action"], entry["bbox"], entry["mask"]) == ("redraw", (30, 8, 40, 20), masks.encode(runs))
+    assert (entry["action"], entry["bbox"], entry["mask"]) == (
+        "redraw",
+        (30, 8, 40, 20),
+        masks.encode(runs),
+    )
 
 
 def test_polygons_know_no_holes(tmp_path: Path) -> None:
@@ -528,13 +637,56 @@ def test_polygons_know_no_holes(tmp_path: Path) -> None:
     assert [entry["action"] for entry in back(tmp_path, dataset, content)] == ["redraw"]
 
 
+def test_datumaro_reads_and_writes_it(tmp_path: Path, dataset: Path) -> None:
+    """CVAT's converters: they lose fields of images and the info, and make polygons of masks."""
+    datumaro = pytest.importorskip("datumaro.components.dataset")
+    coco(tmp_path, dataset)
+    folder = tmp_path / "in"
+    (folder / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "images").rename(folder / "images")
+    named = folder / "annotations" / "instances_default.json"
+    (tmp_path / "coco" / "instances.json").rename(named)
+    read = datumaro.Dataset.import_from(str(folder), "coco")
+    read.export(str(tmp_path / "out"), "coco_instances")
+    written = tmp_path / "out" / "annotations" / named.name
+    assert corrections_from("coco", written, dataset).entries == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"tolerance": 1}])
+def test_fiftyone_reads_and_writes_it(tmp_path: Path, dataset: Path, options: Row) -> None:
+    """Its importer and exporter by themselves, which need no database."""
+    fiftyone = pytest.importorskip("fiftyone.utils.coco")
+    coco(tmp_path, dataset)
+    reader = fiftyone.COCODetectionDatasetImporter(
+        data_path=str(tmp_path / "coco" / "images"),
+        labels_path=str(tmp_path / "coco" / "instances.json"),
+        label_types=["segmentations"],
+    )
+    with reader:
+        samples = list(reader)
+    assert samples[0][2].detections[0]["region_id"] == "r0"
+    with fiftyone.COCODetectionDatasetExporter(str(tmp_path / "out"), **options) as writer:
+        for path, metadata, found in samples:
+            writer.export_sample(path, found, metadata=metadata)
+    assert corrections_from("coco", tmp_path / "out" / "labels.json", dataset).entries == ()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda c: c["images"][0].update(row_id="zz", file_name="zz.png"), "image 1: 'zz.png' is the picture of no row"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2]), "annotation 1 has no bbox of four numbers"),
+        (
+            lambda c: c["images"][0].update(row_id="zz", file_name="zz.png"),
+            "image 1: 'zz.png' is the picture of no row",
+        ),
+        (
+            lambda c: c["annotations"][0].update(bbox=[1, 2]),
+            "annotation 1 has no bbox of four numbers",
+        ),
         (lambda c: c["annotations"][0].update(category_id=77), "no category of the file"),
-        (lambda c: c["annotations"][0].update(segmentation={"size": [4, 4], "counts": [16]}), "4x4 pixels, the image"),
+        (
+            lambda c: c["annotations"][0].update(segmentation={"size": [4, 4], "counts": [16]}),
+            "4x4 pixels, the image",
+        ),
         (lambda c: c["annotations"][0].update(bbox=[70, 2, 5, 5]), "lies outside the image"),
         (lambda c: c["info"].update(dataset="0"), "is about the dataset '0'"),
         (lambda c: c.pop("categories"), "is no COCO file"),
@@ -558,12 +710,17 @@ def test_rows_that_share_a_picture_have_a_file_each(tmp_path: Path, dataset: Pat
 
 def test_command_line(tmp_path: Path, dataset: Path) -> None:
     path = written(tmp_path, dataset, EVERYTHING)
-    status, last, stderr = run_module("pipelines.review", dataset, "--apply", path, "--out", tmp_path / "out")
+    options = ["--apply", path, "--out", tmp_path / "out"]
+    status, last, stderr = run_module("pipelines.review", dataset, *options)
     assert status == 0, stderr
     assert json.loads(last)["rows"] == 4
 
 
-def test_the_ways_of_the_command(tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ways_of_the_command(
+    tmp_path: Path,
+    dataset: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     main(dataset, tmp_path / "page.html", limit=2)
     main(dataset, tmp_path / "coco", to="coco")
     main(dataset, tmp_path / "back.json", from_=("coco", tmp_path / "coco" / "instances.json"))
@@ -577,14 +734,19 @@ def test_the_ways_of_the_command(tmp_path: Path, dataset: Path, capsys: pytest.C
     ("options", "message"),
     [
         ({"apply": Path("x.json")}, "need --out"),
-        ({"apply": Path("x.json"), "to": "coco", "out": Path("o")}, "give one of them"),
+        ({"apply": Path("x.json"), "to": "coco", "out": Path("o")}, "things; give one"),
         ({"apply": Path("gone.json"), "out": Path("o")}, "cannot read gone.json"),
         ({"offset": 99}, "lower the offset"),
         ({"out": Path("full"), "to": "coco"}, "exists already"),
     ],
 )
 def test_commands_that_cannot_be_run(
-    tmp_path: Path, dataset: Path, options: Row, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    dataset: Path,
+    options: Row,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").write_text("")
@@ -593,6 +755,19 @@ def test_commands_that_cannot_be_run(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
+def test_a_sam_draws_what_a_person_boxed(tmp_path: Path, dataset: Path) -> None:
+    segmenter = load_segmenter(str(ROOT / "demo/checkpoints/segmenter"))
+    entry = {"row": "a", "region": "r0", "action": "redraw", "bbox": [7, 7, 21, 21]}
+    (region, *_) = applied(tmp_path, dataset, entry, segmenter=segmenter)["a"]["regions"]
+    square = masks.from_box((8, 8, 20, 20), 48, 64)
+    assert region["mask_source"] == "sam"
+    assert masks.iou(masks.decode(region["mask"]), square) > 0.7
+    said = store.read_manifest(tmp_path / "corrected")["corrections"]
+    assert said["segmenter"].endswith("segmenter")
+
+
+@pytest.mark.slow
 def test_a_segmenter_that_cannot_be_loaded(tmp_path: Path) -> None:
-    with pytest.raises(CorrectionError, match=r"cannot load the segmenter .*gone.*without --segmenter"):
+    with pytest.raises(CorrectionError, match=r"the segmenter .*gone.*without --segmenter"):
         load_segmenter(str(tmp_path / "gone"))

@@ -18,9 +18,13 @@ from tests.devtools import CHROMIUM, Page, browser
 from tests.review_data import row, write
 
 pytest.importorskip("websockets")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed"),
+]
 
-HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
+HACK = "document.title='hacked'"
+HOSTILE = f'</script><img src=x onerror="{HACK}"><script>{HACK}</script>'
 
 
 @pytest.fixture
@@ -28,7 +32,13 @@ def dataset(tmp_path: Path) -> Path:
     hostile = row(HOSTILE, question=HOSTILE, answer=HOSTILE, choices=[HOSTILE, "red"])
     hostile["regions"][0] |= {"phrase": HOSTILE, "text": HOSTILE, "flags": [HOSTILE]}
     hostile["traces"][0]["model"] = HOSTILE
-    rows = [row("a", (640, 480)), row("strip", (400, 100)), row("photo", (2000, 1500)), hostile, row("__proto__")]
+    rows = [
+        row("a", (640, 480)),
+        row("strip", (400, 100)),
+        row("photo", (2000, 1500)),
+        hostile,
+        row("__proto__"),
+    ]
     return write(tmp_path / "dataset", [rows])
 
 
@@ -44,7 +54,9 @@ def page(tmp_path: Path, dataset: Path) -> Iterator[Page]:
 
 def drag(page: Page, *points: tuple[float, float]) -> None:
     """Through points in pixels of the image."""
-    left, top, scale = page.value("(r => [r.left, r.top, scale])(document.getElementById('overlay').getBoundingClientRect())")
+    left, top, scale = page.value(
+        "(r => [r.left, r.top, scale])($('overlay').getBoundingClientRect())",
+    )
     page.drag(*[(left + x * scale, top + y * scale) for x, y in points])
 
 
@@ -64,8 +76,8 @@ def saved(page: Page, folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_every_key_does_what_it_says(page: Page, dataset: Path, tmp_path: Path) -> None:
-    page.keys("c", "j", "x", "j", "a")  # red square context, blue square rejected, green dot accepted
-    page.keys("j", "u", "j", "x", "z")  # the first fact unknown; the second rejected, and that undone
+    page.keys("c", "j", "x", "j", "a")  # red is context, blue rejected, green accepted
+    page.keys("j", "u", "j", "x", "z")  # a fact unknown; one rejected, and that undone
     assert saved(page, tmp_path) == {
         "a": [
             {"region": "r0", "action": "role", "role": "unknown"},  # follows its fact
@@ -105,7 +117,7 @@ def test_boxes_are_drawn_in_pixels_of_the_image(page: Page, dataset: Path, tmp_p
     assert validate(tmp_path / "corrected")["valid"]
 
 
-def test_closing_loses_nothing_and_files_are_loaded(page: Page, dataset: Path, tmp_path: Path) -> None:
+def test_closing_loses_nothing(page: Page, dataset: Path, tmp_path: Path) -> None:
     page.keys("c", "Enter", "r")
     before = saved(page, tmp_path)
     page.open(dataset / "review.html")
@@ -131,21 +143,34 @@ def test_a_hostile_row_runs_nothing_and_is_named_like_any(page: Page, tmp_path: 
     assert page.value("document.querySelectorAll('img').length") == 1
     rows = saved(page, tmp_path)
     assert rows[HOSTILE] == [{"action": "accept"}, {"region": "r0", "action": "accept"}]
-    assert rows["__proto__"] == [{"action": "accept"}, {"region": "r0", "action": "role", "role": "context"}]
+    assert rows["__proto__"] == [
+        {"action": "accept"},
+        {"region": "r0", "action": "role", "role": "context"},
+    ]
 
 
 def test_rows_are_shown_by_what_was_done(page: Page) -> None:
     page.keys("c", "Enter", "r", "ArrowRight")
     counts = {}
     for name in ("all", "open", "accept", "reject", "changed", "evidence", "context", "unknown"):
-        page.value(f"(f => {{ f.value = '{name}'; f.dispatchEvent(new Event('change')); }})(document.getElementById('filter'))")
+        page.value(f"$('filter').value = '{name}'; $('filter').dispatchEvent(new Event('change'))")
         counts[name] = page.value("shown.length")
-    expected = {"all": 5, "open": 3, "accept": 1, "reject": 1, "changed": 2, "evidence": 5, "context": 5, "unknown": 5}
+    expected = {
+        "all": 5,
+        "open": 3,
+        "accept": 1,
+        "reject": 1,
+        "changed": 2,
+        "evidence": 5,
+        "context": 5,
+        "unknown": 5,
+    }
     assert counts == expected  # the fact of the region that is now context is still evidence
 
 
 def test_images_fit_their_room(page: Page) -> None:
-    inside = """(([f, r]) => f.left >= r.left - 1 && f.top >= r.top - 1 && f.right <= r.right + 1 && f.bottom <= r.bottom + 1)(
+    inside = """(([f, r]) => f.left >= r.left - 1 && f.top >= r.top - 1 &&
+        f.right <= r.right + 1 && f.bottom <= r.bottom + 1)(
         [frame, room].map(e => e.getBoundingClientRect()))"""
     for size in ((1280, 800), (1000, 620), (1920, 1200)):
         page.size(*size)
