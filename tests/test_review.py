@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -22,11 +24,11 @@ from labeling.info import ModelInfo
 from labeling.segmenters import Segment
 from pipelines import corrections, store
 from pipelines.coco_review import file_stem
-from pipelines.correct import apply
+from pipelines.correct import apply, corrected
 from pipelines.corrections import CorrectionError, dataset_hash
 from pipelines.export import ExportError
 from pipelines.review import chosen, corrections_from, load_segmenter, main, write_for, write_page
-from pipelines.validate import validate
+from pipelines.validate import check_row, validate
 from tests.conftest import ROOT, folder_bytes, run_module
 from tests.review_data import row, small, write
 
@@ -272,6 +274,41 @@ def test_the_order_of_entries_says_nothing(tmp_path: Path, dataset: Path) -> Non
         "role_annotation": 1,
         "role_region": 2,
     }
+
+
+@st.composite
+def corrected_rows(draw: st.DrawFn) -> list[Row]:
+    """Anything that fits together, of a row."""
+    role = st.sampled_from(["evidence", "context", "unknown"])
+    low = st.tuples(st.integers(0, 60), st.integers(0, 44))
+    box = low.map(lambda p: [*p, min(64, p[0] + 3 + p[1] // 2), min(48, p[1] + 2 + p[0] // 3)])
+    entries: list[Row] = []
+    for kind in ("region", "annotation"):
+        for n in draw(st.sets(st.integers(0, 2))):
+            head = {"row": "a", kind: f"{kind[0]}{n}"}
+            if draw(st.booleans()):
+                entries.append({**head, "action": draw(st.sampled_from(["accept", "reject"]))})
+                continue
+            entries.append({**head, "action": "role", "role": draw(role)})
+            if kind == "region" and draw(st.booleans()):
+                entries.append({**head, "action": "redraw", "bbox": draw(box)})
+    added = draw(st.lists(box, max_size=3, unique_by=tuple))
+    adds = {"row": "a", "action": "add", "phrase": "red square"}
+    return entries + [{**adds, "bbox": place, "role": draw(role)} for place in added]
+
+
+@given(corrected_rows())
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_corrected_stays_valid(entries: list[Row]) -> None:
+    parsed = [corrections.parse(entry, n, "test") for n, entry in enumerate(entries)]
+    made = corrected(row("a"), corrections.ordered(parsed, "").entries)
+    again = corrected(row("a"), corrections.ordered(reversed(parsed), "").entries)
+    assert made == again
+    assert list(check_row(made)) == []
+    evidence = [r["region_id"] for r in made["regions"] if r["role"] == "evidence"]
+    for image in made["counterfactuals"]:
+        assert image["region_ids"] == evidence
+    assert bool(made["counterfactuals"]) == bool(evidence)
 
 
 def test_corrections_are_corrected(tmp_path: Path, dataset: Path) -> None:
