@@ -63,7 +63,7 @@ def export(dataset: Path, to: Format, out: Path) -> Exported:
     columns = [name for name in FEATURES if name != "counterfactuals" or to == "easyr1"]  # most of a dataset's bytes
     store.read_manifest(dataset)
     try:
-        with _appearing(out.resolve()) as folder:
+        with appearing(out.resolve()) as folder:
             for split, rows in groupby(store.read_rows(dataset, columns), key=lambda row: str(row["split"])):
                 records = _records(to, rows, folder, done)
                 if to in _FEATURES:
@@ -83,7 +83,7 @@ def export(dataset: Path, to: Format, out: Path) -> Exported:
 
 
 @contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
+def appearing(out: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``out`` when all is well, and goes away when it is not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} exists already; remove it, or choose another --out")

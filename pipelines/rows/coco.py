@@ -78,7 +78,7 @@ class Coco(Sequence[dict[str, Any]]):
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{what} has no bbox of four numbers, or a category that the file does not define: {error!r}") from error
         try:
-            return {"phrase": phrase, "bbox": box, "mask": _mask(annotation.get("segmentation"), image)}
+            return {"phrase": phrase, "bbox": box, "mask": mask_of(annotation.get("segmentation"), image)}
         except Exception as error:  # pycocotools raises bare Exceptions
             raise ValueError(f"{what} has a segmentation that is neither run lengths nor polygons: {error}") from error
 
@@ -91,7 +91,7 @@ def _require_distinct(name: str, ids: Sequence[Any]) -> None:
         raise ValueError(f"two entries of {name} have the id {twice}, so that nobody knows whose boxes are whose; number them anew")
 
 
-def _mask(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any] | None:
+def mask_of(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any] | None:
     """Polygons and plain run lengths as compressed ones."""
     if not segmentation:
         return None

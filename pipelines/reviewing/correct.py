@@ -1,0 +1,257 @@
+"""A dataset with a person's corrections put in: a dataset like any other, in a new folder.
+
+What a person changed says so: ``role_by`` is "person", a region that was redrawn or added has the
+locator "person". Counterfactual images that are no longer true are made anew. The same dataset
+with the same corrections gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from labeling import masks
+from labeling.counterfactual import Intervention, intervene
+from labeling.facts import normalize_phrase
+from labeling.segmenters import Segment, Segmenter
+from pipelines.dataset import store
+from pipelines.dataset.schema import SCHEMA_VERSION, Ledger
+from pipelines.export import appearing
+from pipelines.reviewing.corrections import Correction, CorrectionError, Corrections, check, entries_of
+from rewardlib.rows.images import png
+
+Row = dict[str, Any]
+PERSON = "person"
+STAGE, REASON = "review", "rejected by a person"
+_REMADE = ("rows", "rejected", "rejects", "counts", "shards")  # of a manifest, by store.finish
+
+
+def apply(
+    dataset: Path,
+    corrections: Corrections,
+    out: Path,
+    segmenter: Segmenter | None = None,
+) -> dict[str, Any]:
+    """Write the corrected dataset, all of it or nothing, and return its manifest.
+
+    ``CorrectionError`` for corrections that do not fit, ``ExportError`` for a folder that holds
+    something, ``StoreError`` for a dataset that is not finished.
+    """
+    manifest = store.read_manifest(dataset)
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise CorrectionError(
+            f"{dataset} has the columns of version {manifest.get('schema_version')}, "
+            f"and this program writes those of version {SCHEMA_VERSION}",
+            "build it again, and review that",
+        )
+    with store.at_rest(dataset), appearing(out.resolve()) as folder:
+        check(corrections, dataset)
+        about = {name: value for name, value in manifest.items() if name not in _REMADE}
+        about["corrections"] = _account(corrections, segmenter, manifest)
+        records = list(_shards(dataset, manifest, corrections, folder, segmenter))
+        return store.finish(folder, records, about)
+
+
+def _account(
+    corrections: Corrections,
+    segmenter: Segmenter | None,
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """What the manifest says of the corrections; those of an earlier review are in ``before``."""
+    account = {
+        "sha256": corrections.sha256(),
+        "dataset": corrections.dataset,
+        "counts": corrections.counts(),
+        "segmenter": None if segmenter is None else segmenter.info().name,
+    }
+    before = manifest.get("corrections")
+    return account | ({"before": before} if before else {})
+
+
+def _shards(
+    dataset: Path,
+    manifest: dict[str, Any],
+    corrections: Corrections,
+    folder: Path,
+    segmenter: Segmenter | None,
+) -> Iterator[store.ShardRecord]:
+    """Shard by shard. The build's counts and rejects go with the first."""
+    rows, wanted = store.read_rows(dataset), corrections.by_row()
+    ledger = Ledger()
+    ledger.counts.update(manifest["counts"])
+    ledger.rejects.extend(store.read_rejects(dataset))
+    key = hashlib.sha256(f"{corrections.dataset}/{corrections.sha256()}".encode()).hexdigest()
+    for shard in manifest["shards"]:
+        kept = []
+        for row in islice(rows, shard["rows"]):
+            mine = wanted.get(row["id"], [])
+            if any(c.target == "row" and c.action == "reject" for c in mine):
+                said = f"in the corrections {corrections.sha256()[:16]}"
+                detail = f"{said}; take the entry out to keep the row"
+                ledger.reject(row, STAGE, REASON, detail)
+            else:
+                kept.append(corrected(row, mine, segmenter))
+        yield store.write_shard(folder, Path(shard["file"]).stem, key, kept, ledger)
+        ledger = Ledger()
+
+
+# --------------------------------------------------------------------------------------- one row
+
+
+def corrected(row: Row, mine: Sequence[Correction], segmenter: Segmenter | None = None) -> Row:
+    """A row with its corrections, none of which rejects it."""
+    if not any(c.target != "row" or c.action == "add" for c in mine):
+        return row
+    image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+    after = {**row, "annotations": list(_annotations(row, mine))}
+    after["regions"] = _regions(after, mine, image, segmenter)
+    after["counterfactuals"] = list(_counterfactuals(row, after, image))
+    return after
+
+
+def _annotations(row: Row, mine: Sequence[Correction]) -> Iterator[Row]:
+    for annotation in row["annotations"]:
+        said = {c.action: c for c in entries_of(mine, annotation=annotation["annotation_id"])}
+        if "reject" in said:
+            continue
+        # The reason was of whoever decided before.
+        decided = {"role_by": PERSON, "role_reason": None} if said else {}
+        role = {"role": said["role"].role} if "role" in said else {}
+        yield {**annotation, **decided, **role}
+
+
+def _regions(
+    row: Row,
+    mine: Sequence[Correction],
+    image: Image.Image,
+    segmenter: Segmenter | None,
+) -> list[Row]:
+    """The row's regions, redrawn where a person drew, and those that a person added."""
+    drawn = dict(_pieces(mine, image, segmenter))
+    left = {a["annotation_id"] for a in row["annotations"]}
+    regions = []
+    for region in row["regions"]:
+        said = {c.action: c for c in entries_of(mine, region=region["region_id"])}
+        if "reject" in said:
+            continue
+        region = {**region, "annotation_ids": [a for a in region["annotation_ids"] if a in left]}
+        region |= {"role_by": PERSON} if said else {}
+        region |= {"role": said["role"].role} if "role" in said else {}
+        if "redraw" in said:
+            region |= _drawn(said["redraw"], drawn[said["redraw"]], "redrawn")
+        regions.append(region)
+    taken = {region["region_id"] for region in row["regions"]}  # the rejected ones' too
+    free = (f"r{n}" for n in range(2 * len(row["regions"]) + len(mine)) if f"r{n}" not in taken)
+    added = [c for c in mine if c.action == "add"]
+    return regions + [_added(next(free), c, row, drawn[c]) for c in added]
+
+
+def _added(name: str, correction: Correction, row: Row, piece: Segment) -> Row:
+    phrase = normalize_phrase(correction.phrase or "")
+    same = [a for a in row["annotations"] if normalize_phrase(a["phrase"] or "") == phrase]
+    return {
+        "region_id": name,
+        "annotation_ids": [annotation["annotation_id"] for annotation in same],
+        "phrase": correction.phrase,
+        "text": None,
+        "role": correction.role,
+        "role_by": PERSON,
+        **_drawn(correction, piece, "added"),
+    }
+
+
+def _drawn(correction: Correction, piece: Segment, flag: str) -> Row:
+    """What a drawing says anew; what models measured of the old one is no longer known."""
+    scored = piece.source == "sam" and correction.mask is None
+    return {
+        "bbox": list(correction.bbox or ()),
+        "locator": PERSON,
+        **dict.fromkeys(("score", "effect", "effect_low", "effect_high")),
+        "mask": masks.encode(piece.mask),
+        "mask_score": piece.score if scored else None,
+        "mask_source": "given" if correction.mask is not None else piece.source,
+        "flags": [*piece.flags, flag],
+    }
+
+
+def _pieces(
+    mine: Sequence[Correction],
+    image: Image.Image,
+    segmenter: Segmenter | None,
+) -> Iterator[tuple[Correction, Segment]]:
+    """The mask of everything drawn: the person's own, the segmenter's, or the box."""
+    boxes = [c for c in mine if c.bbox is not None and c.mask is None]
+    for c in mine:
+        if c.mask is not None:
+            yield c, Segment(masks.decode(c.mask), 0.0, "box")
+    if segmenter is not None and boxes:
+        yield from zip(boxes, segmenter.segment(image, [c.bbox or () for c in boxes]), strict=True)
+        return
+    for c in boxes:
+        yield c, Segment(masks.from_box(c.bbox or (), image.height, image.width), 0.0, "box")
+
+
+# ------------------------------------------------------------------------- counterfactual images
+
+
+def _counterfactuals(before: Row, after: Row, image: Image.Image) -> Iterator[Row]:
+    """Those that are still true, and the others made anew: each erases the regions of a role.
+
+    A control belongs to the evidence before it and shares its fate.
+    """
+    gone = False  # the evidence that the next control belongs to
+    for made in before["counterfactuals"]:
+        stale = gone if made["role"] == "control" else _is_stale(made, before, after)
+        gone = stale if made["role"] == "evidence" else gone
+        if not stale:
+            yield made
+        elif made["role"] != "control":  # a new control comes with its evidence
+            yield from _remade(made, after, image)
+
+
+def _is_stale(made: Row, before: Row, after: Row) -> bool:
+    """Whether what it erases is not what it should: a region changed, or its role's regions did."""
+    role, erased = made["role"], set(made["region_ids"])
+    old, new = _places(before), _places(after)
+    changed = any(old.get(name) != new.get(name) for name in erased)
+    before_, after_ = ({name for name, place in p.items() if place[0] == role} for p in (old, new))
+    return changed or before_ != after_
+
+
+def _places(row: Row) -> dict[str, tuple[Any, ...]]:
+    """What a counterfactual image depends on."""
+    places = ((r["role"], tuple(r["bbox"]), r["mask"]["counts"]) for r in row["regions"])
+    return dict(zip([r["region_id"] for r in row["regions"]], places, strict=True))
+
+
+def _remade(made: Row, row: Row, image: Image.Image) -> Iterator[Row]:
+    """With the same fill, shape and seed; nothing where no region of the role is left."""
+    regions = [r for r in row["regions"] if r["role"] == made["role"]]
+    if not regions:
+        return
+    places = [(masks.decode(r["mask"]), r["bbox"]) for r in regions]
+    pair = intervene(image, places, fill=made["fill"], shape=made["shape"], seed=made["seed"])
+    names = [r["region_id"] for r in regions]
+    for intervention in pair if made["role"] == "evidence" else pair[:1]:
+        role = intervention.role if made["role"] == "evidence" else made["role"]
+        yield _counterfactual(intervention, role, names)
+
+
+def _counterfactual(made: Intervention, role: str, regions: list[str]) -> Row:
+    return {
+        "role": role,
+        "fill": made.fill,
+        "shape": made.shape,
+        "region_ids": regions,
+        "image": {"bytes": png(made.image), "path": None},
+        "mask": masks.encode(made.mask),
+        "area_fraction": float(made.mask.mean()),
+        "seed": made.seed,
+        **dict.fromkeys(("verified", "score_before", "score_after")),
+    }
