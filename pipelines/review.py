@@ -26,6 +26,7 @@ from PIL import Image
 
 from labeling import masks
 from labeling.segmenters import Segmenter
+from pipelines.config import SegmenterConfig
 from pipelines.dataset import store
 from pipelines.dataset.schema import FEATURES
 from pipelines.export import ExportError, appearing
@@ -206,21 +207,6 @@ def corrections_from(tool: Tool, export: Path, dataset: Path) -> Corrections:
     return found
 
 
-def load_segmenter(name: str) -> Segmenter:
-    """A SAM of ``transformers``: a folder or a Hub id."""
-    from labeling.segmenters.sam import TransformersSegmenter
-    from rewardlib.redact import redact
-
-    try:
-        return TransformersSegmenter.from_pretrained(name)
-    except Exception as error:  # transformers has many error classes of its own
-        message = " ".join(redact(str(error)).split())[:300]
-        raise CorrectionError(
-            f"cannot load the segmenter {name!r}: {message}",
-            "give a folder, or a Hub id within reach; without --segmenter a mask is the box",
-        ) from error
-
-
 # ---------------------------------------------------------------------------------- the command
 
 
@@ -282,9 +268,19 @@ def main(
 
 def _apply(dataset: Path, path: Path, out: Path, segmenter: str | None) -> dict[str, Any]:
     found = corrections.read(path, dataset)
-    loaded = None if segmenter is None else load_segmenter(segmenter)
-    manifest = make_corrected(dataset, found, out, loaded)
+    manifest = make_corrected(dataset, found, out, load_segmenter(segmenter) if segmenter else None)
     return {"rows": manifest["rows"], "rejected": manifest["rejected"], **found.counts()}
+
+
+def load_segmenter(name: str) -> Segmenter:
+    """A segmenter by folder or Hub id; torch is loaded for nobody else."""
+    from pipelines.building.models import ModelError, load_segmenter_of
+
+    try:
+        return load_segmenter_of(SegmenterConfig(name=name), "cpu", "float32")
+    except ModelError as error:
+        remedy = "give a folder, or a Hub id within reach; without --segmenter a mask is the box"
+        raise CorrectionError(str(error), remedy) from error
 
 
 if __name__ == "__main__":

@@ -125,10 +125,11 @@ class FakeLocator:
 class FakeSegmenter:
     """Draws a box as its own mask."""
 
-    def segment(self, image: Image.Image, boxes: Sequence[masks.Box]) -> list[Segment]:
+    def segment(self, images: Sequence[Image.Image], boxes: Sequence[Sequence[masks.Box]]) -> list[list[Segment]]:
         from labeling.segmenters import Segment
 
-        return [Segment(masks.from_box(b, image.height, image.width), 0.8, "sam") for b in boxes]
+        pairs = zip(images, boxes, strict=True)
+        return [[Segment(masks.from_box(b, image.height, image.width), 0.8, "sam") for b in wanted] for image, wanted in pairs]
 
     def info(self) -> ModelInfo:
         return ModelInfo("fake", "1", {"backend": "fake"})

@@ -23,6 +23,7 @@ from labeling import masks
 from labeling.info import ModelInfo
 from labeling.segmenters import Segment
 from pipelines.dataset import store
+from pipelines.dataset.schema import SCHEMA_VERSION
 from pipelines.export import ExportError
 from pipelines.review import chosen, corrections_from, load_segmenter, main, write_for, write_page
 from pipelines.reviewing import corrections
@@ -143,10 +144,12 @@ def test_a_redrawn_region_and_its_images(tmp_path: Path, dataset: Path) -> None:
 class Halves:
     """Draws the left half of every box."""
 
-    def segment(self, image: Image.Image, boxes: Sequence[masks.Box]) -> list[Segment]:
-        halves = [(b[0], b[1], (b[0] + b[2]) / 2, b[3]) for b in boxes]
-        drawn = [masks.from_box(b, image.height, image.width) for b in halves]
-        return [Segment(mask, 0.7, "sam", ("fragmented",)) for mask in drawn]
+    def segment(self, images: Sequence[Image.Image], boxes: Sequence[Sequence[masks.Box]]) -> list[list[Segment]]:
+        return [[self._half(image, box) for box in wanted] for image, wanted in zip(images, boxes, strict=True)]
+
+    def _half(self, image: Image.Image, box: masks.Box) -> Segment:
+        mask = masks.from_box((box[0], box[1], (box[0] + box[2]) / 2, box[3]), image.height, image.width)
+        return Segment(mask, 0.7, "sam", ("fragmented",))
 
     def info(self) -> ModelInfo:
         return ModelInfo("halves")
@@ -491,12 +494,13 @@ def test_all_or_nothing(tmp_path: Path, dataset: Path, monkeypatch: pytest.Monke
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corrections.json", "full"]
 
 
-def test_a_dataset_of_other_columns_is_refused(tmp_path: Path) -> None:
+def test_an_older_dataset_becomes_one_of_today(tmp_path: Path) -> None:
     old = small(tmp_path / "old")
     manifest = store.read_manifest(old) | {"schema_version": 2}
     (old / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CorrectionError, match=r"columns of version 2.*build it again"):
-        apply(old, corrections.ordered([], dataset_hash(old)), tmp_path / "out")
+    made = apply(old, corrections.ordered([], dataset_hash(old)), tmp_path / "out")
+    assert made["schema_version"] == SCHEMA_VERSION
+    assert len(list(store.read_rows(tmp_path / "out"))) == made["rows"]
 
 
 # ------------------------------------------------------------------------------------- the page

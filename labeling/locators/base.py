@@ -34,6 +34,21 @@ class Sought:
     quote: str = ""
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a locator that asks somebody was told about an image.
+
+    dropped_for: the reason of every place that was named and is not usable.
+    requests, prompt_tokens, completion_tokens: what it took.
+    """
+
+    detections: tuple[Detection, ...]
+    dropped_for: tuple[str, ...] = ()
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class Locator(Protocol):
     """Finds what is sought.
 
@@ -51,14 +66,15 @@ class Locator(Protocol):
         images: Sequence[Image.Image],
         sought: Sequence[Sequence[Sought]],
         threshold: float | None = None,
-    ) -> Sequence[list[Detection] | JudgeError]:
+    ) -> Sequence[list[Detection] | Answered | JudgeError]:
         """What each image shows of what is sought in it, best first; a detection's phrase is that
         of its ``Sought``. What an image shows does not depend on the other images, nor on the order
         of what is sought.
 
         threshold: instead of the locator's own.
 
-        A locator that asks somebody returns the ``JudgeError`` in the place of what it was not told.
+        A locator that asks somebody returns ``Answered``, or the ``JudgeError`` in the place of what
+        it was not told.
         """
         ...
 

@@ -10,7 +10,7 @@ from PIL import Image
 from labeling.boxes import Detection
 from labeling.domain import Domain
 from labeling.info import ModelInfo
-from labeling.locators.base import Locator, Sought
+from labeling.locators.base import Answered, Locator, Sought
 from labeling.merging import merge_boxes
 from rewardlib.judge import JudgeError
 
@@ -21,12 +21,14 @@ DOUBT = 0.5  # of a locator's threshold: what is looked at where something is to
 class Located:
     """What was found in one image, by whomever.
 
-    failures: of locators that ask somebody, by locator; where there are any, what was not found may be there.
+    answers: of locators that ask somebody, by locator.
+    failures: theirs, too; where there are any, what was not found may be there.
     out_of_domain: the locators that were not asked, since their checkpoint was taught other images.
     foreign: phrases that a locator was not asked for, since its checkpoint was never taught them.
     """
 
     detections: list[Detection] = field(default_factory=list)
+    answers: dict[str, Answered] = field(default_factory=dict)
     failures: dict[str, JudgeError] = field(default_factory=dict)
     out_of_domain: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
@@ -98,9 +100,12 @@ class LocatorChain:
         for i, reply in zip(rows, replies, strict=True):
             if isinstance(reply, JudgeError):
                 located[i].failures[locator.name] = reply
-            else:
-                found = [replace(d, locator=locator.name) for d in reply]
-                located[i].detections += merge_boxes(found) if threshold is None else found
+                continue
+            if isinstance(reply, Answered):
+                located[i].answers[locator.name] = reply
+            detections = reply.detections if isinstance(reply, Answered) else reply
+            own = [replace(d, locator=locator.name) for d in detections]
+            located[i].detections += merge_boxes(own) if threshold is None else own
 
 
 def _found_by(name: str, sought: Sequence[Sought], detections: Sequence[Detection]) -> list[Sought]:

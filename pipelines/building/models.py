@@ -99,7 +99,7 @@ def load_models(config: BuildConfig) -> Models:
         return Models(
             load_annotator(config.annotator, replies, config.max_cost),
             load_locators(config.detector, config.ocr, config.boxes, config.device, config.dtype, replies, config.max_cost),
-            _load_segmenter(config.segmenter, config.device, config.dtype),
+            load_segmenter_of(config.segmenter, config.device, config.dtype),
             load_collector(config.collector, replies, config.max_cost),
             _load_verifier(config.annotator, replies, config.max_cost) if config.verify else None,
             _load_answerer(config) if config.answerer else None,
@@ -159,7 +159,7 @@ def _load_detector(config: DetectorConfig, device: str, dtype: str) -> Any:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_segmenter(config: SegmenterConfig, device: str, dtype: str) -> Segmenter:
+def load_segmenter_of(config: SegmenterConfig, device: str, dtype: str) -> Segmenter:
     path = find_checkpoint(config.name)
     with _explained("segmenter", config.name):
         if config.backend == "segment-anything":

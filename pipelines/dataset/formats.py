@@ -175,8 +175,8 @@ def coco_image(row: Row, number: int, image: str) -> Row:
     }
 
 
-def coco_annotations(row: Row, image: int) -> list[Row]:
-    """Entries of COCO's annotations, still without an id, and the category a phrase."""
+def coco_annotations(row: Row, image: int, regions: Sequence[Row] | None = None) -> list[Row]:
+    """Entries of COCO's annotations, still without an id, and the category a phrase; of the evidence, unless regions are named."""
     return [
         {
             "image_id": image,
@@ -186,7 +186,7 @@ def coco_annotations(row: Row, image: int) -> list[Row]:
             "segmentation": region["mask"],
             "iscrowd": 0,
         }
-        for region in _regions(row)
+        for region in _plain(to_look_at(row["regions"]) if regions is None else regions)
     ]
 
 
@@ -222,7 +222,11 @@ def _statements(row: Row) -> list[str]:
 
 def _regions(row: Row) -> list[Row]:
     """Phrase, box and mask of what the answer rests on; the box's numbers as short as float32 allows."""
-    return [{**{name: region[name] for name in _REGION}, "bbox": _short(region["bbox"])} for region in to_look_at(row["regions"])]
+    return _plain(to_look_at(row["regions"]))
+
+
+def _plain(regions: Sequence[Row]) -> list[Row]:
+    return [{**{name: region[name] for name in _REGION}, "bbox": _short(region["bbox"])} for region in regions]
 
 
 def _short(box: Sequence[float]) -> list[float]:

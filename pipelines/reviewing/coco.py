@@ -43,7 +43,7 @@ def write_coco(rows: Iterable[Row], dataset: str, out: Path) -> int:
         (out / "images" / name).write_bytes(data)
         image = formats.coco_image(row, number, name)
         images.append({**image, "license": licenses.setdefault(row["license"], len(licenses) + 1)})
-        found = zip(formats.coco_annotations(row, image["id"]), row["regions"], strict=True)
+        found = zip(formats.coco_annotations(row, image["id"], row["regions"]), row["regions"], strict=True)
         for annotation, region in found:
             phrase = label(annotation.pop("category"))
             category = categories.setdefault(phrase, len(categories) + 1)

@@ -17,14 +17,16 @@ from typing import Any
 from PIL import Image
 
 from labeling import masks
-from labeling.counterfactual import Intervention, intervene
+from labeling.counterfactual import UNSEEN
 from labeling.facts import normalize_phrase
 from labeling.segmenters import Segment, Segmenter
+from pipelines.building.steps.intervene import interventions, stored
+from pipelines.config import CounterfactualConfig
 from pipelines.dataset import store
+from pipelines.dataset.regions import new_region
 from pipelines.dataset.schema import SCHEMA_VERSION, Ledger
 from pipelines.export import appearing
-from pipelines.reviewing.corrections import Correction, CorrectionError, Corrections, check, entries_of
-from rewardlib.rows.images import png
+from pipelines.reviewing.corrections import Correction, Corrections, check, entries_of
 
 Row = dict[str, Any]
 PERSON = "person"
@@ -44,15 +46,10 @@ def apply(
     something, ``StoreError`` for a dataset that is not finished.
     """
     manifest = store.read_manifest(dataset)
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise CorrectionError(
-            f"{dataset} has the columns of version {manifest.get('schema_version')}, "
-            f"and this program writes those of version {SCHEMA_VERSION}",
-            "build it again, and review that",
-        )
     with store.at_rest(dataset), appearing(out.resolve()) as folder:
         check(corrections, dataset)
         about = {name: value for name, value in manifest.items() if name not in _REMADE}
+        about["schema_version"] = SCHEMA_VERSION  # older rows are read as today's
         about["corrections"] = _account(corrections, segmenter, manifest)
         records = list(_shards(dataset, manifest, corrections, folder, segmenter))
         return store.finish(folder, records, about)
@@ -83,6 +80,7 @@ def _shards(
 ) -> Iterator[store.ShardRecord]:
     """Shard by shard. The build's counts and rejects go with the first."""
     rows, wanted = store.read_rows(dataset), corrections.by_row()
+    config = CounterfactualConfig(**manifest["config"].get("counterfactual", {}))
     ledger = Ledger()
     ledger.counts.update(manifest["counts"])
     ledger.rejects.extend(store.read_rejects(dataset))
@@ -96,7 +94,7 @@ def _shards(
                 detail = f"{said}; take the entry out to keep the row"
                 ledger.reject(row, STAGE, REASON, detail)
             else:
-                kept.append(corrected(row, mine, segmenter))
+                kept.append(corrected(row, mine, segmenter, config))
         yield store.write_shard(folder, Path(shard["file"]).stem, key, kept, ledger)
         ledger = Ledger()
 
@@ -104,14 +102,19 @@ def _shards(
 # --------------------------------------------------------------------------------------- one row
 
 
-def corrected(row: Row, mine: Sequence[Correction], segmenter: Segmenter | None = None) -> Row:
+def corrected(
+    row: Row,
+    mine: Sequence[Correction],
+    segmenter: Segmenter | None = None,
+    config: CounterfactualConfig = CounterfactualConfig(),
+) -> Row:
     """A row with its corrections, none of which rejects it."""
     if not any(c.target != "row" or c.action == "add" for c in mine):
         return row
     image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
     after = {**row, "annotations": list(_annotations(row, mine))}
     after["regions"] = _regions(after, mine, image, segmenter)
-    after["counterfactuals"] = list(_counterfactuals(row, after, image))
+    after["counterfactuals"] = _counterfactuals(row, after, image, config)
     return after
 
 
@@ -155,11 +158,8 @@ def _regions(
 def _added(name: str, correction: Correction, row: Row, piece: Segment) -> Row:
     phrase = normalize_phrase(correction.phrase or "")
     same = [a for a in row["annotations"] if normalize_phrase(a["phrase"] or "") == phrase]
-    return {
-        "region_id": name,
+    return new_region(name, correction.phrase or "", correction.bbox or (), PERSON) | {
         "annotation_ids": [annotation["annotation_id"] for annotation in same],
-        "phrase": correction.phrase,
-        "text": None,
         "role": correction.role,
         "role_by": PERSON,
         **_drawn(correction, piece, "added"),
@@ -172,7 +172,7 @@ def _drawn(correction: Correction, piece: Segment, flag: str) -> Row:
     return {
         "bbox": list(correction.bbox or ()),
         "locator": PERSON,
-        **dict.fromkeys(("score", "effect", "effect_low", "effect_high")),
+        **dict.fromkeys(("confirmed_by", "score", "text", "effect", "effect_low", "effect_high")),
         "mask": masks.encode(piece.mask),
         "mask_score": piece.score if scored else None,
         "mask_source": "given" if correction.mask is not None else piece.source,
@@ -191,7 +191,8 @@ def _pieces(
         if c.mask is not None:
             yield c, Segment(masks.decode(c.mask), 0.0, "box")
     if segmenter is not None and boxes:
-        yield from zip(boxes, segmenter.segment(image, [c.bbox or () for c in boxes]), strict=True)
+        (segments,) = segmenter.segment([image], [[c.bbox or () for c in boxes]])
+        yield from zip(boxes, segments, strict=True)
         return
     for c in boxes:
         yield c, Segment(masks.from_box(c.bbox or (), image.height, image.width), 0.0, "box")
@@ -200,58 +201,15 @@ def _pieces(
 # ------------------------------------------------------------------------- counterfactual images
 
 
-def _counterfactuals(before: Row, after: Row, image: Image.Image) -> Iterator[Row]:
-    """Those that are still true, and the others made anew: each erases the regions of a role.
-
-    A control belongs to the evidence before it and shares its fate.
-    """
-    gone = False  # the evidence that the next control belongs to
-    for made in before["counterfactuals"]:
-        stale = gone if made["role"] == "control" else _is_stale(made, before, after)
-        gone = stale if made["role"] == "evidence" else gone
-        if not stale:
-            yield made
-        elif made["role"] != "control":  # a new control comes with its evidence
-            yield from _remade(made, after, image)
+def _counterfactuals(before: Row, after: Row, image: Image.Image, config: CounterfactualConfig) -> list[Row]:
+    """Those of the row while they are true; where a region of evidence or context has changed, made anew as a build makes them, and
+    not verified."""
+    if _erased(before) == _erased(after):
+        return list(before["counterfactuals"])
+    return [stored(after, made, UNSEEN) for pair in interventions(after, image, config) for made in pair]
 
 
-def _is_stale(made: Row, before: Row, after: Row) -> bool:
-    """Whether what it erases is not what it should: a region changed, or its role's regions did."""
-    role, erased = made["role"], set(made["region_ids"])
-    old, new = _places(before), _places(after)
-    changed = any(old.get(name) != new.get(name) for name in erased)
-    before_, after_ = ({name for name, place in p.items() if place[0] == role} for p in (old, new))
-    return changed or before_ != after_
-
-
-def _places(row: Row) -> dict[str, tuple[Any, ...]]:
-    """What a counterfactual image depends on."""
-    places = ((r["role"], tuple(r["bbox"]), r["mask"]["counts"]) for r in row["regions"])
-    return dict(zip([r["region_id"] for r in row["regions"]], places, strict=True))
-
-
-def _remade(made: Row, row: Row, image: Image.Image) -> Iterator[Row]:
-    """With the same fill, shape and seed; nothing where no region of the role is left."""
-    regions = [r for r in row["regions"] if r["role"] == made["role"]]
-    if not regions:
-        return
-    places = [(masks.decode(r["mask"]), r["bbox"]) for r in regions]
-    pair = intervene(image, places, fill=made["fill"], shape=made["shape"], seed=made["seed"])
-    names = [r["region_id"] for r in regions]
-    for intervention in pair if made["role"] == "evidence" else pair[:1]:
-        role = intervention.role if made["role"] == "evidence" else made["role"]
-        yield _counterfactual(intervention, role, names)
-
-
-def _counterfactual(made: Intervention, role: str, regions: list[str]) -> Row:
-    return {
-        "role": role,
-        "fill": made.fill,
-        "shape": made.shape,
-        "region_ids": regions,
-        "image": {"bytes": png(made.image), "path": None},
-        "mask": masks.encode(made.mask),
-        "area_fraction": float(made.mask.mean()),
-        "seed": made.seed,
-        **dict.fromkeys(("verified", "score_before", "score_after")),
-    }
+def _erased(row: Row) -> list[tuple[Any, ...]]:
+    """What counterfactual images depend on."""
+    regions = [r for r in row["regions"] if r["role"] in ("evidence", "context")]
+    return [(r["region_id"], r["role"], tuple(r["bbox"]), r["mask"]["counts"]) for r in regions]

@@ -18,7 +18,7 @@ from labeling.boxes import Detection, iou_matrix
 from labeling.facts import ROLES, normalize_phrase
 from labeling.locators.base import Sought
 from labeling.locators.chain import Located, LocatorChain
-from labeling.verify import Verifier
+from labeling.verify import Claim, Verifier
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
 from pipelines.dataset.regions import new_region
@@ -51,6 +51,10 @@ class Ground(Step):
     def _ground(self, row: dict[str, Any], sought: Sequence[Sought], located: Located, ledger: Ledger) -> Rejection | None:
         for locator, error in located.failures.items():
             fail(locator, error, ledger)
+        for locator, answer in located.answers.items():
+            pay(locator, answer, ledger)
+            for reason in answer.dropped_for:
+                ledger.counts[f"boxes_dropped: {reason}"] += 1
         ledger.counts["rows_out_of_domain"] += bool(located.out_of_domain)
         ledger.counts["phrases_out_of_domain"] += len(located.foreign)
         _add_regions(row, located, ledger)
@@ -187,8 +191,8 @@ def _rejection(sought: Sequence[Sought], located: Located) -> Rejection:
 
 def _second_opinion(verifier: Verifier, images: Sequence[Image.Image], located: Sequence[Located], ledger: Ledger) -> None:
     """Drop the findings that do not show their phrase, says somebody who has seen them; where he fails, they stay, flagged."""
-    asked = [(image, d) for image, found in zip(images, located, strict=True) for d in found.detections]
-    answers = iter(verifier.verify(asked))
+    claims = [Claim(image, d.bbox, d.phrase) for image, found in zip(images, located, strict=True) for d in found.detections]
+    answers = iter(verifier.verify(claims))
     for found in located:
         kept = []
         for detection in found.detections:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from PIL import Image
+
 from labeling import masks
 from labeling.boxes import Detection
 from labeling.counterfactual import Case, Intervention, Region, Removal, intervene, verify_removal
@@ -43,7 +45,7 @@ class Intervene(Step):
         removals = verify_removal(self.locators, [case for _, case in cases])
         for (item, case), verdicts in zip(cases, removals, strict=True):
             for made, removal in zip(case.made, verdicts, strict=True):
-                item.row["counterfactuals"].append(_counterfactual(made, removal, _ids(item.row, made)))
+                item.row["counterfactuals"].append(stored(item.row, made, removal))
                 ledger.counts[f"{made.role}_images"] += 1
                 ledger.counts[f"{made.role}_verified"] += removal.verified is True
             ledger.counts["controls_without_room"] += all(made.role != "control" for made in case.made)
@@ -54,20 +56,23 @@ def _of_role(row: dict[str, Any], role: str) -> list[dict[str, Any]]:
     return [region for region in row["regions"] if region["role"] == role]
 
 
-def _cases(item: Item, config: CounterfactualConfig) -> list[Case]:
-    """What is made of a row; nothing where nobody could tell what its answer rests on."""
-    evidence, context = (_of_role(item.row, role) for role in ("evidence", "context"))
-    if not evidence:
-        return []
-    sought = sought_in(item.row)
-    cases = []
-    for n in range(config.pairs):
-        seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{item.row['id']}/{n}".encode()).digest()[:6], "big")
+def interventions(row: dict[str, Any], image: Image.Image, config: CounterfactualConfig) -> list[list[Intervention]]:
+    """What is made of a row: so many pairs, each with what its context is without. Nothing where nobody could tell what its answer
+    rests on. The same row and settings give the same images."""
+    evidence, context = (_silhouettes(_of_role(row, role)) for role in ("evidence", "context"))
+    made = []
+    for n in range(config.pairs if evidence else 0):
+        seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{row['id']}/{n}".encode()).digest()[:6], "big")
         rng = random.Random(seed)
         fill, shape = rng.choice(config.fills), rng.choice(config.shapes)
-        made = intervene(item.image, _silhouettes(evidence), _silhouettes(context), fill=fill, shape=shape, seed=seed)
-        cases.append(Case(made, sought, _seen(evidence), _seen(context)))
-    return cases
+        made.append(intervene(image, evidence, context, fill=fill, shape=shape, seed=seed))
+    return made
+
+
+def _cases(item: Item, config: CounterfactualConfig) -> list[Case]:
+    evidence, context = (_seen(_of_role(item.row, role)) for role in ("evidence", "context"))
+    sought = sought_in(item.row)
+    return [Case(made, sought, evidence, context) for made in interventions(item.row, item.image, config)]
 
 
 def _silhouettes(regions: Sequence[dict[str, Any]]) -> list[Region]:
@@ -83,17 +88,14 @@ def _seen(regions: Sequence[dict[str, Any]]) -> list[Detection]:
     ]
 
 
-def _ids(row: dict[str, Any], made: Intervention) -> list[str]:
+def stored(row: dict[str, Any], made: Intervention, removal: Removal) -> dict[str, Any]:
+    """A changed image as the dataset stores it."""
     role = "context" if made.role == "context" else "evidence"
-    return [region["region_id"] for region in _of_role(row, role)]
-
-
-def _counterfactual(made: Intervention, removal: Removal, regions: list[str]) -> dict[str, Any]:
     return {
         "role": made.role,
         "fill": made.fill,
         "shape": made.shape,
-        "region_ids": regions,
+        "region_ids": [region["region_id"] for region in _of_role(row, role)],
         "image": {"bytes": png(made.image), "path": None},
         "mask": masks.encode(made.mask),
         "area_fraction": float(made.mask.mean()),

@@ -18,13 +18,14 @@ class Draw(Step):
     stage: ClassVar[str] = "segment"
 
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
-        for item in items:
-            bare = [r for r in item.row["regions"] if r["mask"] is None]
-            pieces = self.segmenter.segment(item.image, [r["bbox"] for r in bare])
-            for region, piece in zip(bare, pieces, strict=True):
+        bare = [[r for r in item.row["regions"] if r["mask"] is None] for item in items]
+        boxes = [[r["bbox"] for r in regions] for regions in bare]
+        pieces = self.segmenter.segment([item.image for item in items], boxes)
+        for regions, drawn in zip(bare, pieces, strict=True):
+            for region, piece in zip(regions, drawn, strict=True):
                 _set_mask(region, piece)
                 ledger.counts["masks_from_box"] += piece.source == "box"
-            ledger.counts["masks"] += len(bare)
+            ledger.counts["masks"] += len(regions)
         return [None] * len(items)
 
 
