@@ -24,7 +24,9 @@ T = TypeVar("T")
 
 
 def batches(
-    jobs: Iterable[T], count: int, alike: Callable[[T], Hashable] = lambda job: None
+    jobs: Iterable[T],
+    count: int,
+    alike: Callable[[T], Hashable] = lambda job: None,
 ) -> Iterator[list[T]]:
     """Groups of at most ``count`` jobs for which ``alike`` is the same, in the jobs' order."""
     groups: dict[Hashable, list[T]] = {}

@@ -16,7 +16,13 @@ def model_type(name: str, revision: str | None = None) -> str:
 
 
 def load(
-    model_class: Any, name: str, *, revision: str | None, device: str, dtype: str
+    model_class: Any,
+    name: str,
+    *,
+    processor_class: Any = AutoProcessor,
+    revision: str | None,
+    device: str,
+    dtype: str,
 ) -> tuple[Any, Any, str | None]:
     """A checkpoint's model, its processor, and the revision that was found.
 
@@ -27,7 +33,7 @@ def load(
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     numbers = getattr(torch, dtype)
     model = model_class.from_pretrained(name, revision=revision, dtype=numbers).to(device).eval()
-    processor = AutoProcessor.from_pretrained(name, revision=revision)
+    processor = processor_class.from_pretrained(name, revision=revision)
     return model, processor, revision or getattr(model.config, "_commit_hash", None)
 
 

@@ -39,7 +39,10 @@ class GroundingDinoLocator(ZeroShotLocator):
     thresholds: ClassVar[dict[str, float]] = {"grounding-dino": 0.25, "mm-grounding-dino": 0.3}
 
     def _look(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float
+        self,
+        images: Sequence[Image.Image],
+        phrases: Sequence[Sequence[str]],
+        threshold: float,
     ) -> Iterator[Look]:
         tokenizer, longest = self.processor.tokenizer, self.model.config.max_text_len
         jobs: list[Job] = []
@@ -74,13 +77,16 @@ class GroundingDinoLocator(ZeroShotLocator):
         return int(min(steps * TEXT_STEP, self.model.config.max_text_len))
 
     def _inputs(
-        self, images: Sequence[Image.Image], prompts: Sequence[Prompt]
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[Prompt],
     ) -> dict[str, Tensor]:
         """The arguments of a forward, with ``batch_size`` rows. One image at a time goes through
         the processor, which may treat several at once differently from one."""
         prepare, length = self.processor.image_processor, self._text_length(prompts[0])
         seen = [prepare(image.convert("RGB"), return_tensors="pt") for image in images]
-        inputs = {name: torch.cat([s[name] for s in seen]) for name in ("pixel_values", "pixel_mask")}
+        names = ("pixel_values", "pixel_mask")
+        inputs = {name: torch.cat([one[name] for one in seen]) for name in names}
         return {k: fill(v, self.batch_size) for k, v in (inputs | pad(prompts, length)).items()}
 
     @torch.inference_mode()

@@ -42,5 +42,10 @@ def load_locator(
         families = ", ".join(FAMILIES)
         raise ValueError(f"{name} is a {kind!r} model, which locates nothing; expected {families}")
     return FAMILIES[kind].from_pretrained(
-        name, revision=revision, device=device, dtype=dtype, threshold=threshold, **settings
+        name,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        threshold=threshold,
+        **settings,
     )

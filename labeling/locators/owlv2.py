@@ -35,7 +35,10 @@ class Owlv2Locator(ZeroShotLocator):
     thresholds: ClassVar[dict[str, float]] = {"owlv2": 0.1, "owlvit": 0.1}
 
     def _look(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float
+        self,
+        images: Sequence[Image.Image],
+        phrases: Sequence[Sequence[str]],
+        threshold: float,
     ) -> Iterator[Look]:
         queries = self._embed(sorted({phrase for wanted in phrases for phrase in wanted}))
         known = [tuple(p for p in wanted if p in queries) for wanted in phrases]
@@ -72,7 +75,9 @@ class Owlv2Locator(ZeroShotLocator):
             mask = fill(torch.stack([encoded[p][1] for p in batch]), PHRASES_AT_ONCE)
             sent = {"input_ids": ids.to(self.model.device)}
             sent["attention_mask"] = mask.to(self.model.device)
-            queries.update(zip(batch, encoder.get_text_features(**sent).pooler_output, strict=False))
+            queries.update(
+                zip(batch, encoder.get_text_features(**sent).pooler_output, strict=False),
+            )
         return queries
 
     @torch.inference_mode()

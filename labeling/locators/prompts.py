@@ -28,7 +28,9 @@ class Prompt:
 
 
 def build_prompts(
-    tokenizer: PreTrainedTokenizerBase, phrases: list[str], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    phrases: list[str],
+    max_tokens: int,
 ) -> list[Prompt]:
     """Split distinct phrases into prompts of at most ``max_tokens`` tokens, keeping their order.
 
@@ -61,7 +63,9 @@ def _assemble(phrases: list[str], tokens: list[list[int]]) -> Prompt:
 
 
 def encode_phrases(
-    tokenizer: PreTrainedTokenizerBase, phrases: Sequence[str], length: int
+    tokenizer: PreTrainedTokenizerBase,
+    phrases: Sequence[str],
+    length: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The token ids and the attention mask (``length``,) of every phrase that the tokenizer knows.
 
@@ -74,7 +78,11 @@ def encode_phrases(
         if set(words) <= set(tokenizer.all_special_ids):
             continue
         padded = tokenizer(
-            phrase, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            phrase,
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
         )
         encoded[phrase] = (padded["input_ids"][0], padded["attention_mask"][0])
     return encoded

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import Sam3Model
+from transformers import Sam3Model, Sam3Processor
 
 from labeling.ahead import ahead
 from labeling.batching import batches, fill
@@ -38,9 +38,13 @@ class Sam3Locator(ZeroShotLocator):
     # Of SAM 3's own processor (confidence_threshold=0.5) and of transformers' examples.
     thresholds: ClassVar[dict[str, float]] = {"sam3": 0.5}
     model_class: ClassVar[Any] = Sam3Model
+    processor_class: ClassVar[Any] = Sam3Processor  # not the video's, which SAM 3's files name
 
     def _look(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float
+        self,
+        images: Sequence[Image.Image],
+        phrases: Sequence[Sequence[str]],
+        threshold: float,
     ) -> Iterator[Look]:
         distinct = sorted({phrase for wanted in phrases for phrase in wanted})
         length = self.model.config.text_config.max_position_embeddings
@@ -88,7 +92,9 @@ class Sam3Locator(ZeroShotLocator):
     ) -> Iterator[Look]:
         sizes = [(size[1], size[0])] * PHRASES_AT_ONCE
         results = self.processor.post_process_instance_segmentation(
-            out, threshold=threshold, target_sizes=sizes
+            out,
+            threshold=threshold,
+            target_sizes=sizes,
         )
         for phrase, result in zip(phrases, results, strict=False):
             boxes = np.clip(result["boxes"].numpy(), 0, np.array([*size, *size], np.float32))

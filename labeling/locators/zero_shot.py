@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoModelForZeroShotObjectDetection
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from labeling import checkpoints
 from labeling.boxes import Detection, suppress
@@ -51,10 +51,11 @@ class ZeroShotLocator(ABC):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset(
-        {"object", "attribute", "count", "relation", "text"}
+        {"object", "attribute", "count", "relation", "text"},
     )
     thresholds: ClassVar[dict[str, float]]
     model_class: ClassVar[Any] = AutoModelForZeroShotObjectDetection
+    processor_class: ClassVar[Any] = AutoProcessor
 
     def __init__(
         self,
@@ -93,7 +94,12 @@ class ZeroShotLocator(ABC):
     ) -> Self:
         """Of the Hub or a local folder; ``settings`` are those of ``__init__``."""
         model, processor, found = checkpoints.load(
-            cls.model_class, name, revision=revision, device=device, dtype=dtype
+            cls.model_class,
+            name,
+            processor_class=cls.processor_class,
+            revision=revision,
+            device=device,
+            dtype=dtype,
         )
         return cls(model, processor, checkpoint=name, revision=found, **settings)
 
@@ -123,7 +129,10 @@ class ZeroShotLocator(ABC):
 
     @abstractmethod
     def _look(
-        self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]], threshold: float
+        self,
+        images: Sequence[Image.Image],
+        phrases: Sequence[Sequence[str]],
+        threshold: float,
     ) -> Iterator[Look]:
         """Ask the model about every image's own phrases, which are distinct and sorted."""
 
