@@ -109,9 +109,11 @@ def meta() -> SegmentAnythingSegmenter:
 
 def same(some: Sequence[Segment], others: Sequence[Segment]) -> bool:
     """To the last bit."""
-    return len(some) == len(others) and all(
-        (a.score, a.source, a.flags) == (b.score, b.source, b.flags) and (a.mask == b.mask).all() for a, b in zip(some, others, strict=True)
-    )
+
+    def plain(segment: Segment) -> tuple[object, ...]:
+        return segment.mask.tobytes(), segment.score, segment.source, segment.flags
+
+    return [*map(plain, some)] == [*map(plain, others)]
 
 
 def agreement(some: Sequence[Segment], others: Sequence[Segment]) -> float:

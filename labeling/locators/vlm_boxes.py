@@ -21,7 +21,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -102,8 +102,8 @@ class VlmBoxesLocator:
     nothing.
     """
 
-    name: ClassVar[str] = "vlm-boxes"
-    kinds: ClassVar[frozenset[Kind]] = frozenset(
+    name: str = "vlm-boxes"
+    kinds: frozenset[Kind] = frozenset(
         {"object", "attribute", "count", "relation", "text"},
     )
     threshold: float = 0.5
@@ -138,7 +138,8 @@ class VlmBoxesLocator:
         for i, wanted in enumerate(sought):
             phrases = sorted({s.phrase for s in wanted})
             jobs += [(i, chunk) for chunk in batches(phrases, PHRASES_AT_ONCE)]
-        replies = self.client.ask_all([boxes_request(images[i], chunk, self.coordinates) for i, chunk in jobs])
+        how = self.coordinates
+        replies = self.client.ask_all([boxes_request(images[i], chunk, how) for i, chunk in jobs])
         answers: list[list[Located | JudgeError]] = [[] for _ in images]
         for (i, chunk), reply in zip(jobs, replies, strict=True):
             answers[i].append(self._located(reply, images[i].size, chunk))

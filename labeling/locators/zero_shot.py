@@ -50,7 +50,7 @@ class ZeroShotLocator(ABC):
     thresholds: the default threshold of each architecture, by its ``model_type``.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset(
+    kinds: frozenset[Kind] = frozenset(
         {"object", "attribute", "count", "relation", "text"},
     )
     thresholds: ClassVar[dict[str, float]]
