@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoProcessor, PreTrainedConfig
 
 DTYPES = ("float32", "float16", "bfloat16")
 
 
 def model_type(name: str, revision: str | None = None) -> str:
-    """The architecture that a checkpoint's ``config.json`` names: "grounding-dino", "sam2", ..."""
-    return str(AutoConfig.from_pretrained(name, revision=revision).model_type)
+    """The architecture that a checkpoint's ``config.json`` names: "grounding-dino", "sam2", ...;
+    empty where it names none. Whether transformers knows it is another question."""
+    config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    return str(config.get("model_type", ""))
 
 
 def load(
@@ -35,6 +38,14 @@ def load(
     model = model_class.from_pretrained(name, revision=revision, dtype=numbers).to(device).eval()
     processor = processor_class.from_pretrained(name, revision=revision)
     return model, processor, revision or getattr(model.config, "_commit_hash", None)
+
+
+def require_numbers(values: Any, model: Any) -> None:
+    """``OverflowError`` where a model computed what is no number (an array or a tensor of scores):
+    it has not said that nothing is there."""
+    if not np.isfinite(np.asarray(values)).all():
+        message = "the model computes no numbers in {}; load it in bfloat16 or float32"
+        raise OverflowError(message.format(dtype_name(model)))
 
 
 def dtype_name(model: Any) -> str:

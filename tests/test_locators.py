@@ -92,6 +92,13 @@ def test_another_architecture_is_refused_and_the_families_are_named() -> None:
         load_locator(str(ROOT / "demo/checkpoints/segmenter"))
 
 
+def test_an_architecture_that_transformers_does_not_know_is_refused_alike(tmp_path: Path) -> None:
+    for config in ("{}", '{"model_type": "sam-of-tomorrow"}'):
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises(ValueError, match="expected"):
+            load_locator(str(tmp_path))
+
+
 def test_an_unknown_dtype_is_refused(checkpoint: str) -> None:
     with pytest.raises(ValueError, match=r"'half'.*float32, float16, bfloat16"):
         load_locator(checkpoint, dtype="half")
@@ -312,6 +319,15 @@ def test_halves_are_for_the_model_alone(checkpoint: str, tiny: ZeroShotLocator) 
     # Not on bfloat16's grid, which has eight bits.
     scores = np.array([d.score for d in found[0]], np.float32)
     assert not np.array_equal(scores, torch.tensor(scores).bfloat16().float().numpy())
+
+
+def test_what_is_no_number_is_not_nothing(checkpoint: str) -> None:
+    locator = load_locator(checkpoint)
+    with torch.no_grad():
+        for weight in locator.model.parameters():
+            weight.fill_(torch.nan)
+    with pytest.raises(OverflowError, match="no numbers in float32"):
+        locator.locate(IMAGES[:1], WANTED[:1])
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,13 @@ def test_another_architecture_is_refused_and_the_families_are_named() -> None:
         load_segmenter(str(ROOT / "demo/checkpoints/detector"))
 
 
+def test_an_architecture_that_transformers_does_not_know_is_refused_alike(tmp_path: Path) -> None:
+    for config in ("{}", '{"model_type": "sam-of-tomorrow"}'):
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises(ValueError, match="expected"):
+            load_segmenter(str(tmp_path))
+
+
 def test_the_tracker_of_sam3s_own_checkpoint_is_found_beside_its_locator(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -181,6 +188,7 @@ def test_one_mask_per_box_of_the_images_size(
 ) -> None:
     segmenter: Segmenter = request.getfixturevalue(backend)
     found = segmenter.segment(IMAGES, BOXES)
+    assert any(segment.source == "sam" for segments in found for segment in segments)
     for image, boxes, segments in zip(IMAGES, BOXES, found, strict=True):
         for segment, box in zip(segments, boxes, strict=True):
             assert segment.mask.shape == (image.height, image.width)
@@ -260,6 +268,15 @@ def test_halves_are_for_the_model_alone(checkpoint: str, tiny: PromptedSegmenter
     for a, b in zip(tiny.segment(IMAGES, BOXES), half.segment(IMAGES, BOXES), strict=True):
         # Random weights draw rags, which rounding moves: of the masks little can be said.
         assert [s.score for s in a] == pytest.approx([s.score for s in b], abs=0.2)
+
+
+def test_what_is_no_number_is_no_mask(checkpoint: str) -> None:
+    segmenter = load_segmenter(checkpoint)
+    with torch.no_grad():
+        for weight in segmenter.model.parameters():
+            weight.fill_(torch.nan)
+    with pytest.raises(OverflowError, match="no numbers in float32"):
+        segmenter.segment(IMAGES[:1], BOXES[:1])
 
 
 # ------------------------------------------------------------------------------------- the edges

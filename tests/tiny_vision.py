@@ -48,9 +48,9 @@ def _save(folder: Path, model: Any, processor: Any) -> str:
     return str(folder)
 
 
-def _lively(model: Any) -> Any:
+def _lively(model: Any, seed: int = 0) -> Any:
     """Random weights large enough that scores and masks differ from place to place."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
@@ -316,7 +316,7 @@ def sam2(folder: Path) -> str:
         prompt_encoder_config=SMALL_PROMPTS | {"patch_size": 16},
         mask_decoder_config=SMALL_DECODER,
     )
-    return _save(folder, _lively(tf.Sam2Model(config)), _sam2_processor())
+    return _save(folder, _lively(tf.Sam2Model(config), 1), _sam2_processor())
 
 
 def edgetam(folder: Path) -> str:

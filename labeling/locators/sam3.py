@@ -21,6 +21,7 @@ from transformers import Sam3Model, Sam3Processor
 
 from labeling.ahead import ahead
 from labeling.batching import batches, fill
+from labeling.checkpoints import require_numbers
 from labeling.locators.prompts import encode_phrases
 from labeling.locators.zero_shot import Look, ZeroShotLocator
 
@@ -80,7 +81,9 @@ class Sam3Locator(ZeroShotLocator):
         mask = fill(torch.stack([mask for _, mask in texts]), count).to(device)
         one = {k: tuple(fill(m[row : row + 1], count) for m in seen[k]) for k in FEATURES}
         out = self.model(vision_embeds=type(seen)(**one), input_ids=ids, attention_mask=mask)
-        return type(out)(**{name: out[name].float().cpu() for name in ANSWERS})
+        answers = {name: out[name].float().cpu() for name in ANSWERS}
+        require_numbers(answers["pred_logits"], self.model)  # before a threshold drops what is none
+        return type(out)(**answers)
 
     def _answers(
         self,

@@ -119,11 +119,12 @@ class ZeroShotLocator(ABC):
         threshold: float | None = None,
     ) -> list[list[Detection]]:
         """What each image shows of its own phrases, best first. A phrase that the tokenizer knows
-        nothing of is not found."""
+        nothing of is not found. ``OverflowError`` where the dtype is too narrow for the model."""
         threshold = self.threshold if threshold is None else threshold
         phrases = [sorted({s.phrase for s in wanted}) for wanted in sought]
         found: list[list[Detection]] = [[] for _ in images]
         for look in self._look(images, phrases, threshold):
+            checkpoints.require_numbers(look.scores, self.model)
             found[look.image] += self._kept(look, images[look.image].size, threshold)
         return [suppress(detections, self.nms_iou) for detections in found]
 
@@ -145,7 +146,7 @@ class ZeroShotLocator(ABC):
         for query, p in zip(*np.nonzero(good), strict=True):
             x0, y0, x1, y1 = pixels[query].tolist()
             score = round(float(look.scores[query, p]), 4)
-            mask: Mask | None = None if look.masks is None else look.masks[query]
+            mask: Mask | None = None if look.masks is None else look.masks[query].copy()
             yield Detection(look.phrases[p], (x0, y0, x1, y1), score, mask, locator=self.name)
 
 

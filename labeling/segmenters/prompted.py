@@ -76,6 +76,7 @@ class PromptedSegmenter(ABC):
         images: Sequence[Image.Image],
         boxes: Sequence[Sequence[masks.Box]],
     ) -> list[list[Segment]]:
+        """As ``Segmenter`` says; ``OverflowError`` where the dtype is too narrow for the model."""
         return finish_all(self._prompted(images, boxes), images, boxes)
 
     def _prompted(
@@ -109,7 +110,9 @@ class PromptedSegmenter(ABC):
             chunk = boxes[:, start : start + self.boxes_at_once]
             out = self.model(**image, input_boxes=chunk, multimask_output=False)
             drawn = self._at_full_size(out.pred_masks.float().cpu(), inputs)[:, 0].numpy()
-            raw += zip(drawn, out.iou_scores[0, :, 0].float().cpu().tolist(), strict=True)
+            scores = out.iou_scores[0, :, 0].float().cpu()
+            checkpoints.require_numbers(scores, self.model)
+            raw += zip(drawn, scores.tolist(), strict=True)
         return raw
 
     @abstractmethod
