@@ -215,6 +215,21 @@ def test_company_and_order_change_nothing_at_all(tiny: ZeroShotLocator) -> None:
         assert same(a, c)
 
 
+def test_a_model_is_asked_for_each_phrase_once_and_in_one_order(
+    tiny: ZeroShotLocator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def look(images: Any, phrases: Any, threshold: float) -> list[Any]:
+        asked.append(phrases)
+        return []
+
+    monkeypatch.setattr(tiny, "_look", look)
+    tiny.locate(IMAGES[:1], [seek("dog", "cat", "dog")])
+    assert asked == [[["cat", "dog"]]]
+
+
 def test_the_batch_size_changes_next_to_nothing(checkpoint: str, tiny: ZeroShotLocator) -> None:
     single = load_locator(checkpoint, threshold=tiny.threshold, nms_iou=1.0)
     batched = load_locator(checkpoint, threshold=tiny.threshold, nms_iou=1.0, batch_size=4)

@@ -15,7 +15,7 @@ from PIL import Image
 from demo.scenes import Scene, make_scene
 from labeling import masks
 from labeling.segmenters import Segment, Segmenter
-from labeling.segmenters.base import windows
+from labeling.segmenters.base import views, windows
 from labeling.segmenters.loading import load_segmenter
 from labeling.segmenters.prompted import PromptedSegmenter
 from labeling.segmenters.sam import SamSegmenter
@@ -239,6 +239,24 @@ def test_company_and_order_change_nothing_at_all(tiny: PromptedSegmenter) -> Non
     for image, boxes, a, c in zip(IMAGES, BOXES, together, backwards, strict=True):
         assert same(a, tiny.segment([image], [boxes])[0])
         assert same(a, c[::-1])
+
+
+def test_a_model_is_always_asked_in_the_same_form(
+    tiny: PromptedSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that roundings are the same: as many images at once, and the boxes in one order."""
+    encode, seen = tiny.model.get_image_embeddings, []
+
+    def counted(pixels: torch.Tensor) -> object:
+        seen.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(tiny.model, "get_image_embeddings", counted)
+    tiny.segment(IMAGES, BOXES)
+    assert seen == [3, 3]  # five views, one of them an image's second
+    asked = [[v.inside([b]) for v in views([IMAGES[0]], [b])] for b in (BOXES[0], BOXES[0][::-1])]
+    assert asked[0] == asked[1]
 
 
 def test_the_embedded_segmenters_masks_do_not_depend_on_company() -> None:
