@@ -1,135 +1,107 @@
 """Grounding DINO through transformers: where are the things that a phrase names?
 
-What it does differently from the published pipelines: each phrase is scored over its own token span (the mean of the span's
-probabilities, as Grounding DINO's COCO evaluation does), never by decoding text; long phrase lists are chunked, never cut; a phrase that
-is not in the image yields nothing instead of the whole image.
+Also MM-Grounding-DINO and LLMDet, which have the same interface. What it does differently from the
+published pipelines: each phrase is scored over its own token span (the mean of the span's
+probabilities, as Grounding DINO's COCO evaluation and mmdetection do), never by decoding text; long
+phrase lists are chunked, never cut; a phrase that is not in the image yields nothing instead of the
+whole image.
 
-    detector = GroundingDinoLocator.from_pretrained("IDEA-Research/grounding-dino-base")
-    found = detector.locate([image], [[Sought("black square"), Sought("red circle")]])[0]
+    locator = GroundingDinoLocator.from_pretrained("IDEA-Research/grounding-dino-base")
+    found = locator.locate([image], [[Sought("black square"), Sought("red circle")]])[0]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+from torch import Tensor
+from transformers.image_transforms import get_size_with_aspect_ratio
 
-from labeling.boxes import Detection, suppress
-from labeling.facts import Kind
-from labeling.info import ModelInfo
-from labeling.locators.base import Sought
+from labeling.ahead import ahead
+from labeling.batching import batches, fill
 from labeling.locators.prompts import Prompt, build_prompts
+from labeling.locators.zero_shot import Look, ZeroShotLocator, to_pixels
+
+Job = tuple[int, Prompt]  # an image's index, and some of its phrases
+TEXT_STEP = 64  # texts are padded to multiples of it, so that their length is their own
 
 
-class GroundingDinoLocator:
-    """Any checkpoint of transformers' Grounding DINO family (``AutoModelForZeroShotObjectDetection`` with contrastive text tokens)."""
+class GroundingDinoLocator(ZeroShotLocator):
+    """Any checkpoint with contrastive text tokens: Grounding DINO, MM-Grounding-DINO, LLMDet."""
 
-    name: ClassVar[str] = "grounding-dino"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"object", "attribute", "count", "relation", "text"})
+    # grounding-dino: GroundingDINO's and transformers' examples. mm-grounding-dino: mmdetection's
+    # demo/image_demo.py (--pred-score-thr 0.3), which means over a span, too; its scores have a
+    # learned bias, and so another scale.
+    thresholds: ClassVar[dict[str, float]] = {"grounding-dino": 0.25, "mm-grounding-dino": 0.3}
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        *,
-        threshold: float = 0.25,
-        nms_iou: float = 0.7,
-        max_area: float = 0.95,
-        batch_size: int = 8,
-        checkpoint: str = "custom",
-        revision: str | None = None,
-    ) -> None:
-        """``max_area``: a box that covers more of the image than this is an evasion, not a finding, unless it scores twice the
-        threshold."""
-        self.model, self.processor = model.eval(), processor
-        self.threshold, self.nms_iou, self.max_area, self.batch_size = threshold, nms_iou, max_area, batch_size
-        self.checkpoint, self.revision = checkpoint, revision
-
-    @classmethod
-    def from_pretrained(cls, name: str, *, revision: str | None = None, device: str = "cpu", **settings: Any) -> GroundingDinoLocator:
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(name, revision=revision).to(device)
-        processor = AutoProcessor.from_pretrained(name, revision=revision)
-        found = revision or getattr(model.config, "_commit_hash", None)
-        return cls(model, processor, checkpoint=name, revision=found, **settings)
-
-    def info(self) -> ModelInfo:
-        settings = {"threshold": self.threshold, "nms_iou": self.nms_iou, "max_area": self.max_area}
-        return ModelInfo(self.checkpoint, self.revision, settings)
-
-    def locate(
+    def _look(
         self,
         images: Sequence[Image.Image],
-        sought: Sequence[Sequence[Sought]],
-        threshold: float | None = None,
-    ) -> list[list[Detection]]:
-        """What each image shows of its own phrases, best first.
+        phrases: Sequence[Sequence[str]],
+        threshold: float,
+    ) -> Iterator[Look]:
+        tokenizer, longest = self.processor.tokenizer, self.model.config.max_text_len
+        jobs: list[Job] = []
+        for i, wanted in enumerate(phrases):
+            jobs += [(i, prompt) for prompt in build_prompts(tokenizer, list(wanted), longest)]
 
-        A phrase that the tokenizer knows nothing of is not found."""
-        threshold = self.threshold if threshold is None else threshold
-        jobs: list[tuple[int, Prompt]] = []
-        for i, wanted in enumerate(sought):
-            phrases = sorted({s.phrase for s in wanted})  # in an order that does not depend on the row's
-            jobs += [(i, p) for p in build_prompts(self.processor.tokenizer, phrases, self.model.config.max_text_len)]
-        detections: list[list[Detection]] = [[] for _ in images]
-        for batch in batches(jobs, lambda job: images[job[0]].size, self.batch_size):
-            scored = self._score([(images[i], prompt) for i, prompt in batch])
-            for (i, prompt), (boxes, scores) in zip(batch, scored, strict=True):
-                detections[i] += self._keep(prompt, boxes, scores, images[i].size, threshold)
-        return [suppress(of_image, self.nms_iou) for of_image in detections]
+        def alike(job: Job) -> tuple[tuple[int, int], int]:
+            return self._processed_size(images[job[0]].size), self._text_length(job[1])
+
+        def prepare(batch: list[Job]) -> tuple[list[Job], dict[str, Tensor]]:
+            return batch, self._inputs([images[i] for i, _ in batch], [p for _, p in batch])
+
+        for batch, inputs in ahead(prepare, batches(jobs, self.batch_size, alike)):
+            scores, boxes = self._forward(inputs)
+            for (i, prompt), row, cxcywh in zip(batch, scores, boxes, strict=False):
+                of_phrases = np.stack([row[:, start:end].mean(1) for start, end in prompt.spans], 1)
+                size = images[i].size
+                yield Look(i, prompt.phrases, to_pixels(cxcywh, size, size), of_phrases)
+
+    def _processed_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """What the image processor makes of an image's size (width, height): many sizes become
+        the same. Where its rule is another than shortest and longest edge, the size itself."""
+        rule = self.processor.image_processor.size
+        shortest, longest = rule["shortest_edge"], rule["longest_edge"]
+        if not shortest or not longest:
+            return size
+        height, width = get_size_with_aspect_ratio((size[1], size[0]), shortest, longest)
+        return width, height
+
+    def _text_length(self, prompt: Prompt) -> int:
+        steps = -(-len(prompt.input_ids) // TEXT_STEP)
+        return int(min(steps * TEXT_STEP, self.model.config.max_text_len))
+
+    def _inputs(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[Prompt],
+    ) -> dict[str, Tensor]:
+        """The arguments of a forward, with ``batch_size`` rows. One image at a time goes through
+        the processor, which may treat several at once differently from one."""
+        prepare, length = self.processor.image_processor, self._text_length(prompts[0])
+        seen = [prepare(image.convert("RGB"), return_tensors="pt") for image in images]
+        names = ("pixel_values", "pixel_mask")
+        inputs = {name: torch.cat([one[name] for one in seen]) for name in names}
+        return {k: fill(v, self.batch_size) for k, v in (inputs | pad(prompts, length)).items()}
 
     @torch.inference_mode()
-    def _score(self, batch: Sequence[tuple[Image.Image, Prompt]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Boxes (queries, 4) xyxy in pixels and scores (queries, phrases) of each image and prompt."""
-        device = next(self.model.parameters()).device
-        pixels = self.processor.image_processor([image for image, _ in batch], return_tensors="pt")
-        inputs = {"pixel_values": pixels["pixel_values"], "pixel_mask": pixels["pixel_mask"], **_pad([p for _, p in batch])}
-        outputs = self.model(**{name: value.to(device) for name, value in inputs.items()})
-        probabilities, cxcywh = outputs.logits.float().sigmoid().cpu().numpy(), outputs.pred_boxes.float().cpu().numpy()
-        results = []
-        for row, boxes, (image, prompt) in zip(probabilities, cxcywh, batch, strict=True):
-            scores = np.stack([row[:, start:end].mean(1) for start, end in prompt.spans], 1)
-            results.append((to_pixels(boxes, image.size), scores))
-        return results
-
-    def _keep(
-        self,
-        prompt: Prompt,
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        size: tuple[int, int],
-        threshold: float,
-    ) -> Iterator[Detection]:
-        pixels = boxes.astype(np.float64).round(2)
-        areas = (pixels[:, 2] - pixels[:, 0]) * (pixels[:, 3] - pixels[:, 1]) / (size[0] * size[1])
-        needed = np.where(areas > self.max_area, 2 * self.threshold, threshold)
-        for query, p in zip(*np.nonzero((scores >= needed[:, None]) & (areas > 0)[:, None]), strict=True):
-            x0, y0, x1, y1 = pixels[query].tolist()
-            yield Detection(prompt.phrases[p], (x0, y0, x1, y1), round(float(scores[query, p]), 4), locator=self.name)
+    def _forward(self, inputs: dict[str, Tensor]) -> tuple[Any, Any]:
+        """Scores (rows, queries, tokens) and boxes (rows, queries, 4), cxcywh in [0, 1]."""
+        sent = {name: value.to(self.model.device) for name, value in inputs.items()}
+        sent["pixel_values"] = sent["pixel_values"].to(self.model.dtype)
+        out = self.model(**sent)
+        return out.logits.float().sigmoid().cpu().numpy(), out.pred_boxes.float().cpu().numpy()
 
 
-def _pad(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-    length = max(len(p.input_ids) for p in prompts)
-    ids = torch.tensor([[*p.input_ids, *[0] * (length - len(p.input_ids))] for p in prompts])
-    mask = torch.tensor([[1] * len(p.input_ids) + [0] * (length - len(p.input_ids)) for p in prompts])
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-
-
-def batches(jobs: Sequence[Any], size_of: Callable[[Any], tuple[int, int]], count: int) -> Iterator[list[Any]]:
-    """Groups of at most ``count`` jobs whose images have the same size, so that no padding changes a result."""
-    groups: dict[Any, list[Any]] = {}
-    for job in jobs:
-        groups.setdefault(size_of(job), []).append(job)
-    for group in groups.values():
-        yield from (group[i : i + count] for i in range(0, len(group), count))
-
-
-def to_pixels(cxcywh: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Normalised centre boxes to xyxy pixels inside the image (width, height)."""
-    center, half = cxcywh[:, :2], cxcywh[:, 2:] / 2
-    scale = np.array([*size, *size], np.float32)
-    return np.clip(np.nan_to_num(np.concatenate([center - half, center + half], 1)) * scale, 0, scale)
+def pad(prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:
+    """The text arguments of a forward, each (prompts, length)."""
+    ids = [[*p.input_ids, *[0] * (length - len(p.input_ids))] for p in prompts]
+    mask = [[1] * len(p.input_ids) + [0] * (length - len(p.input_ids)) for p in prompts]
+    zeros = torch.zeros(len(prompts), length, dtype=torch.long)
+    texts = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    return texts | {"token_type_ids": zeros}

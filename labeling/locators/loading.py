@@ -1,5 +1,51 @@
+"""The locator that a checkpoint is for, by the architecture that its ``config.json`` names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labeling.checkpoints import model_type
 from labeling.locators.grounding_dino import GroundingDinoLocator
+from labeling.locators.owlv2 import Owlv2Locator
+from labeling.locators.sam3 import Sam3Locator
+from labeling.locators.zero_shot import ZeroShotLocator
+
+# SAM 3's checkpoints hold the locator and the tracker; they call themselves "sam3_video".
+FAMILIES: dict[str, type[ZeroShotLocator]] = {
+    "grounding-dino": GroundingDinoLocator,
+    "mm-grounding-dino": GroundingDinoLocator,
+    "owlv2": Owlv2Locator,
+    "owlvit": Owlv2Locator,
+    "sam3": Sam3Locator,
+    "sam3_video": Sam3Locator,
+}
 
 
-def load_locator(path, *, revision, device, dtype, **settings):
-    return GroundingDinoLocator.from_pretrained(path, revision=revision, device=device, **settings)
+def load_locator(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threshold: float | None = None,
+    **settings: Any,
+) -> ZeroShotLocator:
+    """The locator of a Hub id or a local folder.
+
+    threshold: without one, the architecture's own.
+    settings: what all of them take: nms_iou, max_area, batch_size.
+
+    ``ValueError`` if the checkpoint is of another architecture, or the dtype of no known name.
+    """
+    kind = model_type(name, revision)
+    if kind not in FAMILIES:
+        families = ", ".join(FAMILIES)
+        raise ValueError(f"{name} is a {kind!r} model, which locates nothing; expected {families}")
+    return FAMILIES[kind].from_pretrained(
+        name,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        threshold=threshold,
+        **settings,
+    )

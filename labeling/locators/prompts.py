@@ -1,16 +1,21 @@
-"""Grounding DINO prompts with token spans known by construction.
+"""What text encoders read: Grounding DINO prompts with token spans known by construction, and
+phrases one by one.
 
-The model reads one text per image, ``phrase . phrase .``, and scores every text token. Peers decode the phrase back out of the tokens that
-passed a threshold, which merges and shreds labels; here the prompt is assembled token by token, so each phrase's span is exact.
+Grounding DINO reads one text per image, ``phrase . phrase .``, and scores every text token. Peers
+decode the phrase back out of the tokens that passed a threshold, which merges and shreds labels;
+here the prompt is assembled token by token, so each phrase's span is exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-SEPARATOR_IDS = (101, 102, 1012, 1029)  # [CLS] [SEP] . ?  -- hard-coded in transformers' Grounding DINO
+# [CLS] [SEP] . ?, hard-coded in transformers' Grounding DINO and MM-Grounding-DINO.
+SEPARATOR_IDS = (101, 102, 1012, 1029)
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,15 @@ class Prompt:
     spans: tuple[tuple[int, int], ...]
 
 
-def build_prompts(tokenizer: PreTrainedTokenizerBase, phrases: list[str], max_tokens: int) -> list[Prompt]:
+def build_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    phrases: list[str],
+    max_tokens: int,
+) -> list[Prompt]:
     """Split distinct phrases into prompts of at most ``max_tokens`` tokens, keeping their order.
 
-    A phrase that alone does not fit is cut at the limit; one without a token that the model could ground is left out.
+    A phrase that alone does not fit is cut at the limit; one without a token that the model could
+    ground is left out.
     """
     chunks: list[tuple[list[str], list[list[int]]]] = []
     length = max_tokens + 1  # forces a first chunk
@@ -50,3 +60,29 @@ def _assemble(phrases: list[str], tokens: list[list[int]]) -> Prompt:
         spans.append((len(ids), len(ids) + len(phrase_tokens)))
         ids += [*phrase_tokens, dot]
     return Prompt(tuple(phrases), (*ids, sep), tuple(spans))
+
+
+def encode_phrases(
+    tokenizer: PreTrainedTokenizerBase,
+    phrases: Sequence[str],
+    length: int,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The token ids and the attention mask (``length``,) of every phrase that the tokenizer knows.
+
+    A phrase that is too long loses its last words; one of which the tokenizer knows nothing is left
+    out.
+    """
+    encoded = {}
+    for phrase in phrases:
+        words = tokenizer(phrase, add_special_tokens=False)["input_ids"]
+        if set(words) <= set(tokenizer.all_special_ids):
+            continue
+        padded = tokenizer(
+            phrase,
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        encoded[phrase] = (padded["input_ids"][0], padded["attention_mask"][0])
+    return encoded
