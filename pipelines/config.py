@@ -79,8 +79,8 @@ class DetectorConfig(_Strict):
     """Lowest score of a finding; by default that of the checkpoint's family, 0.25 for Grounding DINO."""
     nms_iou: float = Field(0.7, gt=0, le=1)
     """Overlap above which two findings are the same object."""
-    batch_size: int = Field(8, ge=1)
-    """Images in one forward pass."""
+    batch_size: int = Field(1, ge=1)
+    """Images in one forward pass, of the same size as the model sees them, no fewer and no more; more than one pays on GPUs."""
 
 
 class OcrConfig(_Strict):
@@ -110,6 +110,8 @@ class SegmenterConfig(_Strict):
     """A Hub revision, for exact reproduction."""
     backend: Literal["transformers", "segment-anything"] = "transformers"
     """transformers, or Meta's package."""
+    batch_size: int = Field(1, ge=1)
+    """Images that are encoded in one forward pass; more than one pays on GPUs."""
     kind: Literal["vit_h", "vit_l", "vit_b"] = "vit_h"
     """The architecture of a segment-anything checkpoint file."""
 

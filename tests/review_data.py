@@ -84,8 +84,10 @@ def _annotation(n: int, phrase: str, role: str) -> Row:
         "start": start,
         "end": start + len(quote),
         "role": role,
-        "role_by": "judge",
+        "role_by": "nobody" if role == "unknown" else "judge",
         "role_reason": f"because of {phrase}",
+        "also": [],
+        "flags": [],
     }
 
 
@@ -100,7 +102,7 @@ def _region(n: int, phrase: str, size: tuple[int, int], role: str) -> Row:
         "score": 0.75,
         "text": None,
         "role": role,
-        "role_by": "judge",
+        "role_by": "nobody" if role == "unknown" else "judge",
         "effect": 1.5 if role == "evidence" else None,
         "effect_low": 1.0 if role == "evidence" else None,
         "effect_high": 2.0 if role == "evidence" else None,

@@ -16,12 +16,12 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from labeling.boxes import Detection
 from labeling.locators import Sought
+from labeling.locators.base import Answered
 from labeling.locators.vlm_boxes import (
     FACTOR,
     FEWEST,
     MOST,
     Coordinates,
-    Located,
     VlmBoxesLocator,
     boxes_request,
     check_reply,
@@ -69,8 +69,9 @@ def test_boxes_come_back_in_the_images_pixels(coordinates: Coordinates) -> None:
 
     with Server(look).running() as server:
         locator = VlmBoxesLocator(client(server.url), coordinates=coordinates)
-        found = locator.locate([IMAGE], [seek("dog", "cat")])
-    assert found == [[Detection("dog", (50.0, 50.0, 100.0, 100.0), 1.0, locator="vlm-boxes")]]
+        (found,) = locator.locate([IMAGE], [seek("dog", "cat")])
+    assert isinstance(found, Answered)
+    assert found.detections == (Detection("dog", (50.0, 50.0, 100.0, 100.0), 1.0, locator="vlm-boxes"),)
 
 
 def test_unknown_coordinates_are_refused() -> None:
@@ -91,8 +92,8 @@ def test_what_cannot_be_used_is_dropped_and_counted() -> None:
     ]
     with Server(lambda n, body: answer(*boxes)).running() as server:
         locator = VlmBoxesLocator(client(server.url), coordinates="thousandths")
-        (located,) = locator.ask([IMAGE], [seek("dog", "cat")])
-    assert isinstance(located, Located)
+        (located,) = locator.locate([IMAGE], [seek("dog", "cat")])
+    assert isinstance(located, Answered)
     assert {(d.phrase, d.bbox) for d in located.detections} == {
         ("dog", (0.0, 0.0, 100.0, 100.0)),
         ("cat", (0.0, 0.0, 200.0, 100.0)),
@@ -114,10 +115,10 @@ def test_an_error_is_kept_in_its_images_place() -> None:
     with Server(look).running() as server:
         locator = VlmBoxesLocator(client(server.url), coordinates="thousandths")
         found = locator.locate([IMAGE, IMAGE, IMAGE], [seek("cat"), seek("dog"), []])
-    assert isinstance(found[0], list)
-    assert [d.phrase for d in found[0]] == ["cat"]
+    assert isinstance(found[0], Answered)
+    assert [d.phrase for d in found[0].detections] == ["cat"]
     assert isinstance(found[1], JudgeError)
-    assert found[2] == []
+    assert found[2] == Answered(())
 
 
 def test_an_answer_that_is_none_is_an_error_also_after_its_repair() -> None:
@@ -132,8 +133,8 @@ def test_many_phrases_are_asked_in_chunks_and_paid_together() -> None:
     many = [f"dog {n}" for n in range(60)]
     with Server(whole).running() as server:
         locator = VlmBoxesLocator(client(server.url), coordinates="thousandths")
-        (located,) = locator.ask([IMAGE], [seek(*many, *many)])
-    assert isinstance(located, Located)
+        (located,) = locator.locate([IMAGE], [seek(*many, *many)])
+    assert isinstance(located, Answered)
     assert {d.phrase for d in located.detections} == set(many)
     assert (located.requests, located.prompt_tokens) == (4, 400)
 
@@ -144,7 +145,7 @@ def test_one_failed_chunk_is_the_images_error_with_all_that_was_paid() -> None:
 
     with Server(look).running() as server:
         locator = VlmBoxesLocator(client(server.url), coordinates="thousandths")
-        (located,) = locator.ask([IMAGE], [seek(*(f"dog {n}" for n in range(40)))])
+        (located,) = locator.locate([IMAGE], [seek(*(f"dog {n}" for n in range(40)))])
     assert isinstance(located, JudgeError)
     assert (located.usage.requests, located.usage.failed, located.usage.prompt_tokens) == (
         2,

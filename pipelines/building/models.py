@@ -149,7 +149,7 @@ def load_locators(
 @functools.lru_cache(maxsize=2)
 def _load_detector(config: DetectorConfig, device: str, dtype: str) -> Any:
     path = find_checkpoint(config.name)
-    settings = {"nms_iou": config.nms_iou, "batch_size": config.batch_size}
+    settings: dict[str, Any] = {"nms_iou": config.nms_iou, "batch_size": config.batch_size}
     if config.threshold is not None:
         settings["threshold"] = config.threshold
     with _explained("detector", config.name):
@@ -164,8 +164,8 @@ def load_segmenter_of(config: SegmenterConfig, device: str, dtype: str) -> Segme
     with _explained("segmenter", config.name):
         if config.backend == "segment-anything":
             return SegmentAnythingSegmenter.from_checkpoint(path, kind=config.kind, device=device)
-        segmenter = load_segmenter(path, revision=config.revision, device=device, dtype=dtype)
-    segmenter.name, segmenter.revision = public_name(config.name), local_revision(path) or segmenter.revision
+        segmenter = load_segmenter(path, revision=config.revision, device=device, dtype=dtype, batch_size=config.batch_size)
+    segmenter.checkpoint, segmenter.revision = public_name(config.name), local_revision(path) or segmenter.revision
     return segmenter
 
 

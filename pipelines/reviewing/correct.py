@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from labeling import masks
 from labeling.counterfactual import UNSEEN
 from labeling.facts import normalize_phrase
 from labeling.segmenters import Segment, Segmenter
-from pipelines.building.steps.intervene import interventions, stored
+from pipelines.building.steps.intervene import Draw, draws_of, interventions, stored
 from pipelines.config import CounterfactualConfig
 from pipelines.dataset import store
 from pipelines.dataset.regions import new_region
@@ -202,14 +202,18 @@ def _pieces(
 
 
 def _counterfactuals(before: Row, after: Row, image: Image.Image, config: CounterfactualConfig) -> list[Row]:
-    """Those of the row while they are true; where a region of evidence or context has changed, made anew as a build makes them, and
-    not verified."""
-    if _erased(before) == _erased(after):
-        return list(before["counterfactuals"])
-    return [stored(after, made, UNSEEN) for pair in interventions(after, image, config) for made in pair]
+    """Those of the row while they are true; else made anew by the same draws, and not verified. A row that had none, since nobody
+    knew its evidence, gets those that a build would have made."""
+    images = before["counterfactuals"]
+    roles = {"evidence", *(c["role"] for c in images)}
+    if _erased(before, roles) == _erased(after, roles):
+        return list(images)
+    draws = [Draw(c["fill"], c["shape"], c["seed"]) for c in images if c["role"] == "evidence"]
+    made = interventions(after, image, draws or draws_of(after["id"], config))
+    return [stored(after, changed, UNSEEN) for pair in made for changed in pair]
 
 
-def _erased(row: Row) -> list[tuple[Any, ...]]:
+def _erased(row: Row, roles: Collection[str]) -> list[tuple[Any, ...]]:
     """What counterfactual images depend on."""
-    regions = [r for r in row["regions"] if r["role"] in ("evidence", "context")]
+    regions = [r for r in row["regions"] if r["role"] in roles]
     return [(r["region_id"], r["role"], tuple(r["bbox"]), r["mask"]["counts"]) for r in regions]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from labeling import masks
 from labeling.boxes import Detection
-from labeling.counterfactual import Case, Intervention, Region, Removal, intervene, verify_removal
+from labeling.counterfactual import Case, Fill, Intervention, Region, Removal, Shape, intervene, verify_removal
 from labeling.facts import normalize_phrase
 from labeling.locators.chain import LocatorChain
 from pipelines.building.steps.base import Rejection, Step
@@ -56,23 +56,37 @@ def _of_role(row: dict[str, Any], role: str) -> list[dict[str, Any]]:
     return [region for region in row["regions"] if region["role"] == role]
 
 
-def interventions(row: dict[str, Any], image: Image.Image, config: CounterfactualConfig) -> list[list[Intervention]]:
-    """What is made of a row: so many pairs, each with what its context is without. Nothing where nobody could tell what its answer
-    rests on. The same row and settings give the same images."""
-    evidence, context = (_silhouettes(_of_role(row, role)) for role in ("evidence", "context"))
-    made = []
-    for n in range(config.pairs if evidence else 0):
-        seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{row['id']}/{n}".encode()).digest()[:6], "big")
+@dataclass(frozen=True)
+class Draw:
+    """How a pair of images is made; the same draw of the same row makes the same images."""
+
+    fill: Fill
+    shape: Shape
+    seed: int
+
+
+def draws_of(row_id: str, config: CounterfactualConfig) -> list[Draw]:
+    """The draws of a row's pairs: they follow from its id."""
+    draws = []
+    for n in range(config.pairs):
+        seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{row_id}/{n}".encode()).digest()[:6], "big")
         rng = random.Random(seed)
-        fill, shape = rng.choice(config.fills), rng.choice(config.shapes)
-        made.append(intervene(image, evidence, context, fill=fill, shape=shape, seed=seed))
-    return made
+        draws.append(Draw(rng.choice(config.fills), rng.choice(config.shapes), seed))
+    return draws
+
+
+def interventions(row: dict[str, Any], image: Image.Image, draws: Sequence[Draw]) -> list[list[Intervention]]:
+    """What is made of a row: a pair a draw, each with what its context is without. Nothing where nobody could tell what its answer
+    rests on."""
+    evidence, context = (_silhouettes(_of_role(row, role)) for role in ("evidence", "context"))
+    return [intervene(image, evidence, context, **vars(draw)) for draw in draws] if evidence else []
 
 
 def _cases(item: Item, config: CounterfactualConfig) -> list[Case]:
     evidence, context = (_seen(_of_role(item.row, role)) for role in ("evidence", "context"))
     sought = sought_in(item.row)
-    return [Case(made, sought, evidence, context) for made in interventions(item.row, item.image, config)]
+    draws = draws_of(item.row["id"], config)
+    return [Case(made, sought, evidence, context) for made in interventions(item.row, item.image, draws)]
 
 
 def _silhouettes(regions: Sequence[dict[str, Any]]) -> list[Region]:
