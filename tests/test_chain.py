@@ -1,0 +1,230 @@
+"""Several locators side by side, and what a build makes of what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import pipelines.build
+from labeling.boxes import Detection
+from labeling.counterfactual import UNSEEN, Case, intervene, verify_removal
+from labeling.info import ModelInfo
+from labeling.locators.base import Answered, Sought
+from labeling.locators.chain import LocatorChain
+from labeling.masks import from_box
+from pipelines.building.models import Models
+from pipelines.building.steps import Ground
+from pipelines.building.steps.ground import stated_number
+from pipelines.config import BuildConfig
+from pipelines.dataset import store
+from pipelines.dataset.regions import new_region
+from pipelines.dataset.schema import Item, Ledger
+from pipelines.validate import validate
+from rewardlib.judge import JudgeError
+from tests.conftest import FakeAnnotator, FakeSegmenter, fake_models, record, scene, write_rows
+
+IMAGE = Image.new("RGB", (64, 48))
+BOX = (4.0, 4.0, 20.0, 20.0)
+
+
+@dataclass
+class Knows:
+    """Finds the phrases that it knows, in one place, and remembers what it was asked for."""
+
+    name: str
+    phrases: tuple[str, ...] = ()
+    kinds: frozenset[Any] = frozenset({"object", "text"})
+    threshold: float = 0.3
+    error: JudgeError | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def locate(self, images: Sequence[Image.Image], sought: Sequence[Sequence[Sought]], threshold: float | None = None) -> list[Any]:
+        self.asked += [s.phrase for wanted in sought for s in wanted]
+        if self.error:
+            return [self.error for _ in images]
+        return [[Detection(s.phrase, BOX, 0.8) for s in wanted if s.phrase in self.phrases] for wanted in sought]
+
+    def info(self) -> ModelInfo:
+        return ModelInfo(self.name)
+
+
+@dataclass(frozen=True)
+class Dark:
+    """A domain of dark images and of words that it lists."""
+
+    words: frozenset[str]
+
+    def knows(self, image: Image.Image) -> bool:
+        return image.getpixel((0, 0)) == (0, 0, 0)
+
+    def knows_phrase(self, phrase: str) -> bool:
+        return set(phrase.split()) <= self.words
+
+
+def seek(*phrases: str, kind: Any = "object") -> list[Sought]:
+    return [Sought(phrase, kind) for phrase in phrases]
+
+
+def test_a_fact_goes_to_the_first_that_serves_it_and_on_where_that_finds_nothing() -> None:
+    reader, detector = Knows("ocr", ("48°",), frozenset({"text"})), Knows("dino", ("cat",))
+    chain = LocatorChain([reader, detector])
+    (located,) = chain.locate([IMAGE], [[*seek("cat"), *seek("48°", "letter a", kind="text")]])
+    assert (reader.asked, detector.asked) == (["48°", "letter a"], ["cat", "letter a"])
+    assert {(d.phrase, d.locator) for d in located.detections} == {("48°", "ocr"), ("cat", "dino")}
+
+
+def test_what_a_checkpoint_was_never_taught_is_not_looked_for() -> None:
+    detector = Knows("dino", ("red cat", "mug"))
+    chain = LocatorChain([detector], {"dino": Dark(frozenset({"red", "cat"}))})
+    white = Image.new("RGB", (64, 48), "white")
+    known, foreign = chain.locate([IMAGE, white], [seek("red cat", "mug"), seek("red cat")])
+    assert ([d.phrase for d in known.detections], known.foreign, known.out_of_domain) == (["red cat"], {"mug"}, set())
+    assert (foreign.detections, foreign.out_of_domain) == ([], {"dino"})
+
+
+def test_a_locator_that_fails_has_not_said_that_nothing_is_there() -> None:
+    failing = Knows("vlm-boxes", error=JudgeError("timeout", "it never answered"))
+    (located,) = LocatorChain([Knows("dino"), failing]).locate([IMAGE], [seek("cat")])
+    assert (located.detections, list(located.failures)) == ([], ["vlm-boxes"])
+    made = intervene(IMAGE, [(from_box(BOX, 48, 64), BOX)], fill="mean", shape="mask", seed=0)
+    seen = [Detection("cat", BOX, 0.8, locator="vlm-boxes")]
+    assert verify_removal(LocatorChain([failing]), [Case(made, seek("cat"), seen)]) == [[UNSEEN] * len(made)]
+
+
+def test_each_locator_looks_again_for_what_it_found_itself() -> None:
+    reader, detector = Knows("ocr", ("48°",)), Knows("dino", ("cat",))
+    before = [Detection("48°", BOX, 0.9, locator="ocr"), Detection("cat", BOX, 0.9, locator="dino")]
+    LocatorChain([reader, detector]).look_again([IMAGE], [seek("cat", "48°", "dog")], [before])
+    assert (reader.asked, detector.asked) == (["48°"], ["cat"])
+
+
+# ------------------------------------------------------------------------------------- the step
+
+
+def ground(row: dict[str, Any], *locators: Any, domains: Any = None) -> tuple[list[Item], Ledger]:
+    blank = {"id": "a", "question": "", "answer": "", "traces": [], "annotations": [], "regions": []}
+    ledger = Ledger()
+    items = Ground(LocatorChain(locators, domains)).run([Item(blank | row, IMAGE)], ledger)
+    return items, ledger
+
+
+def annotation(phrase: str, **changes: Any) -> dict[str, Any]:
+    told = {"annotation_id": "a0", "kind": "object", "statement": phrase, "phrase": phrase, "quote": phrase, "flags": []}
+    return told | {"role": "evidence", "role_by": "question"} | changes
+
+
+def test_a_region_is_what_the_strongest_of_its_facts_is() -> None:
+    facts = [
+        annotation("cat", role="context"),
+        annotation("cat", annotation_id="a1"),
+        annotation("dog", annotation_id="a2", role="unknown", role_by="nobody"),
+    ]
+    ((item,), _) = ground({"annotations": facts}, Knows("dino", ("cat", "dog")))
+    assert [(r["phrase"], r["role"], r["role_by"], r["locator"]) for r in item.row["regions"]] == [
+        ("cat", "evidence", "question", "dino"),
+        ("dog", "unknown", "nobody", "dino"),
+    ]
+    assert item.row["regions"][0]["annotation_ids"] == ["a0", "a1"]
+
+
+def test_a_given_region_is_evidence_and_confirmed_but_never_extended() -> None:
+    given = new_region("r0", "Cat", (5, 5, 20, 20), "given", role="evidence", role_by="given", mask_source="given")
+    ((item,), ledger) = ground({"annotations": [annotation("cat", role="context")], "regions": [given]}, Knows("dino", ("cat",)))
+    (region,) = item.row["regions"]
+    assert (region["locator"], region["confirmed_by"], region["score"]) == ("given", "dino", 0.8)
+    assert (region["role"], region["role_by"], region["annotation_ids"]) == ("evidence", "given", ["a0"])
+
+
+def test_a_count_that_differs_is_flagged() -> None:
+    facts = [annotation("cat", kind="count", quote="two cats"), annotation("cat", kind="count", quote="1 cat", annotation_id="a1")]
+    ((item,), ledger) = ground({"annotations": facts}, Knows("dino", ("cat",), frozenset({"count"})))
+    assert [a["flags"] for a in item.row["annotations"]] == [["count_differs"], []]
+    assert ledger.counts["counts_that_differ"] == 1
+
+
+def test_numbers_that_counts_begin_with() -> None:
+    quotes = ["two cats", "Twelve cats", "3 cats", "several cats", "", "a cat", "⅓ cats", "99999 cats"]
+    assert [stated_number(quote) for quote in quotes] == [2, 12, 3, None, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "locators", "domains", "reason", "remedy"),
+    [
+        ({"annotations": [annotation("cat")]}, [Knows("dino")], None, "no phrase found in the image", "--detector.threshold"),
+        ({"annotations": [annotation("mug")]}, [Knows("dino")], {"dino": Dark(frozenset())}, "out of domain", "--detector.name"),
+        ({"annotations": [annotation("mug")]}, [Knows("boxes", error=JudgeError("timeout", "gone"))], None, "the locator failed", "gone"),
+    ],
+)
+def test_a_row_without_a_region_says_what_to_do(row: Any, locators: Any, domains: Any, reason: str, remedy: str) -> None:
+    items, ledger = ground(row, *locators, domains=domains)
+    (reject,) = ledger.rejects
+    assert (items, reject.reason) == ([], reason)
+    assert remedy in reject.detail
+
+
+def test_what_answers_took_is_paid_and_what_was_no_box_is_counted() -> None:
+    class Asks(Knows):
+        def locate(self, images: Any, sought: Any, threshold: float | None = None) -> list[Any]:
+            return [Answered((Detection("cat", BOX, 1.0),), ("outside the image",), 2, 30, 4) for _ in images]
+
+    _, ledger = ground({"annotations": [annotation("cat")]}, Asks("vlm-boxes"))
+    assert (ledger.counts["vlm-boxes_requests"], ledger.counts["vlm-boxes_prompt_tokens"]) == (2, 30)
+    assert ledger.counts["boxes_dropped: outside the image"] == 1
+
+
+# ------------------------------------------------------------------------------------ the build
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One row that mentions two things and asks about one."""
+    monkeypatch.setattr(pipelines.build, "load_models", lambda config: fake_models())
+    picture = scene("red", (8, 8, 20, 20))
+    picture.paste((0, 0, 255), (40, 8, 52, 20))
+    text = "There is a red square and a blue square. The answer is red."
+    row = record("a", "red", question="Where is the red square?", traces=[text])
+    pipelines.build.build(BuildConfig(source=str(write_rows(tmp_path, [row], {"a.png": picture})), out=tmp_path / "out"))
+    return tmp_path / "out"
+
+
+def test_counterfactuals_erase_the_evidence_and_nothing_else(built: Path) -> None:
+    assert validate(built)["valid"]
+    (row,) = store.read_rows(built)
+    assert {r["phrase"]: r["role"] for r in row["regions"]} == {"red square": "evidence", "blue square": "context"}
+    by_role = {c["role"]: c for c in row["counterfactuals"]}
+    ids = {r["phrase"]: [r["region_id"]] for r in row["regions"]}
+    red, blue = ids["red square"], ids["blue square"]
+    assert {role: c["region_ids"] for role, c in by_role.items()} == {"evidence": red, "control": red, "context": blue}
+    assert {role: c["verified"] for role, c in by_role.items()} == {"evidence": True, "control": True, "context": True}
+
+
+def test_an_answerer_weighs_every_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SeesRed:
+        name = "sees red"
+
+        def log_probabilities(self, images: Any, question: str, choices: Any, answer: str) -> list[float]:
+            return [sum(pixel == (255, 0, 0) for pixel in image.getdata()) / 144 for image in images]
+
+        def info(self) -> ModelInfo:
+            return ModelInfo(self.name, "1")
+
+    chain = fake_models().locators
+    models = Models(FakeAnnotator(), chain, FakeSegmenter(), answerer=SeesRed())
+    monkeypatch.setattr(pipelines.build, "load_models", lambda config: models)
+    picture = scene("red", (8, 8, 20, 20))
+    picture.paste((0, 0, 255), (40, 30, 52, 42))
+    text = "There is a red square and a blue square. The answer is red."
+    rows = [record("a", "red", question="Why?", traces=[text])]  # a question that tells nothing
+    out = tmp_path / "out"
+    manifest = pipelines.build.build(BuildConfig(source=str(write_rows(tmp_path, rows, {"a.png": picture})), out=out, answerer="x"))
+    (row,) = store.read_rows(out)
+    blue, red = sorted(row["regions"], key=lambda r: str(r["phrase"]))
+    assert (red["effect"], red["role"], red["role_by"]) == (pytest.approx(1), "evidence", "effect")
+    assert (blue["effect"], blue["role"], blue["role_by"]) == (0, "context", "effect")
+    assert (row["provenance"]["answerer"], manifest["counts"]["regions_weighed"]) == ("sees red", 2)
+    assert validate(out)["valid"]
