@@ -134,7 +134,7 @@ def test_a_region_is_what_the_strongest_of_its_facts_is() -> None:
 
 def test_a_given_region_is_evidence_and_confirmed_but_never_extended() -> None:
     given = new_region("r0", "Cat", (5, 5, 20, 20), "given", role="evidence", role_by="given", mask_source="given")
-    ((item,), ledger) = ground({"annotations": [annotation("cat", role="context")], "regions": [given]}, Knows("dino", ("cat",)))
+    ((item,), _) = ground({"annotations": [annotation("cat", role="context")], "regions": [given]}, Knows("dino", ("cat",)))
     (region,) = item.row["regions"]
     assert (region["locator"], region["confirmed_by"], region["score"]) == ("given", "dino", 0.8)
     assert (region["role"], region["role_by"], region["annotation_ids"]) == ("evidence", "given", ["a0"])

@@ -30,6 +30,7 @@ COUNT_DIFFERS = "count_differs"  # flag of a fact that states another number tha
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NOT_FOUND = "no phrase found in the image"
 _OUT_OF_DOMAIN = "out of domain"
+_REAL = "the embedded detector knows the shapes world only: name a real checkpoint, e.g. --detector.name IDEA-Research/grounding-dino-base"
 
 
 @dataclass(frozen=True)
@@ -171,17 +172,9 @@ def _rejection(sought: Sequence[Sought], located: Located) -> Rejection:
     if located.failures:
         return Rejection(ENDPOINT_FAILED[2], "; ".join(f"{name}: {error}" for name, error in located.failures.items()))
     if located.out_of_domain:
-        return Rejection(
-            _OUT_OF_DOMAIN,
-            f"looked for {names}; the embedded detector knows the shapes world only, and this image is none of it: "
-            "name a real checkpoint, e.g. --detector.name IDEA-Research/grounding-dino-base",
-        )
+        return Rejection(_OUT_OF_DOMAIN, f"looked for {names}; the image is none of the shapes world; {_REAL}")
     if located.foreign:
-        foreign = ", ".join(sorted(located.foreign))
-        return Rejection(
-            _OUT_OF_DOMAIN,
-            f"the embedded detector was never taught: {foreign}; name a real checkpoint, e.g. --detector.name IDEA-Research/grounding-dino-base",
-        )
+        return Rejection(_OUT_OF_DOMAIN, f"it was never taught: {', '.join(sorted(located.foreign))}; {_REAL}")
     return Rejection(
         _NOT_FOUND,
         f"looked for {names}; lower --detector.threshold, name a larger --detector.name, or drop the row: an image that does not show it "
