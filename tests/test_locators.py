@@ -17,6 +17,7 @@ from labeling.boxes import Detection
 from labeling.locators import Sought
 from labeling.locators.grounding_dino import GroundingDinoLocator
 from labeling.locators.loading import load_locator
+from labeling.locators.prompts import encode_phrases
 from labeling.locators.zero_shot import ZeroShotLocator, needed, to_pixels
 from tests import tiny_vision
 from tests.conftest import ROOT
@@ -304,6 +305,19 @@ def test_a_long_phrase_is_cut_and_comes_back_whole(tiny: ZeroShotLocator) -> Non
     long = " ".join(["red square"] * 200)
     found = tiny.locate(IMAGES[:1], [seek(long)], threshold=0.0)[0]
     assert {d.phrase for d in found} == {long}
+
+
+@pytest.mark.parametrize("name", ["owlv2", "sam3"])
+def test_a_phrase_is_cut_and_padded_as_its_tokenizer_would(
+    name: str,
+    checkpoints: dict[str, str],
+) -> None:
+    tokenizer = load_locator(checkpoints[name]).processor.tokenizer
+    for phrase in ("dog", "red square", "a" * 14, "a" * 15, "red square " * 20):
+        ids, mask = encode_phrases(tokenizer, [phrase], 16)[phrase]
+        theirs = tokenizer(phrase, padding="max_length", max_length=16, truncation=True)
+        assert ids.tolist() == theirs["input_ids"]
+        assert mask.tolist() == theirs["attention_mask"]
 
 
 @pytest.mark.parametrize("unreadable", [" ", ""])
