@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,14 @@ def test_a_model_is_asked_for_each_phrase_once_and_in_one_order(
     monkeypatch.setattr(tiny, "_look", look)
     tiny.locate(IMAGES[:1], [seek("dog", "cat", "dog")])
     assert asked == [[["cat", "dog"]]]
+
+
+def test_threads_may_share_a_locator(checkpoint: str, tiny: ZeroShotLocator) -> None:
+    shared = load_locator(checkpoint, threshold=tiny.threshold)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: shared.locate(IMAGES[:3], WANTED[:3]), range(6)))
+    for other in found[1:]:
+        assert all(same(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 def test_the_batch_size_changes_next_to_nothing(checkpoint: str, tiny: ZeroShotLocator) -> None:
