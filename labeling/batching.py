@@ -15,10 +15,10 @@ there is no such price; it is the default.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # who only groups requests can do without it
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -39,4 +39,4 @@ def batches(
 def fill(rows: Tensor, count: int) -> Tensor:
     """``rows`` (at least one) and copies of the last, (count, ...)."""
     missing = count - len(rows)
-    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+    return rows[[*range(len(rows)), *[-1] * missing]] if missing else rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from labeling.boxes import Detection
 from labeling.locators import Sought
 from labeling.locators.grounding_dino import GroundingDinoLocator
 from labeling.locators.loading import load_locator
+from labeling.locators.prompts import encode_phrases
 from labeling.locators.zero_shot import ZeroShotLocator, needed, to_pixels
 from tests import tiny_vision
 from tests.conftest import ROOT
@@ -230,6 +232,14 @@ def test_a_model_is_asked_for_each_phrase_once_and_in_one_order(
     assert asked == [[["cat", "dog"]]]
 
 
+def test_threads_may_share_a_locator(checkpoint: str, tiny: ZeroShotLocator) -> None:
+    shared = load_locator(checkpoint, threshold=tiny.threshold)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: shared.locate(IMAGES[:3], WANTED[:3]), range(6)))
+    for other in found[1:]:
+        assert all(same(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_the_batch_size_changes_next_to_nothing(checkpoint: str, tiny: ZeroShotLocator) -> None:
     single = load_locator(checkpoint, threshold=tiny.threshold, nms_iou=1.0)
     batched = load_locator(checkpoint, threshold=tiny.threshold, nms_iou=1.0, batch_size=4)
@@ -304,6 +314,19 @@ def test_a_long_phrase_is_cut_and_comes_back_whole(tiny: ZeroShotLocator) -> Non
     long = " ".join(["red square"] * 200)
     found = tiny.locate(IMAGES[:1], [seek(long)], threshold=0.0)[0]
     assert {d.phrase for d in found} == {long}
+
+
+@pytest.mark.parametrize("name", ["owlv2", "sam3"])
+def test_a_phrase_is_cut_and_padded_as_its_tokenizer_would(
+    name: str,
+    checkpoints: dict[str, str],
+) -> None:
+    tokenizer = load_locator(checkpoints[name]).processor.tokenizer
+    for phrase in ("dog", "red square", "a" * 14, "a" * 15, "red square " * 20):
+        ids, mask = encode_phrases(tokenizer, [phrase], 16)[phrase]
+        theirs = tokenizer(phrase, padding="max_length", max_length=16, truncation=True)
+        assert ids.tolist() == theirs["input_ids"]
+        assert mask.tolist() == theirs["attention_mask"]
 
 
 @pytest.mark.parametrize("unreadable", [" ", ""])

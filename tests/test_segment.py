@@ -19,7 +19,8 @@ from labeling.segmenters.base import views, windows
 from labeling.segmenters.loading import load_segmenter
 from labeling.segmenters.prompted import PromptedSegmenter
 from labeling.segmenters.sam import SamSegmenter
-from labeling.segmenters.sam2 import Sam2Segmenter, Sam3Segmenter
+from labeling.segmenters.sam2 import Sam2Segmenter
+from labeling.segmenters.sam3 import Sam3Segmenter
 from labeling.segmenters.sam_hq import SamHQSegmenter
 from labeling.segmenters.segment_anything import SegmentAnythingSegmenter
 from tests import tiny_vision

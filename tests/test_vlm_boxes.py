@@ -7,6 +7,8 @@ import io
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +32,7 @@ from labeling.locators.vlm_boxes import (
 )
 from rewardlib.cache import ReplyCache
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError
+from tests.conftest import ROOT
 from tests.judge_server import Answer, Server, completion, failure
 
 IMAGE = Image.new("RGB", (200, 100), "white")
@@ -206,3 +209,9 @@ def test_what_decides_the_boxes_is_on_record() -> None:
     locator = VlmBoxesLocator(client("http://127.0.0.1:9/v1"), coordinates="pixels")
     info = locator.info().as_dict()
     assert (info["name"], info["coordinates"]) == ("vlm", "pixels")
+
+
+def test_who_asks_an_endpoint_loads_no_torch() -> None:
+    code = "import sys, labeling.locators.vlm_boxes, labeling.verify; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -70,19 +71,18 @@ def encode_phrases(
     """The token ids and the attention mask (``length``,) of every phrase that the tokenizer knows.
 
     A phrase that is too long loses its last words; one of which the tokenizer knows nothing is left
-    out.
+    out. Cut and padded here, since a tokenizer that does it keeps how in a state that all threads
+    share.
     """
     encoded = {}
     for phrase in phrases:
-        words = tokenizer(phrase, add_special_tokens=False)["input_ids"]
-        if set(words) <= set(tokenizer.all_special_ids):
+        ids: list[int] = tokenizer(phrase)["input_ids"]
+        if set(ids) <= set(tokenizer.all_special_ids):
             continue
-        padded = tokenizer(
-            phrase,
-            padding="max_length",
-            max_length=length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        encoded[phrase] = (padded["input_ids"][0], padded["attention_mask"][0])
+        if len(ids) > length:
+            ids = [*ids[: length - 1], ids[-1]]
+        missing = length - len(ids)
+        padded = [*ids, *[tokenizer.pad_token_id] * missing]
+        mask = [1] * len(ids) + [0] * missing
+        encoded[phrase] = (torch.tensor(padded), torch.tensor(mask))
     return encoded

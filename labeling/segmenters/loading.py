@@ -7,7 +7,8 @@ from typing import Any
 from labeling.checkpoints import model_type
 from labeling.segmenters.prompted import PromptedSegmenter
 from labeling.segmenters.sam import SamSegmenter
-from labeling.segmenters.sam2 import Sam2Segmenter, Sam3Segmenter
+from labeling.segmenters.sam2 import Sam2Segmenter
+from labeling.segmenters.sam3 import Sam3Segmenter
 from labeling.segmenters.sam_hq import SamHQSegmenter
 
 # The checkpoints of SAM 2, EdgeTAM and SAM 3 are those of their video models.

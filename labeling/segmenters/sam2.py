@@ -1,6 +1,6 @@
-"""Masks from boxes with SAM 2, SAM 2.1, EdgeTAM and SAM 3's tracker, through transformers.
+"""Masks from boxes with SAM 2, SAM 2.1 and EdgeTAM, through transformers.
 
-They have one interface:
+They have one interface (EdgeTAM needs ``timm`` besides, for its backbone):
 
     segmenter = Sam2Segmenter.from_pretrained("facebook/sam2.1-hiera-large")
     segments = segmenter.segment([image], [[(10, 20, 60, 80)]])[0]
@@ -9,10 +9,8 @@ They have one interface:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
 
 from torch import Tensor
-from transformers import Sam3TrackerProcessor
 
 from labeling.segmenters.prompted import Encoded, PromptedSegmenter
 
@@ -26,9 +24,3 @@ class Sam2Segmenter(PromptedSegmenter):
     def _at_full_size(self, drawn: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         whole: Tensor = self.processor.post_process_masks(drawn, inputs["original_sizes"])[0]
         return whole
-
-
-class Sam3Segmenter(Sam2Segmenter):
-    """The tracker of a SAM 3 checkpoint, whose files name the video's processor."""
-
-    processor_class: ClassVar[Any] = Sam3TrackerProcessor
