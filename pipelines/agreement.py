@@ -9,7 +9,8 @@
 The judge is asked what the perception reward asks: which facts does this trace state? For every trace they are the
 annotations that were mined from it, and as many of another row, so that both verdicts occur. Or, about roles: does the answer
 rest on this fact? The dataset's own roles are then one of the raters. Reports Cohen's kappa with a bootstrap interval over
-rows, and how often the judge finds a trace's own facts in it and rejects foreign ones. Writes ``agreement.json`` into the dataset; the card shows it.
+rows, and how often the judge finds a trace's own facts in it and rejects foreign ones. Writes ``agreement.json`` into the
+dataset; the card shows it.
 """
 
 from __future__ import annotations
