@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
 from demo.judge import serving
-from flows import endpoints, machine
+from pipelines.doctor import endpoints, machine
 from pipelines.doctor.command import COMMANDS, main
 from pipelines.doctor.packages import parse_requirement, within
 from tests.conftest import ROOT
