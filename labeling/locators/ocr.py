@@ -1,0 +1,178 @@
+"""Reading: where does the picture say what a trace says that it read?
+
+A detector of things looks for what "48°" or "angle ABC" might look like, and finds something. OCR
+reads what is there: PP-OCR through ``rapidocr``, whose wheel has the models, so nothing is ever
+downloaded. A picture is read once; what a phrase asks for is then looked up in its lines
+(``labeling.readers.matching``), and a match of a part of a line has the place of that part.
+
+    locator = OcrLocator()
+    found = locator.locate([image], [[Sought("48°", kind="measure")]])[0]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from labeling.boxes import Detection
+from labeling.facts import Kind
+from labeling.info import ModelInfo
+from labeling.locators.base import Sought
+from labeling.readers.matching import Line, Match, Polygon, clean, find
+from labeling.readers.wanted import wanted
+from rewardlib.rle import Mask
+
+MODELS = ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")
+_KEPT = 16  # readings in memory: a picture is asked about again when its control is checked
+_MOST_PLACES = 10  # of one phrase
+
+# Found by trying on figures of geometry, whose lone letters PP-OCR was not made for: it overlooks
+# those near the border, and is less sure of them than of lines.
+_MARGIN = 32
+_DETECTION = {"thresh": 0.2, "box_thresh": 0.3, "limit_side_len": 416}
+
+
+class OcrLocator:
+    """PP-OCR's reading, and what of it is sought."""
+
+    name: ClassVar[str] = "ocr"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"text", "measure", "count"})
+
+    def __init__(self, *, threshold: float = 0.5, threads: int = 1) -> None:
+        """``threads`` that one reading may use."""
+        self.threshold = threshold
+        self._engine = _load(threads)
+        self._lock = threading.Lock()  # the engine keeps the settings of a call in itself
+        self._readings: OrderedDict[bytes, tuple[Line, ...]] = OrderedDict()
+
+    def info(self) -> ModelInfo:
+        return ModelInfo("PP-OCRv6-small", f"rapidocr-{version('rapidocr')}", {"threshold": self.threshold})
+
+    def locate(
+        self,
+        images: Sequence[Image.Image],
+        sought: Sequence[Sequence[Sought]],
+        threshold: float | None = None,
+    ) -> list[list[Detection]]:
+        """Where each image has its own phrases in writing, best first."""
+        least = self.threshold if threshold is None else threshold
+        return [
+            sorted(self._find(image, phrases, least), key=lambda d: (-d.score, d.phrase, d.bbox))
+            for image, phrases in zip(images, sought, strict=True)
+        ]
+
+    def read(self, image: Image.Image) -> tuple[Line, ...]:
+        """The lines of an image."""
+        pixels = _flat(image)
+        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+        with self._lock:
+            if key not in self._readings:
+                self._readings[key] = tuple(_read(self._engine, pixels))
+            self._readings.move_to_end(key)
+            while len(self._readings) > _KEPT:
+                self._readings.popitem(last=False)
+            return self._readings[key]
+
+    def _find(
+        self, image: Image.Image, sought: Sequence[Sought], least: float
+    ) -> Iterator[Detection]:
+        for one in sought:
+            want = wanted(one) if one.kind in self.kinds else None
+            matches = find(want, self.read(image)) if want else []
+            for match in [m for m in matches if m.score >= least][:_MOST_PLACES]:
+                if detection := _detection(one.phrase, match, image.size):
+                    yield detection
+
+
+def _detection(phrase: str, match: Match, size: tuple[int, int]) -> Detection | None:
+    """A match in the pixels of its image; None where it has no area there."""
+    corners = np.clip(match.polygon, 0, np.array(size))
+    (x0, y0), (x1, y1) = corners.min(0).round(2).tolist(), corners.max(0).round(2).tolist()
+    if x0 >= x1 or y0 >= y1:
+        return None
+    flags = [("approximate", not match.exact), ("inferred", match.inferred)]
+    return Detection(
+        phrase,
+        (x0, y0, x1, y1),
+        round(min(1.0, match.score), 4),
+        _filled(corners, size),
+        match.text,
+        tuple(flag for flag, holds in flags if holds),
+        OcrLocator.name,
+    )
+
+
+def _filled(polygon: Polygon, size: tuple[int, int]) -> Mask:
+    canvas = np.zeros((size[1], size[0]), np.uint8)
+    cv2.fillPoly(canvas, [polygon.round().astype(np.int32)], 1)
+    return canvas.astype(bool)
+
+
+# ------------------------------------------------------------------------------------------ the engine
+
+
+def _load(threads: int) -> Any:
+    """PP-OCR, silent, from the files of the wheel."""
+    import rapidocr  # not before a reading is wanted: it brings onnxruntime
+
+    models = Path(rapidocr.__file__).parent / "models"
+    return rapidocr.RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.use_cls": False,  # nothing is upside down, and "6" is not "9"
+            "Global.text_score": 0.0,
+            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            "Det.model_path": str(models / MODELS[0]),
+            "Rec.model_path": str(models / MODELS[1]),
+            **{f"Det.{name}": value for name, value in _DETECTION.items()},
+        }
+    )
+
+
+def _flat(image: Image.Image) -> NDArray[np.uint8]:
+    """BGR; what shines through is white, as paper is."""
+    rgba = image.convert("RGBA")
+    paper = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return np.ascontiguousarray(np.asarray(paper)[:, :, ::-1])
+
+
+def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
+    margin = (_MARGIN,) * 4
+    padded = cv2.copyMakeBorder(pixels, *margin, cv2.BORDER_REPLICATE)
+    result = engine(padded, return_word_box=True, return_single_char_box=True)
+    if result.boxes is None:
+        return
+    signs = result.word_results or ()
+    for i, (box, text, score) in enumerate(zip(result.boxes, result.txts, result.scores, strict=True)):
+        polygon = np.asarray(box, np.float64) - _MARGIN
+        of_line = signs[i] if len(signs) == len(result.txts) else ()
+        yield Line(clean(text), float(score), _places(text, polygon, of_line))
+
+
+def _places(text: str, polygon: Polygon, signs: Sequence[Any]) -> tuple[Polygon, ...]:
+    """Where each sign of a line is: as the engine says, or else evenly along the line."""
+    seen = [i for i, sign in enumerate(text) if not sign.isspace()]
+    if len(seen) == 1:
+        return (polygon,) * len(text)
+    if "".join(sign for sign, _, _ in signs) != "".join(text[i] for i in seen):
+        return tuple(_slice(polygon, i / len(text), (i + 1) / len(text)) for i in range(len(text)))
+    places = dict(zip(seen, (np.asarray(p, np.float64) - _MARGIN for _, _, p in signs), strict=True))
+    return tuple(places.get(i, polygon) for i in range(len(text)))
+
+
+def _slice(polygon: Polygon, start: float, end: float) -> Polygon:
+    """A part of a line, along its upper and its lower edge."""
+    upper, lower = polygon[1] - polygon[0], polygon[2] - polygon[3]
+    left, right = polygon[0], polygon[3]
+    return np.array([left + start * upper, left + end * upper, right + end * lower, right + start * lower])

@@ -1,0 +1,99 @@
+r"""What a phrase asks a picture to show: a number, the letter of a point, a figure by its letters,
+or words.
+
+Phrases are lower-case, and ``$B$`` is another point than ``$b$``: the case comes from the words
+that the trace wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from labeling.locators.base import Sought
+from labeling.readers.spelling import plain
+
+# Figures that are named by the letters of their corners.
+FIGURES = (
+    "angle triangle quadrilateral rectangle square parallelogram trapezoid trapezium rhombus kite"
+    " pentagon hexagon heptagon octagon polygon line segment side edge chord diagonal ray arc base"
+    " diameter radius hypotenuse leg altitude median bisector height path"
+).split()
+UNITS = (
+    "cm mm km dm m kg mg g lb oz ml l in inches inch ft feet foot yd yards yard mi miles mile mph"
+    " degrees degree percent ° % € £ min sec hours hour hrs hr h s"
+).split()
+_SAME_UNIT = {
+    "degrees": "°", "degree": "°", "percent": "%", "inches": "in", "inch": "in", "feet": "ft",
+    "foot": "ft", "yards": "yd", "yard": "yd", "miles": "mi", "mile": "mi", "hours": "h",
+    "hour": "h", "hrs": "h", "hr": "h", "litres": "l", "liters": "l",
+}  # fmt: skip
+
+NUMBER = r"\d+(?:[.,:/]\d+)*"
+UNIT = rf"(?:{'|'.join(sorted(map(re.escape, UNITS), key=len, reverse=True))})(?:[²³](?!\w)|(?!\w))"
+NAME = r"[A-Za-z](?:\d{1,2}|['′]{1,2})?"
+
+_FIGURE = re.compile(rf"(?:(?:{'|'.join(FIGURES)})s?\s|[∠△])\s*((?:{NAME}\s?){{2,8}})", re.I)
+_NAMES = re.compile(rf"(?:{NAME}){{2,6}}")
+_LABEL = re.compile(rf"(?:∠|[a-z]{{3,}}\s)?\s*({NAME})", re.I)
+_BRACKETED = re.compile(r"\(([A-Za-z]|\d{1,2})\)")
+_NUMBER = re.compile(
+    rf"(?:(?:number|numeral|digit|label|value|point|vertex)\s)?([-−]?{NUMBER})\s*({UNIT})?", re.I
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """``text`` in its own case, without spaces at its ends; ``names`` are the letters of a figure;
+    ``literal``: a figure that may as well be written as it stands, before ("AB") it is looked for
+    by its corners, or after ("angle ABC")."""
+
+    sort: Literal["number", "label", "bracketed", "figure", "words"]
+    text: str
+    unit: str = ""
+    names: tuple[str, ...] = ()
+    literal: str = ""
+
+
+def wanted(sought: Sought) -> Wanted | None:
+    """What to look for; None for what is no writing, such as things that are counted."""
+    text = " ".join(plain(sought.phrase).text.split())
+    quote = " ".join(plain(sought.quote).text.split())
+    if match := _BRACKETED.fullmatch(text):
+        return Wanted("bracketed", in_case(match[1], quote))
+    if match := _NUMBER.fullmatch(text):
+        return Wanted("number", match[1].replace("−", "-"), same_unit(match[2] or ""))
+    if match := _FIGURE.fullmatch(text):
+        return _figure(in_case(match[1].replace(" ", ""), quote), literal="after")
+    if (match := _LABEL.fullmatch(text)) and not text.startswith(("the ", "and ")):
+        return Wanted("label", in_case(match[1], quote))
+    if _NAMES.fullmatch(text) and (names := in_case(text, quote)).upper() == names:
+        return _figure(names, literal="before")
+    if not text or sought.kind == "count":
+        return None
+    return Wanted("words", in_case(text, quote))
+
+
+def _figure(names: str, literal: str) -> Wanted:
+    return Wanted("figure", names, "", tuple(re.findall(NAME, names)), literal)
+
+
+def in_case(text: str, quote: str) -> str:
+    """``text`` as the quote writes it; where the quote does not have it, in capitals if it is a
+    name of corners."""
+    for source, target in ((quote, text), (quote.replace(" ", ""), text.replace(" ", ""))):
+        lowered = source.lower()
+        if len(lowered) != len(source):  # a few capitals are two characters in lower case
+            continue
+        apart = re.search(rf"(?<![^\W_]){re.escape(target.lower())}(?![^\W_])", lowered)
+        start = apart.start() if apart else lowered.rfind(target.lower())
+        if start >= 0:
+            return source[start : start + len(target)]
+    return text.upper() if re.fullmatch(rf"(?:{NAME}){{1,4}}", text) else text
+
+
+def same_unit(unit: str) -> str:
+    """One spelling of a unit, without its square."""
+    plain_unit = unit.lower().rstrip("²³")
+    return _SAME_UNIT.get(plain_unit, plain_unit)
