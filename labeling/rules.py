@@ -1,8 +1,8 @@
 """An annotator without a model: reads facts out of traces by grammar.
 
-It knows the nouns of pictures with their colours and sizes ("two small red circles"), what a
-picture has in writing (labels, marked lengths and angles, quotations, in LaTeX too), and the figures
-that traces call by their letters; it notices when the writer says that something is *not* there, and
+It knows the nouns of pictures with their colours and sizes ("two small red circles"), what pictures
+have in writing (labels, marked lengths and angles, quotations, in LaTeX too), and the figures that
+traces call by their letters; it notices when the writer says that something is *not* there, and
 when a sentence concludes, supposes or defines instead of telling what is seen. It is the embedded
 default, so that everything runs offline; for free-form traces use a judge LLM.
 """
@@ -69,7 +69,10 @@ def _facts(
     seen, named = start + claimed.seen, start + claimed.named
     things = list(objects_in(trace, spelled, start, seen))
     labels = [f for f in things if f.kind == "text"]
-    said = [*amounts_in(trace, spelled, start, seen), *names_in(trace, spelled, start, named, invented)]
+    said = [
+        *amounts_in(trace, spelled, start, seen),
+        *names_in(trace, spelled, start, named, invented),
+    ]
     writing = _apart(said, labels)
     return _apart(things, writing, among=False), writing
 
@@ -80,7 +83,9 @@ def _apart(facts: Sequence[Fact], others: Sequence[Fact], *, among: bool = True)
     for fact in facts:
         rivals = [*others, *kept] if among else others
         twice = among and any(fact.phrase == rival.phrase for rival in kept)
-        if not twice and all(fact.end <= rival.start or rival.end <= fact.start for rival in rivals):
+        if not twice and all(
+            fact.end <= rival.start or rival.end <= fact.start for rival in rivals
+        ):
             kept.append(fact)
     return kept
 

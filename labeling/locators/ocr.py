@@ -39,6 +39,7 @@ _MOST_PLACES = 10  # of one phrase
 # Found by trying on figures of geometry, whose lone letters PP-OCR was not made for: it overlooks
 # those near the border, and is less sure of them than of lines.
 _MARGIN = 32
+_MOST_OBLONG = 5  # longer side to shorter
 _DETECTION = {"thresh": 0.2, "box_thresh": 0.3, "limit_side_len": 416}
 
 
@@ -56,7 +57,9 @@ class OcrLocator:
         self._readings: OrderedDict[bytes, tuple[Line, ...]] = OrderedDict()
 
     def info(self) -> ModelInfo:
-        return ModelInfo("PP-OCRv6-small", f"rapidocr-{version('rapidocr')}", {"threshold": self.threshold})
+        return ModelInfo(
+            "PP-OCRv6-small", f"rapidocr-{version('rapidocr')}", {"threshold": self.threshold}
+        )
 
     def locate(
         self,
@@ -118,7 +121,7 @@ def _filled(polygon: Polygon, size: tuple[int, int]) -> Mask:
     return canvas.astype(bool)
 
 
-# ------------------------------------------------------------------------------------------ the engine
+# --------------------------------------------------------------------------------------- the engine
 
 
 def _load(threads: int) -> Any:
@@ -148,31 +151,55 @@ def _flat(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
-    margin = (_MARGIN,) * 4
-    padded = cv2.copyMakeBorder(pixels, *margin, cv2.BORDER_REPLICATE)
+    padded, offset = _with_margin(pixels)
     result = engine(padded, return_word_box=True, return_single_char_box=True)
     if result.boxes is None:
         return
-    signs = result.word_results or ()
-    for i, (box, text, score) in enumerate(zip(result.boxes, result.txts, result.scores, strict=True)):
-        polygon = np.asarray(box, np.float64) - _MARGIN
-        of_line = signs[i] if len(signs) == len(result.txts) else ()
+    lines = len(result.txts)
+    signs = result.word_results if len(result.word_results or ()) == lines else [()] * lines
+    for i, (box, text, score) in enumerate(
+        zip(result.boxes, result.txts, result.scores, strict=True)
+    ):
+        polygon = np.asarray(box, np.float64) - offset
+        of_line = [
+            (sign, np.asarray(corners, np.float64) - offset) for sign, _, corners in signs[i]
+        ]
         yield Line(clean(text), float(score), _places(text, polygon, of_line))
 
 
-def _places(text: str, polygon: Polygon, signs: Sequence[Any]) -> tuple[Polygon, ...]:
+def _with_margin(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The picture with a margin, and where its corner then is. A strip gets a wide one: the engine
+    scales by the shorter side."""
+    height, width = pixels.shape[:2]
+    y = max(_MARGIN, (width // _MOST_OBLONG - height) // 2)
+    x = max(_MARGIN, (height // _MOST_OBLONG - width) // 2)
+    padded = cv2.copyMakeBorder(pixels, y, y, x, x, cv2.BORDER_REPLICATE)
+    return np.asarray(padded, np.uint8), np.array([x, y], np.float64)
+
+
+def _places(
+    text: str, polygon: Polygon, signs: Sequence[tuple[str, Polygon]]
+) -> tuple[Polygon, ...]:
     """Where each sign of a line is: as the engine says, or else evenly along the line."""
     seen = [i for i, sign in enumerate(text) if not sign.isspace()]
     if len(seen) == 1:
         return (polygon,) * len(text)
-    if "".join(sign for sign, _, _ in signs) != "".join(text[i] for i in seen):
+    if [sign for sign, _ in signs] != [text[i] for i in seen]:
         return tuple(_slice(polygon, i / len(text), (i + 1) / len(text)) for i in range(len(text)))
-    places = dict(zip(seen, (np.asarray(p, np.float64) - _MARGIN for _, _, p in signs), strict=True))
-    return tuple(places.get(i, polygon) for i in range(len(text)))
+    places = [corners for _, corners in signs]
+    if np.ptp(polygon[:, 0]) >= np.ptp(
+        polygon[:, 1]
+    ):  # the engine's signs are cut short at the ends
+        places[0][[0, 3]] = polygon[[0, 3]]
+        places[-1][[1, 2]] = polygon[[1, 2]]
+    of_sign = dict(zip(seen, places, strict=True))
+    return tuple(of_sign.get(i, polygon) for i in range(len(text)))
 
 
 def _slice(polygon: Polygon, start: float, end: float) -> Polygon:
     """A part of a line, along its upper and its lower edge."""
     upper, lower = polygon[1] - polygon[0], polygon[2] - polygon[3]
     left, right = polygon[0], polygon[3]
-    return np.array([left + start * upper, left + end * upper, right + end * lower, right + start * lower])
+    return np.array(
+        [left + start * upper, left + end * upper, right + end * lower, right + start * lower]
+    )

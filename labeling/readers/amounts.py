@@ -1,4 +1,4 @@
-"""Numbers and words that a trace reads off a picture: marked lengths and angles, values, quotations.
+"""What a trace reads off a picture: marked lengths and angles, values, quotations.
 
 The phrase is what the picture would show: "48°", "2 cm", "10:20". A number behind "=" is a result,
 unless it is what a side or an angle is said to be; operands are read only where several are added
@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterator
 
 from labeling.facts import Fact, Kind
-from labeling.readers.names import NAME
 from labeling.readers.spelling import Plain
-from labeling.readers.wanted import NUMBER, UNIT
+from labeling.readers.vocabulary import NAME, NUMBER, UNIT, words
 from rewardlib.ink import has_ink
 
 _GIVEN = (
@@ -22,7 +21,9 @@ _GIVEN = (
     r"|weigh(?:s|ing|ts?)?"
 )
 _WORKED_OUT = re.compile(
-    r"\b(?:sums?|total|areas?|perimeter|product|average|mean|ratio|how|number\s+of|exactly)\b", re.I
+    r"\b(?:sums?\s+of\s+\d|totals?|areas?|volume|perimeter|product|average|mean|ratio|how|exactly"
+    r"|percent\w*|probability|number\s+of|difference|answer|result|value\s+of|there)\b",
+    re.I,
 )
 _BEHIND_OPERATOR = re.compile(r"[=≈→⇒+−×÷·*/^<>≤≥-]\s*$")
 _NO_MORE = r"(?![\w²³(]|\.\d)(?!\s*[-+−×÷·*/^=√])"
@@ -39,11 +40,15 @@ _NAMED = re.compile(
     rf"(?<![\w+\-−×·/*=²√])\s?(?:(?:m\s?)?∠?(?:{NAME}){{1,4}}\s*=\s*){{1,4}}"
     rf"(?P<it>{NUMBER}(?:\s*{UNIT})?+){_NO_MORE}"
     rf"|(?<!\w)(?:{NAME}){{1,4}}\s+(?:is|are|equals|measures|(?:has|have|of)(?: a| both)?"
-    rf" (?:length|measure)(?: of)?)\s+(?P<its>{NUMBER}){_NO_MORE}"
+    rf" (?:length|measure)(?: of)?)\s+(?P<its>{NUMBER}(?:\s*{UNIT})?+){_NO_MORE}"
 )
 _MARKED = re.compile(
-    rf"\b(?i:{_GIVEN})\s+(?:(?:is|are|was|of|as|the|equal|to|with|[A-Z]{{1,3}}|=)\s+){{0,4}}?"
+    rf"\b(?i:{_GIVEN})\s+(?:of\s+the\s+\w+\s+)?"
+    rf"(?:(?:is|are|was|of|as|the|equal|to|with|[A-Z]{{1,3}}|=)\s+){{0,4}}?"
     rf"(?P<it>{NUMBER}(?![\w²³(]){_OTHERS}){_NO_MORE}"
+)
+_VALUE = re.compile(
+    rf"\b(?:is|are|between)\s+(?P<it>{NUMBER}(?![\w²³(]){_OTHERS})(?=\s*(?:[,.;]|$))"
 )
 _SUM = re.compile(
     rf"(?<![\w.=+−×·/*(-])\s?(?P<it>{NUMBER}(?:\s*\+\s*(?:{NUMBER}|[a-z?])){{2,11}})\s*="
@@ -54,8 +59,10 @@ _SAID = re.compile(
 )
 _NUMBER = re.compile(rf"{NUMBER}(?:\s*{UNIT})?")
 _NO_WORDS = frozenset(
-    "the that this with and for from not are was were has have had its their them they which what"
-    " one two three some any all each more than over only same other about".split()
+    words(
+        "the that this with and for from not are was were has have had its their them they which"
+        " what one two three some any all each more than over only same other about"
+    )
 )
 
 
@@ -73,24 +80,39 @@ def amounts_in(trace: str, spelled: Plain, start: int, end: int) -> Iterator[Fac
 
 def _found(sentence: str, math: str) -> Iterator[tuple[Kind, int, int]]:
     """Kinds and places, the most telling first."""
+    for start, end in _texts(sentence):
+        yield "text", start, end
+    for start, end in _measures(sentence):
+        symbol = _SYMBOL_UNIT.search(sentence[start:end]) and math[end - 1] == "m"
+        if not symbol:
+            yield "measure", start, end
+
+
+def _texts(sentence: str) -> Iterator[tuple[int, int]]:
     for match in _QUOTED.finditer(sentence):
-        yield "text", *match.span(match.lastindex or 0)
+        yield match.span(match.lastindex or 0)
     for pattern in (_CLOCK, _PAIR):
         for match in pattern.finditer(sentence):
-            yield "text", *match.span("it")
-    for match in _NAMED.finditer(sentence):
-        yield "measure", *match.span("it" if match["it"] else "its")
-    for match in _AMOUNT.finditer(sentence):
-        symbol = _SYMBOL_UNIT.search(match["it"]) and math[match.end() - 1] == "m"
-        before = sentence[max(0, match.start() - 3) : match.start()]
-        if not symbol and not _BEHIND_OPERATOR.search(before):
-            yield "measure", *match.span("it")
-    for pattern in (_MARKED, _SUM):
-        for match in pattern.finditer(sentence):
-            around = sentence[max(0, match.start() - 40) : match.start("it")]
-            if pattern is _SUM or not _WORKED_OUT.search(around):
-                for number in _NUMBER.finditer(sentence, *match.span("it")):
-                    yield "measure", *number.span()
+            yield match.span("it")
     for match in _SAID.finditer(sentence):
         if match["it"].lower() not in _NO_WORDS:
-            yield "text", *match.span("it")
+            yield match.span("it")
+
+
+def _measures(sentence: str) -> Iterator[tuple[int, int]]:
+    for match in _NAMED.finditer(sentence):
+        yield match.span("it" if match["it"] else "its")
+    for match in _AMOUNT.finditer(sentence):
+        if not _BEHIND_OPERATOR.search(sentence[max(0, match.start() - 3) : match.start()]):
+            yield match.span("it")
+    for pattern in (_MARKED, _VALUE):
+        for match in pattern.finditer(sentence):
+            if not _WORKED_OUT.search(sentence[max(0, match.start() - 60) : match.start("it")]):
+                yield from _numbers(match)
+    for match in _SUM.finditer(sentence):
+        yield from _numbers(match)
+
+
+def _numbers(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    for number in _NUMBER.finditer(match.string, *match.span("it")):
+        yield number.span()

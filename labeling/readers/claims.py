@@ -14,7 +14,7 @@ from dataclasses import dataclass
 # Sentences that say nothing of the picture at all.
 _REFUSAL = re.compile(
     r"\b(?:(?:can(?:no|')t|cannot|can not|could not|couldn't|unable to|not able to|don't|do not)\s+"
-    r"(?:\w+\s+){0,2}?(?:see|view|access|open|read|display|process|analy[sz]e|interpret|have access)\b"
+    r"(?:\w+\s+){0,2}?(?:see|view|access|open|read|display|process|analy[sz]e|interpret)\b"
     r"|(?:i'm|i am|we're)\s+(?:sorry|unable)|as an ai|no (?:image|picture|diagram|figure)s?\s+"
     r"(?:is|are|was|were|has|have)\b|without (?:the|an?|any|seeing)(?: the)? "
     r"(?:image|picture|diagram|figure)|(?:image|picture|diagram|figure)s? (?:is|was|are|were) "
@@ -36,7 +36,9 @@ _GENERAL = re.compile(
     r"|is called|are called|known as)\b",
     re.I,
 )
-_OPTION = re.compile(r"\s*(?:[*•-]+\s*)?(?:(?:option|choice|statement)s?\s*\(?[A-Z]\b|\(?[A-Z]\))", re.I)
+_OPTION = re.compile(
+    r"\s*(?:[*•-]+\s*)?(?:(?:option|choice|statement)s?\s*\(?[A-Z]\b|\(?[A-Z]\))", re.I
+)
 _SEEING = re.compile(
     r"\b(?:see|sees|seen|shows?|showing|notice|observe|depicts?|displays?|looking)\b", re.I
 )

@@ -17,16 +17,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from labeling.readers.wanted import NAME, NUMBER, UNIT, Wanted, same_unit
+from labeling.readers.vocabulary import NUMBER, UNIT
+from labeling.readers.wanted import Wanted, same_unit
 
 Polygon = NDArray[np.float64]  # (corners, 2), xy in pixels
 
 # How alike a wanted text and a reading are, by what is between them. Below the usual threshold are
 # those that are right only where nothing better is to be had.
 NO_UNIT = 0.85  # the picture has the number alone: "5" for "5 cm"
+ALWAYS_WRITTEN = {"%", "€", "£", "h", "hours", "min", "sec", "s"}  # units that no figure leaves out
 DEGREE_AS_DIGIT = 0.7  # "480", "486" for "48°"
 LOOKALIKE = 0.75  # O for 0 among other digits, X for x
 LONE_LOOKALIKE = 0.45  # S for 5, I for 1, on their own
+SURE = 0.9  # of a reading whose look-alikes are considered
 LEAST_ALIKE = 0.75  # of longer words
 _FUZZY_FROM = 5  # signs; shorter words have to be there as they stand
 _MOST_SIGNS = 60
@@ -37,9 +40,8 @@ _SAME = str.maketrans(
         **dict.fromkeys("“”″", '"'), "十": "+", "∕": "/", "⁄": "/", "：": ":", "。": ".",
     }
 )  # fmt: skip
-_DIGITS = str.maketrans("OoQDIl|SsZzB", "000011155228"[:12])
-_TWINS = {a: b for pair in ("Cc", "Oo", "Ss", "Vv", "Ww", "Xx", "Zz", "Uu", "Pp", "Kk", "O0", "o0")
-          for a, b in (pair, pair[::-1])}  # fmt: skip
+_DIGITS = str.maketrans("OoQDIl|SsZzB", "000011155228")
+_TWINS = {a: b for x in "coksuvwxz" for a, b in ((x, x.upper()), (x.upper(), x))}
 _TOKEN = re.compile(rf"(?<![\w.]){NUMBER}(?![\d])")
 _MIXED = re.compile(r"(?<![\w.])(?=[A-Za-z|]*\d)[\dOoQDIl|SsZzB]{2,8}(?![\w])")
 _NAME = re.compile(r"(?<![A-Za-z0-9])[A-Za-zα-ω](?:\d{1,2}|'{1,2})?(?![A-Za-z0-9])")
@@ -82,7 +84,7 @@ def find(want: Wanted, lines: Sequence[Line]) -> list[Match]:
         "number": _numbers, "label": _labels, "bracketed": _bracketed, "figure": _figures,
         "words": _words,
     }  # fmt: skip
-    found = sorted(finders[want.sort](want, lines), key=lambda m: (-m.score, m.polygon.tolist()))
+    found = sorted(finders[want.sort](want, lines), key=lambda m: (-m.score, *m.polygon.min(0)))
     best = found[0] if found else None
     return [m for m in found if best and (m.exact or not best.exact)]  # exact ones, if there are
 
@@ -98,7 +100,7 @@ def _around(places: Sequence[Polygon]) -> Polygon:
     return cv2.convexHull(points)[:, 0].astype(np.float64)
 
 
-# ------------------------------------------------------------------------------------------- numbers
+# ------------------------------------------------------------------------------------------ numbers
 
 
 def _numbers(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
@@ -111,7 +113,7 @@ def _numbers(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
 
 
 def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match | None:
-    """A number of the line, if it is the one that is wanted and what follows does not contradict."""
+    """A number of the line, if it is the one wanted and what follows does not contradict."""
     negative = value.startswith("-")
     if start and line.text[start - 1] == "-" and not line.text[: start - 1].strip()[-1:].isalnum():
         start -= 1
@@ -126,6 +128,8 @@ def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match
         if want.unit and unit and read != want.unit:
             return None
         alone = bool(want.unit and not unit)
+        if alone and want.unit in ALWAYS_WRITTEN:
+            return None
         stop = end + unit.end() if unit and (want.unit or read in "°%") else end
         return _match(line, start, stop, NO_UNIT if alone else 1.0, exact=not alone)
     if want.unit == "°" and not unit and token in (value + "0", value + "6"):
@@ -136,9 +140,9 @@ def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match
 def _mistaken(want: Wanted, value: str, line: Line) -> Iterator[Match]:
     """Numbers with letters for digits: l2 for 12, or S alone for 5."""
     for token in _MIXED.finditer(line.text):
-        if not token[0].isdigit() and token[0].translate(_DIGITS) == value:
-            yield _match(line, *token.span(), LOOKALIKE, exact=False)
-        elif want.unit == "°" and token[0][-1] in "oO" and token[0][:-1] == value:
+        number = not token[0].isdigit() and token[0].translate(_DIGITS) == value
+        degrees = want.unit == "°" and token[0][-1] in "oO" and token[0][:-1] == value
+        if number or degrees:
             yield _match(line, *token.span(), LOOKALIKE, exact=False)
     alone = line.text.strip()
     if len(alone) == 1 and alone.isalpha() and alone.translate(_DIGITS) == value:
@@ -151,7 +155,7 @@ def _value(number: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", number)
 
 
-# -------------------------------------------------------------------------------- labels and figures
+# ------------------------------------------------------------------------------- labels and figures
 
 
 def _labels(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
@@ -160,7 +164,7 @@ def _labels(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
         name = line.text[start:end]
         if name == want.text:
             yield _match(line, start, end, 1.0, exact=True)
-        elif name == twin or (want.text in "Oo" and name == "0"):
+        elif line.score >= SURE and (name == twin or (want.text in "Oo" and name == "0")):
             yield _match(line, start, end, LOOKALIKE, exact=False)
 
 
@@ -209,7 +213,7 @@ def _hull(names: Sequence[str], lines: Sequence[Line]) -> list[Match]:
     return [Match(text, min(c.score for c in corners), polygon, exact, inferred=True)]
 
 
-# --------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def _words(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
@@ -246,7 +250,7 @@ def _occurrences(
 
 def _joined(left: str, right: str) -> bool:
     """Whether two neighbouring signs belong to one word or number."""
-    return (left.isalnum() and right.isalnum()) or (left + right in (".5", "5.") and False)
+    return left.isalnum() and right.isalnum()
 
 
 def _nearly(target: str, line: Line) -> Iterator[Match]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 from labeling.facts import Fact
 from labeling.readers.spelling import Plain
-from labeling.readers.wanted import FIGURES
+from labeling.readers.vocabulary import FIGURES, NAME, words
 
-NAME = r"[A-Z](?:\d{1,2}|['′]{1,2})?"  # of a corner
 _POINTS = "point vertex corner midpoint center centre"
 _LABELLED = (
     "shape circle object picture figure piece part wheel region area cell square triangle rectangle"
@@ -60,8 +59,10 @@ _INTRODUCED = re.compile(
 )
 # Capitals that are words, and no corners.
 _WORDS = frozenset(
-    "AA AAA SAS SSS ASA AAS SSA HL RHS CPCTC PIE OK NOT AND OR IS THE OF AM PM TV US USA UK AI CM"
-    " MM KG LHS QED GCD LCM HCF GCF AP GP NE NW SE SW YES NO ALL BY TO IN ON AS AT".split()
+    words(
+        "AA AAA SAS SSS ASA AAS SSA HL RHS CPCTC PIE OK NOT AND OR IS THE OF AM PM TV US USA UK AI"
+        " CM MM KG LHS QED GCD LCM HCF GCF AP GP NE NW SE SW YES NO ALL BY TO IN ON AS AT"
+    )
 )
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from labeling.readers.vocabulary import words
+
 _SIGNS = {
     "angle": "∠", "measuredangle": "∠", "triangle": "△", "vartriangle": "△", "bigtriangleup": "△",
     "degree": "°", "circ": "°", "prime": "'", "pi": "π", "alpha": "α", "beta": "β", "gamma": "γ",
@@ -25,10 +27,12 @@ _SIGNS = {
 }  # fmt: skip
 # Commands that only say how their argument looks; what they hold is read as it stands.
 _LOOKS = set(
-    "text textbf textit textrm mathrm mathbf mathit mathsf operatorname mbox overline underline"
-    " overrightarrow overleftrightarrow overarc widehat widetilde bar hat vec boldsymbol".split()
+    words(
+        "text textbf textit textrm mathrm mathbf mathit mathsf operatorname mbox overline underline"
+        " overrightarrow overleftrightarrow overarc widehat widetilde bar hat vec boldsymbol"
+    )
 )
-_SILENT = set("left right displaystyle big Big bigl bigr limits ! ( ) [ ]".split())
+_SILENT = set(words("left right displaystyle big Big bigl bigr limits ! ( ) [ ]"))
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _TOKEN = re.compile(
@@ -165,7 +169,9 @@ def plain(original: str) -> Plain:
         writer.take(token)
         end = token.end()
     writer.copy(end, len(original))
-    return _join_names(Plain("".join(writer.text), writer.starts, writer.ends, "".join(writer.math)))
+    return _join_names(
+        Plain("".join(writer.text), writer.starts, writer.ends, "".join(writer.math))
+    )
 
 
 def _join_names(spelled: Plain) -> Plain:

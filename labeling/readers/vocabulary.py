@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import re
 
-COLORS = (
+
+def words(text: str) -> list[str]:
+    """A list as people write it."""
+    return text.split()
+
+
+COLORS = words(
     "black white grey gray red green blue yellow orange purple pink brown cyan magenta violet dark"
     " light"
-).split()
-SIZES = "small medium large big tiny little tall short long wide narrow".split()
-LOOKS = (
+)
+SIZES = words("small medium large big tiny little tall short long wide narrow")
+LOOKS = words(
     "shaded dashed dotted striped solid filled empty isosceles equilateral right-angled horizontal"
     " vertical curved wooden round"
-).split()
+)
 ADJECTIVES = [*COLORS, *SIZES, *LOOKS]
-NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve several"
-).split()
+NUMBERS = words("one two three four five six seven eight nine ten eleven twelve several")
 
 _DIAGRAMS = (
-    "arrow axis bar block box chart circle cone cross cube cuboid curve cylinder diagram diamond dot ellipse"
-    " figure graph grid heart hexagon histogram label legend letter line number octagon oval"
-    " parallelogram path pentagon point polygon prism pyramid ray rectangle rhombus ring sector"
-    " segment semicircle shape sphere spiral square star strip table tile trapezium trapezoid triangle"
-)  # fmt: skip
+    "arrow axis bar block box chart circle cone cross cube cuboid curve cylinder diagram diamond"
+    " dot ellipse figure graph grid heart hexagon histogram label legend letter line number octagon"
+    " oval parallelogram path pentagon point polygon prism pyramid ray rectangle rhombus ring sector"
+    " segment semicircle shape sphere spiral square star strip table tile trapezium trapezoid"
+    " triangle"
+)
 _LIVING = (
     "ant baby bear bee beetle bird boy bull butterfly camel cat chicken child cow crab crocodile"
     " deer dog dolphin donkey dragon duck eagle elephant fish flower fox frog giraffe girl goat"
@@ -65,9 +70,7 @@ _OUTDOORS = (
     " ski sled staircase statue street surfboard swing tent tower tractor traffic-light train"
     " tram truck tunnel van wagon wall waterfall wheel wheelbarrow windmill yacht"
 )
-NOUNS = frozenset(
-    " ".join((_DIAGRAMS, _LIVING, _HOUSEHOLD, _CLOTHES, _FOOD, _OUTDOORS)).split()
-)
+NOUNS = frozenset(" ".join((_DIAGRAMS, _LIVING, _HOUSEHOLD, _CLOTHES, _FOOD, _OUTDOORS)).split())
 _IRREGULAR = {
     "axes": "axis", "axises": "axis", "people": "person", "men": "man", "women": "woman",
     "children": "child", "leaves": "leaf", "knives": "knife", "shelves": "shelf", "wolves": "wolf",
@@ -77,12 +80,35 @@ _IRREGULAR = {
     "branches": "branch", "dishes": "dish", "branch": "branch", "dish": "dish",
 }  # fmt: skip
 # Places and whole pictures: no evidence unless their colour tells them from others.
-CONTAINERS = frozenset("box picture photo figure image scale number shape diagram label".split())
+CONTAINERS = frozenset(words("box picture photo figure image scale number shape diagram label"))
+
+# Figures that are named by the letters of their corners.
+FIGURES = words(
+    "angle triangle quadrilateral rectangle square parallelogram trapezoid trapezium rhombus kite"
+    " pentagon hexagon heptagon octagon polygon line segment side edge chord diagonal ray arc base"
+    " diameter radius hypotenuse leg altitude median bisector height path"
+)
+UNITS = words(
+    "cm mm km dm m kg mg g lb oz ml l inches inch ft feet foot yd yards yard mi miles mile mph"
+    " degrees degree percent ° % € £ min sec hours hour hrs hr h s"
+)
+# How they are written.
+NAME = r"[A-Z](?:\d{1,2}|['′]{1,2})?"  # of a corner
+NUMBER = r"\d+(?:[.,:/]\d+){0,4}"
+UNIT = (
+    rf"(?:{'|'.join(sorted(map(re.escape, UNITS), key=len, reverse=True))}|in(?=\s*[.,;)]|\s*$))"
+    r"(?:[²³](?!\w)|(?!\w))"
+)
 
 # What stands right before or right behind a noun and makes it something that nobody can see:
 # the square of "square root", the point of "decimal point".
-_LENGTHS = r"(?:centi|milli|kilo|deci)?met(?:re|er)s?|inch(?:es)?|foot|feet|yards?|miles?|[ckmd]?m|ft"
-_AMOUNTS = r"of\s+(?:the\s+)?(?:number|ratio|side|length|radius|hypotenuse|sum|difference|[a-z]\b|\d)"
+_LENGTHS = (
+    r"(?:centi|milli|kilo|deci)?met(?:re|er)s?|inch(?:es)?|foot|feet|yards?|miles?|[ckmd]?m|ft"
+)
+_AMOUNTS = (
+    r"of\s+(?:(?:the|its|their|an?)\s+(?:number|ratio|side|length|radius|hypotenuse|sum|difference)"
+    r"|[a-z]\b|\d)"
+)
 _BEHIND = {
     "square": rf"roots?|units?|numbers?|in\b(?!\s+the)|{_LENGTHS}|{_AMOUNTS}",
     "cube": rf"roots?|numbers?|{_AMOUNTS}",
@@ -90,7 +116,7 @@ _BEHIND = {
     "point": r"of\s+(?:view|reference|departure|interest)|out|is\s+that",
     "line": r"of\s+(?:reasoning|thought|thinking|argument|attack|code|text)",
     "face": r"values?|the\s+(?:problem|fact)",
-    "key": r"ideas?|points?|steps?|insights?|observations?|facts?|things?|to|is|concepts?|features?",
+    "key": r"(?:idea|point|step|insight|observation|fact|thing|concept|feature)s?|to|is",
     "sign": r"of\s+(?:the\s+)?(?:expression|number|coefficient|sum|product|difference)|chart",
     "graph": r"theory",
     "heart": r"of\s+(?:the\s+)?(?:problem|matter|question)",
@@ -102,7 +128,8 @@ _BEHIND = {
 _BEFORE = {
     "square": r"perfect|complet\w+\s+the|least",
     "cube": r"perfect",
-    "point": r"decimal|view|selling|main|key|whole|good|percentage|in|to\s+the|at\s+(?:this|that|which)",
+    "point": r"decimal|view|selling|main|key|whole|good|percentage|in|to\s+the"
+    r"|at\s+(?:this|that|which)",
     "line": r"bottom|in|on|down\s+the|along\s+the",
     "table": r"times|multiplication|truth",
     "bar": r"(?:and|stars?\s+and)",
@@ -119,7 +146,11 @@ def singular(noun: str) -> str | None:
     word = noun.lower()
     if word in _IRREGULAR:
         return _IRREGULAR[word]
-    forms = (word, word[:-1] if word.endswith("s") else "", word[:-2] if word.endswith("es") else "")
+    forms = (
+        word,
+        word[:-1] if word.endswith("s") else "",
+        word[:-2] if word.endswith("es") else "",
+    )
     return next((form for form in forms if form in NOUNS), None)
 
 

@@ -13,30 +13,19 @@ from typing import Literal
 
 from labeling.locators.base import Sought
 from labeling.readers.spelling import plain
+from labeling.readers.vocabulary import FIGURES, NUMBER, UNIT
 
-# Figures that are named by the letters of their corners.
-FIGURES = (
-    "angle triangle quadrilateral rectangle square parallelogram trapezoid trapezium rhombus kite"
-    " pentagon hexagon heptagon octagon polygon line segment side edge chord diagonal ray arc base"
-    " diameter radius hypotenuse leg altitude median bisector height path"
-).split()
-UNITS = (
-    "cm mm km dm m kg mg g lb oz ml l in inches inch ft feet foot yd yards yard mi miles mile mph"
-    " degrees degree percent ° % € £ min sec hours hour hrs hr h s"
-).split()
 _SAME_UNIT = {
     "degrees": "°", "degree": "°", "percent": "%", "inches": "in", "inch": "in", "feet": "ft",
     "foot": "ft", "yards": "yd", "yard": "yd", "miles": "mi", "mile": "mi", "hours": "h",
     "hour": "h", "hrs": "h", "hr": "h", "litres": "l", "liters": "l",
 }  # fmt: skip
 
-NUMBER = r"\d+(?:[.,:/]\d+)*"
-UNIT = rf"(?:{'|'.join(sorted(map(re.escape, UNITS), key=len, reverse=True))})(?:[²³](?!\w)|(?!\w))"
-NAME = r"[A-Za-z](?:\d{1,2}|['′]{1,2})?"
+_NAME = r"[A-Za-z](?:\d{1,2}|['′]{1,2})?"  # a corner's, in any case
 
-_FIGURE = re.compile(rf"(?:(?:{'|'.join(FIGURES)})s?\s|[∠△])\s*((?:{NAME}\s?){{2,8}})", re.I)
-_NAMES = re.compile(rf"(?:{NAME}){{2,6}}")
-_LABEL = re.compile(rf"(?:∠|[a-z]{{3,}}\s)?\s*({NAME})", re.I)
+_FIGURE = re.compile(rf"(?:(?:{'|'.join(FIGURES)})s?\s|[∠△])\s*((?:{_NAME}\s?){{2,8}})", re.I)
+_NAMES = re.compile(rf"(?:{_NAME}){{2,6}}")
+_LABEL = re.compile(rf"(?:∠|[a-z]{{3,}}\s)?\s*({_NAME})", re.I)
 _BRACKETED = re.compile(r"\(([A-Za-z]|\d{1,2})\)")
 _NUMBER = re.compile(
     rf"(?:(?:number|numeral|digit|label|value|point|vertex)\s)?([-−]?{NUMBER})\s*({UNIT})?", re.I
@@ -76,7 +65,7 @@ def wanted(sought: Sought) -> Wanted | None:
 
 
 def _figure(names: str, literal: str) -> Wanted:
-    return Wanted("figure", names, "", tuple(re.findall(NAME, names)), literal)
+    return Wanted("figure", names, "", tuple(re.findall(_NAME, names)), literal)
 
 
 def in_case(text: str, quote: str) -> str:
@@ -90,7 +79,7 @@ def in_case(text: str, quote: str) -> str:
         start = apart.start() if apart else lowered.rfind(target.lower())
         if start >= 0:
             return source[start : start + len(target)]
-    return text.upper() if re.fullmatch(rf"(?:{NAME}){{1,4}}", text) else text
+    return text.upper() if re.fullmatch(rf"(?:{_NAME}){{1,4}}", text) else text
 
 
 def same_unit(unit: str) -> str:
