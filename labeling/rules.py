@@ -54,9 +54,9 @@ def facts_of(trace: str) -> Iterator[Fact]:
     for sentence in _SENTENCE.finditer(spelled.text):
         objects, writing = _facts(trace, spelled, *sentence.span(), invented)
         known.update(f.quote.split()[-1] for f in objects if f.kind == "text")  # letter F: F
-        new = [f for f in writing if f.phrase not in known]
-        known.update(f.phrase for f in new)
-        yield from sorted([*objects, *new], key=lambda f: f.start)
+        new = {f.phrase: f for f in reversed(writing) if f.phrase not in known}
+        known.update(new)
+        yield from sorted([*objects, *new.values()], key=lambda f: f.start)
 
 
 def _facts(
@@ -73,21 +73,16 @@ def _facts(
         *amounts_in(trace, spelled, start, seen),
         *names_in(trace, spelled, start, named, invented),
     ]
-    writing = _apart(said, labels)
-    return _apart(things, writing, among=False), writing
+    writing: list[Fact] = []
+    for fact in said:
+        if _apart(fact, [*labels, *writing]):
+            writing.append(fact)
+    return [f for f in things if _apart(f, writing)], sorted(writing, key=lambda f: f.start)
 
 
-def _apart(facts: Sequence[Fact], others: Sequence[Fact], *, among: bool = True) -> list[Fact]:
-    """Those that share no words with the others; nor, ``among`` themselves, with an earlier one."""
-    kept: list[Fact] = []
-    for fact in facts:
-        rivals = [*others, *kept] if among else others
-        twice = among and any(fact.phrase == rival.phrase for rival in kept)
-        if not twice and all(
-            fact.end <= rival.start or rival.end <= fact.start for rival in rivals
-        ):
-            kept.append(fact)
-    return kept
+def _apart(fact: Fact, others: Sequence[Fact]) -> bool:
+    """Whether a fact has its words to itself."""
+    return all(fact.end <= other.start or other.end <= fact.start for other in others)
 
 
 def _readable(trace: str) -> str:

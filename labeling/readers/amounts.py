@@ -29,17 +29,19 @@ _BEHIND_OPERATOR = re.compile(r"[=≈→⇒+−×÷·*/^<>≤≥-]\s*$")
 _NO_MORE = r"(?![\w²³(]|\.\d)(?!\s*[-+−×÷·*/^=√])"
 _OTHERS = rf"(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+){NUMBER}(?![\w²³(])){{0,11}}"
 
+_FIRST = r"(?<![\w.,=+−×·/*^√(-])(?<![=+−×·/*^√(-]\s)"  # what no expression leads up to
+
 _QUOTED = re.compile(r"\"([^\"\n]{1,40})\"|“([^”\n]{1,40})”|``([^'`\n]{1,40})''")
 _CLOCK = re.compile(r"(?<![\d:.])(?P<it>\d{1,2}:\d\d(?::\d\d)?)(?![\d:])")
 _PAIR = re.compile(
     r"(?<!\w)(?P<it>\(\s?[-−]?\d{1,3}(?:\.\d+)?\s?[,;]\s?[-−]?\d{1,3}(?:\.\d+)?\s?\))"
 )
-_AMOUNT = re.compile(rf"(?<![\w.,/^²√])(?P<it>[-−]?{NUMBER}(?:\s\d/\d)?\s*{UNIT})")
+_AMOUNT = re.compile(rf"(?<![\w.,/^²√°)])(?P<it>[-−]?{NUMBER}(?:\s\d/\d)?\s*{UNIT})")
 _SYMBOL_UNIT = re.compile(r"\d[a-z]$")  # 5s is five times s
 _NAMED = re.compile(
-    rf"(?<![\w+\-−×·/*=²√])\s?(?:(?:m\s?)?∠?(?:{NAME}){{1,4}}\s*=\s*){{1,4}}"
+    rf"{_FIRST}(?:(?:m\s?)?(?:∠\s?{NAME}|(?:∠\s?)?{NAME}{NAME})(?:{NAME}){{0,3}}\s*=\s*){{1,4}}"
     rf"(?P<it>{NUMBER}(?:\s*{UNIT})?+){_NO_MORE}"
-    rf"|(?<!\w)(?:{NAME}){{1,4}}\s+(?:is|are|equals|measures|(?:has|have|of)(?: a| both)?"
+    rf"|(?<!\w)(?:{NAME}){{2,4}}\s+(?:is|are|equals|measures|(?:has|have|of)(?: a| both)?"
     rf" (?:length|measure)(?: of)?)\s+(?P<its>{NUMBER}(?:\s*{UNIT})?+){_NO_MORE}"
 )
 _MARKED = re.compile(
@@ -50,11 +52,9 @@ _MARKED = re.compile(
 _VALUE = re.compile(
     rf"\b(?:is|are|between)\s+(?P<it>{NUMBER}(?![\w²³(]){_OTHERS})(?=\s*(?:[,.;]|$))"
 )
-_SUM = re.compile(
-    rf"(?<![\w.=+−×·/*(-])\s?(?P<it>{NUMBER}(?:\s*\+\s*(?:{NUMBER}|[a-z?])){{2,11}})\s*="
-)
+_SUM = re.compile(rf"{_FIRST}(?P<it>{NUMBER}(?:\s*\+\s*(?:{NUMBER}|[a-z?])){{2,11}})\s*=")
 _SAID = re.compile(
-    r"\b(?i:prefer(?:red|s)?|chose|labell?ed|titled|marked|reads|spells?)\s+(?:as\s+)?"
+    r"\b(?i:prefer(?:red|s)?|chose|labell?ed|titled|reads|spells?)\s+(?:as\s+)?"
     r"(?P<it>[A-Za-z]{3,20})\b"
 )
 _NUMBER = re.compile(rf"{NUMBER}(?:\s*{UNIT})?")

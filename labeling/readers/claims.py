@@ -25,7 +25,7 @@ _ANSWER = re.compile(r"\banswer\b", re.I)
 _CONCLUSION = re.compile(r"\s*(?:so|therefore|thus|hence|that makes|that settles)\b", re.I)
 # "A triangle has three sides": true of every picture.
 _GENERAL = re.compile(
-    r"\s*(?:(?:an?|any|every|each|all|no)\s+(?:\w+[\s-]+){1,4}?(?:(?:is|are)\s+(?:an?|any|always|the"
+    r"\A\s*(?:(?:an?|any|every|each|all|no)\s+(?:\w+[\s-]+){1,4}?(?:(?:is|are)\s+(?:an?|any|always|\d+"
     r"|called|defined)\b|(?:has|have)\s+(?:\w+\s+){0,4}?(?:sides?|angles?|vertices|faces|edges"
     r"|corners|diagonals?)\b|can(?:not)?\b|must\b|consists?\s+of\b)"
     r"|(?:the|this|that|its)\s+(?:\w+\s+){0,3}?(?:area|volume|perimeter|sum|circumference|formula"

@@ -38,7 +38,7 @@ _LIVING = (
     " deer dog dolphin donkey dragon duck eagle elephant fish flower fox frog giraffe girl goat"
     " goose grass hen horse insect kangaroo kitten ladybird ladybug lamb leaf lion lizard man"
     " monkey mouse mushroom octopus owl parrot penguin person pig pigeon plant player puppy"
-    " rabbit rider rooster rose shark sheep snail snake spider squirrel swan teacher tiger tree"
+    " rabbit rider rooster shark sheep snail snake spider squirrel swan teacher tiger tree"
     " tulip turtle whale wolf woman worm zebra"
 )
 _HOUSEHOLD = (
@@ -113,8 +113,9 @@ _BEHIND = {
     "square": rf"roots?|units?|numbers?|in\b(?!\s+the)|{_LENGTHS}|{_AMOUNTS}",
     "cube": rf"roots?|numbers?|{_AMOUNTS}",
     "dot": r"products?",
-    "point": r"of\s+(?:view|reference|departure|interest)|out|is\s+that",
-    "line": r"of\s+(?:reasoning|thought|thinking|argument|attack|code|text)",
+    "point": r"scored|of\s+(?:view|reference|departure|interest)|out|is\s+that",
+    "axis": r"of\s+symmetry",
+    "line": r"of\s+(?:symmetry|reasoning|thought|thinking|argument|attack|code|text)",
     "face": r"values?|the\s+(?:problem|fact)",
     "key": r"(?:idea|point|step|insight|observation|fact|thing|concept|feature)s?|to|is",
     "sign": r"of\s+(?:the\s+)?(?:expression|number|coefficient|sum|product|difference)|chart",
@@ -131,6 +132,9 @@ _BEFORE = {
     "point": r"decimal|view|selling|main|key|whole|good|percentage|in|to\s+the"
     r"|at\s+(?:this|that|which)",
     "line": r"bottom|in|on|down\s+the|along\s+the",
+    "clock": r"o'",
+    "cross": r"to|can|must|will|cannot",
+    "leaf": r"this|that|which|it|he|she",
     "table": r"times|multiplication|truth",
     "bar": r"(?:and|stars?\s+and)",
     "sign": r"plus|minus|equals?|multiplication|same|opposite",
@@ -138,7 +142,7 @@ _BEFORE = {
     "book": r"(?:we|you|they|to)",
 }
 _BEHIND_IT = {noun: re.compile(rf"[\s-]+(?:{words})\b", re.I) for noun, words in _BEHIND.items()}
-_BEFORE_IT = {noun: re.compile(rf"\b(?:{words})[\s-]+$", re.I) for noun, words in _BEFORE.items()}
+_BEFORE_IT = {noun: re.compile(rf"\b(?:{words})[\s-]*$", re.I) for noun, words in _BEFORE.items()}
 
 
 def singular(noun: str) -> str | None:
