@@ -14,19 +14,20 @@ from labeling.boxes import Detection
 from labeling.facts import Kind, normalize_phrase
 from labeling.locators.base import Sought
 from labeling.locators.ocr import OcrLocator, _places
+from labeling.readers.letters import patches
 from labeling.readers.matching import Line, find
 from labeling.readers.wanted import wanted
 
 REAL = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "mathvision"
 
 
-# ------------------------------------------------------------------------ matching, without an engine
+# ---------------------------------------------------------------------- matching, without an engine
 
 
 def _line(text: str, score: float = 1.0, top: float = 0.0) -> Line:
     """A line whose signs are boxes of 10 x 20 pixels."""
     corners = np.array([[0, 0], [10, 0], [10, 20], [0, 20]], float)
-    return Line(text, score, tuple(corners + [10 * i, top] for i in range(len(text))))
+    return Line(text, score, tuple(corners + np.array([10 * i, top]) for i in range(len(text))))
 
 
 def _find(
@@ -167,6 +168,30 @@ def test_what_is_written_is_found_where_it_is(locator: OcrLocator) -> None:
     assert found.bbox[0] - 1 <= xs.min() <= xs.max() <= found.bbox[2] + 1
     assert found.bbox[1] - 1 <= ys.min() <= ys.max() <= found.bbox[3] + 1
     assert _at(locator, FIGURE, "2", "4", "8°", "a", "D") == []
+
+
+def test_letters_that_are_no_line(locator: OcrLocator) -> None:
+    image = Image.new("RGB", (420, 340), "white")
+    draw = ImageDraw.Draw(image)
+    for x in range(40, 400, 80):
+        for y in range(40, 300, 80):
+            draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill="black")
+    draw.line((40, 280, 360, 40), fill="black", width=3)
+    for x, y, text in ((10, 295, "A"), (378, 14, "C"), (288, 124, "B")):
+        draw.text((x, y), text, fill="black", font=ImageFont.load_default(26))
+    (triangle,) = _at(locator, image, "triangle ABC")
+    assert triangle.text == "A B C"
+    assert _at(locator, image, "O", "0", "o") == []
+
+
+def test_patches_are_signs_by_size_and_ink() -> None:
+    pixels = np.full((200, 300, 3), 255, np.uint8)
+    pixels[20:50, 20:24] = pixels[20:24, 20:40] = pixels[34:38, 20:36] = 0  # an F
+    pixels[100:130, 100:130] = 0  # a blot
+    pixels[150:152, 10:290] = 0  # a line
+    assert patches(pixels, []) == [(20, 20, 40, 50)]
+    assert patches(255 - pixels, []) == [(20, 20, 40, 50)]
+    assert patches(pixels, [(30, 30, 60, 60)]) == []
 
 
 def test_figures_lie_between_their_letters(locator: OcrLocator) -> None:

@@ -28,7 +28,8 @@ from labeling.boxes import Detection
 from labeling.facts import Kind
 from labeling.info import ModelInfo
 from labeling.locators.base import Sought
-from labeling.readers.matching import Line, Match, Polygon, clean, find
+from labeling.readers.letters import PLAIN, STROKES, crop, is_as_tall, patches
+from labeling.readers.matching import SURE, Line, Match, Polygon, clean, find
 from labeling.readers.wanted import wanted
 from rewardlib.rle import Mask
 
@@ -39,6 +40,7 @@ _MOST_PLACES = 10  # of one phrase
 # Found by trying on figures of geometry, whose lone letters PP-OCR was not made for: it overlooks
 # those near the border, and is less sure of them than of lines.
 _MARGIN = 32
+_ROOM = 1.5  # the height of the engine's boxes to that of a letter in them
 _MOST_OBLONG = 5  # longer side to shorter
 _DETECTION = {"thresh": 0.2, "box_thresh": 0.3, "limit_side_len": 416}
 
@@ -80,7 +82,9 @@ class OcrLocator:
         key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
         with self._lock:
             if key not in self._readings:
-                self._readings[key] = tuple(_read(self._engine, pixels))
+                lines = list(_read(self._engine, pixels))
+                lines += _read_letters(self._engine, pixels, lines)
+                self._readings[key] = tuple(lines)
             self._readings.move_to_end(key)
             while len(self._readings) > _KEPT:
                 self._readings.popitem(last=False)
@@ -152,7 +156,7 @@ def _flat(image: Image.Image) -> NDArray[np.uint8]:
 
 def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
     padded, offset = _with_margin(pixels)
-    result = engine(padded, return_word_box=True, return_single_char_box=True)
+    result = engine(padded, use_det=True, return_word_box=True, return_single_char_box=True)
     if result.boxes is None:
         return
     lines = len(result.txts)
@@ -165,6 +169,27 @@ def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
             (sign, np.asarray(corners, np.float64) - offset) for sign, _, corners in signs[i]
         ]
         yield Line(clean(text), float(score), _places(text, polygon, of_line))
+
+
+def _read_letters(engine: Any, pixels: NDArray[np.uint8], lines: Sequence[Line]) -> list[Line]:
+    """Signs that stand alone and are on none of the lines."""
+    around = [np.concatenate(line.places) for line in lines]
+    taken = [(*p.min(0).astype(int).tolist(), *p.max(0).astype(int).tolist()) for p in around]
+    found = []
+    for x0, y0, x1, y1 in patches(pixels, taken):
+        result = engine(crop(pixels, (x0, y0, x1, y1)), use_det=False)
+        text, score = (clean(result.txts[0]), result.scores[0]) if result.txts else ("", 0.0)
+        corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64)
+        found.append(Line(text, float(score), (corners,)))
+    sure = [line for line in found if line.score >= SURE and line.text in PLAIN]
+    tall = [_height(line) for line in sure]
+    tall += [_height(line) / _ROOM for line in lines if line.text in PLAIN]
+    likely = [n for n in found if n.score >= SURE and n.text in STROKES]
+    return [*sure, *(line for line in likely if is_as_tall(_height(line), tall))]
+
+
+def _height(line: Line) -> float:
+    return float(np.ptp(line.places[0][:, 1]))
 
 
 def _with_margin(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

@@ -29,9 +29,9 @@ NUMBERS = words("one two three four five six seven eight nine ten eleven twelve 
 _DIAGRAMS = (
     "arrow axis bar block box chart circle cone cross cube cuboid curve cylinder diagram diamond"
     " dot ellipse figure graph grid heart hexagon histogram label legend letter line number octagon"
-    " oval parallelogram path pentagon point polygon prism pyramid ray rectangle rhombus ring sector"
-    " segment semicircle shape sphere spiral square star strip table tile trapezium trapezoid"
-    " triangle"
+    " oval parallelogram path pentagon point polygon prism pyramid ray rectangle rhombus ring"
+    " sector segment semicircle shape sphere spiral square star strip table tile trapezium"
+    " trapezoid triangle"
 )
 _LIVING = (
     "ant baby bear bee beetle bird boy bull butterfly camel cat chicken child cow crab crocodile"
