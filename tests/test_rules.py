@@ -131,12 +131,17 @@ def test_a_noun_may_name_nothing_to_be_seen(text: str) -> None:
         "Imagine a blue ball.",
         "For example, a cone would be good.",
         "I cannot see the image of the red circle.",
+        "Without the image, I do not have access to a red ball.",
         "I'm sorry, but I am unable to view the diagram of a cube.",
         "So it is a circle. The answer is the square.",
     ],
 )
 def test_what_is_no_observation_is_no_fact(text: str) -> None:
     assert _said(text) == []
+
+
+def test_not_to_see_a_thing_is_no_refusal() -> None:
+    assert _said("I cannot see a red star.") == [("absence", "")]
 
 
 def test_what_precedes_a_supposition_is_seen() -> None:

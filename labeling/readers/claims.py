@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 # Sentences that say nothing of the picture at all.
 _REFUSAL = re.compile(
-    r"\b(?:(?:can(?:no|')t|cannot|can not|could not|couldn't|unable to|not able to|don't|do not)\s+"
-    r"(?:\w+\s+){0,2}?(?:see|view|access|open|read|display|process|analy[sz]e|interpret)\b"
-    r"|(?:i'm|i am|we're)\s+(?:sorry|unable)|as an ai|no (?:image|picture|diagram|figure)s?\s+"
-    r"(?:is|are|was|were|has|have)\b|without (?:the|an?|any|seeing)(?: the)? "
-    r"(?:image|picture|diagram|figure)|(?:image|picture|diagram|figure)s? (?:is|was|are|were) "
-    r"(?:not|missing|n't)|please (?:provide|share|upload))",
+    r"\b(?:(?:can(?:no|')t|cannot|can not|couldn't|could not|unable to|not able to|don't|do not)"
+    r"(?:\s+\w+){0,2}?\s+(?:see|view|access|open|read|display|process|analy[sz]e|interpret|have)"
+    r"(?:\s+\w+){0,4}?\s+(?:images?|pictures?|diagrams?|figures?|photos?|graphs?|it|them|anything)\b"
+    r"|(?:i'm|i am|we're)\s+(?:sorry|unable)|as an ai|without seeing"
+    r"|(?:no|without (?:the|an?|any))\s+(?:image|picture|diagram|figure)s?\b"
+    r"|(?:image|picture|diagram|figure)s?\s+(?:is|was|are|were)\s+(?:missing"
+    r"|not\s+(?:visible|provided|shown|available|attached|included|given|present))"
+    r"|please (?:provide|share|upload))",
     re.I,
 )
 _ANSWER = re.compile(r"\banswer\b", re.I)

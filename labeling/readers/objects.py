@@ -23,7 +23,7 @@ _PHRASE = re.compile(
     re.I,
 )
 _NEGATION = re.compile(
-    r"\b(?:no|without|neither|nor|(?:not|n't)\s+(?:see\s+)?(?:an?|any))\b[^,;]*$", re.I
+    r"\b(?:no|without|neither|nor|(?:(?:can)?not|n't)\s+(?:see\s+)?(?:an?|any))\b[^,;]*$", re.I
 )
 _REACH = 200  # how far before a noun its negation may be
 
