@@ -93,6 +93,26 @@ def test_matches(quote: str, lines: list[str], found: list[tuple[str, float]]) -
     assert _find(quote, *lines) == found
 
 
+@pytest.mark.parametrize(
+    ("phrase", "kind", "quote", "lines", "found"),
+    [
+        ("angle of 48°", "measure", "an angle of 48 degrees", ["48°"], ["48°"]),
+        ("side of 5 cm by 3 cm", "measure", "", ["5 cm", "3 cm"], []),
+        ("the text tea", "text", '"Tea"', ["Tea", "Team"], ["Tea"]),
+        ("circle a", "text", "a circle A", ["a", "A"], ["A"]),
+        ("label 5", "text", "", ["5", "15"], ["5"]),
+        ("side ab", "text", "", ["A", "B"], ["A B"]),
+    ],
+)
+def test_phrases_of_other_readers(
+    phrase: str, kind: Kind, quote: str, lines: list[str], found: list[str]
+) -> None:
+    want = wanted(Sought(phrase, kind, "", quote))
+    assert want is not None
+    at = [_line(text, top=40.0 * i) for i, text in enumerate(lines)]
+    assert [m.text for m in find(want, at)] == found
+
+
 def test_a_match_says_what_is_not_exact() -> None:
     want = wanted(Sought("48°", "measure", "", "48°"))
     assert want is not None

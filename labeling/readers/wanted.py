@@ -30,6 +30,9 @@ _BRACKETED = re.compile(r"\(([A-Za-z]|\d{1,2})\)")
 _NUMBER = re.compile(
     rf"(?:(?:number|numeral|digit|label|value|point|vertex)\s)?([-−]?{NUMBER})\s*({UNIT})?", re.I
 )
+_ANY_NUMBER = re.compile(rf"(?<![\w.])([-−]?{NUMBER})(?![\w.]*\d)\s*({UNIT})?", re.I)
+# What a phrase may say of a text before the text itself.
+_LEAD = re.compile(r"^(?:the\s+)?(?:(?:text|words?|label|inscription)\s+(?=\S))?", re.I)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Wanted:
 
 def wanted(sought: Sought) -> Wanted | None:
     """What to look for; None for what is no writing, such as things that are counted."""
-    text = " ".join(plain(sought.phrase).text.split())
+    text = _LEAD.sub("", " ".join(plain(sought.phrase).text.split()))
     quote = " ".join(plain(sought.quote).text.split())
     if match := _BRACKETED.fullmatch(text):
         return Wanted("bracketed", in_case(match[1], quote))
@@ -55,12 +58,15 @@ def wanted(sought: Sought) -> Wanted | None:
         return Wanted("number", match[1].replace("−", "-"), same_unit(match[2] or ""))
     if match := _FIGURE.fullmatch(text):
         return _figure(in_case(match[1].replace(" ", ""), quote), literal="after")
-    if (match := _LABEL.fullmatch(text)) and not text.startswith(("the ", "and ")):
+    if match := _LABEL.fullmatch(text):
         return Wanted("label", in_case(match[1], quote))
     if _NAMES.fullmatch(text) and (names := in_case(text, quote)).upper() == names:
         return _figure(names, literal="before")
     if not text or sought.kind == "count":
         return None
+    numbers = _ANY_NUMBER.findall(text) if sought.kind == "measure" else []
+    if len(numbers) == 1:  # "an angle of 48°"
+        return Wanted("number", numbers[0][0].replace("−", "-"), same_unit(numbers[0][1]))
     return Wanted("words", in_case(text, quote))
 
 
@@ -69,16 +75,13 @@ def _figure(names: str, literal: str) -> Wanted:
 
 
 def in_case(text: str, quote: str) -> str:
-    """``text`` as the quote writes it; where the quote does not have it, in capitals if it is a
-    name of corners."""
+    """``text`` as the quote writes it, in capitals if it does both; where the quote does not have
+    it, in capitals if it is a name of corners."""
     for source, target in ((quote, text), (quote.replace(" ", ""), text.replace(" ", ""))):
-        lowered = source.lower()
-        if len(lowered) != len(source):  # a few capitals are two characters in lower case
-            continue
-        apart = re.search(rf"(?<![^\W_]){re.escape(target.lower())}(?![^\W_])", lowered)
-        start = apart.start() if apart else lowered.rfind(target.lower())
-        if start >= 0:
-            return source[start : start + len(target)]
+        apart = re.compile(rf"(?<![^\W_]){re.escape(target)}(?![^\W_])", re.I)
+        found = apart.findall(source) or re.findall(re.escape(target), source, re.I)
+        if found:
+            return next((one for one in found if one != one.lower()), found[0])
     return text.upper() if re.fullmatch(rf"(?:{_NAME}){{1,4}}", text) else text
 
 
