@@ -40,7 +40,9 @@ _MOST_PLACES = 10  # of one phrase
 # Found by trying on figures of geometry, whose lone letters PP-OCR was not made for: it overlooks
 # those near the border, and is less sure of them than of lines.
 _MARGIN = 32
-_ROOM = 1.5  # the height of the engine's boxes to that of a letter in them
+_SURE_OF_LETTERS, _SURE_OF_STROKES = 0.95, 0.98
+_ROOM = 1.3  # the height of the engine's boxes to that of a letter in them
+_UPRIGHT = 1.5  # height to width from which on the engine turns a line
 _MOST_OBLONG = 5  # longer side to shorter
 _DETECTION = {"thresh": 0.2, "box_thresh": 0.3, "limit_side_len": 416}
 
@@ -172,7 +174,7 @@ def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
 
 
 def _read_letters(engine: Any, pixels: NDArray[np.uint8], lines: Sequence[Line]) -> list[Line]:
-    """Signs that stand alone and are on none of the lines."""
+    """Signs that stand alone and are on none of the lines, and no taller than what is."""
     around = [np.concatenate(line.places) for line in lines]
     taken = [(*p.min(0).astype(int).tolist(), *p.max(0).astype(int).tolist()) for p in around]
     found = []
@@ -181,11 +183,12 @@ def _read_letters(engine: Any, pixels: NDArray[np.uint8], lines: Sequence[Line])
         text, score = (clean(result.txts[0]), result.scores[0]) if result.txts else ("", 0.0)
         corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64)
         found.append(Line(text, float(score), (corners,)))
-    sure = [line for line in found if line.score >= SURE and line.text in PLAIN]
-    tall = [_height(line) for line in sure]
-    tall += [_height(line) / _ROOM for line in lines if line.text in PLAIN]
-    likely = [n for n in found if n.score >= SURE and n.text in STROKES]
-    return [*sure, *(line for line in likely if is_as_tall(_height(line), tall))]
+    tall = [_height(line) / _ROOM for line in lines if line.score >= SURE]
+    found = [n for n in found if not tall or _height(n) <= np.median(tall)]
+    sure = [n for n in found if n.text in PLAIN and n.score >= _SURE_OF_LETTERS]
+    strokes = [n for n in found if n.text in STROKES and n.score >= _SURE_OF_STROKES]
+    tall += map(_height, sure)
+    return [*sure, *(n for n in strokes if is_as_tall(_height(n), tall))]
 
 
 def _height(line: Line) -> float:

@@ -18,6 +18,7 @@ _LEAST_HEIGHT = 9
 _MOST_OF_SIDE = 0.12  # of the picture's longer side
 _ASPECT = (0.35, 1.6)  # width to height
 _INKED = (0.1, 0.62)  # of its box; more is a dot, and less a line
+_WORD_GAP = 0.4  # of the height
 _MOST_PATCHES = 40  # more of them are texture
 
 # What is hardly anything but a letter; the others are strokes and arcs as well, and letters only
@@ -37,7 +38,8 @@ def patches(pixels: NDArray[np.uint8], taken: Sequence[Box]) -> list[Box]:
         looks = _within(w / h, _ASPECT) and _within(area / (w * h), _INKED)
         if fits and looks and not any(_touch((x, y, x + w, y + h), box) for box in taken):
             boxes.append((x, y, x + w, y + h))
-    return sorted(boxes) if len(boxes) <= _MOST_PATCHES else []
+    alone = [box for box in boxes if not any(_beside(box, other) for other in boxes)]
+    return sorted(alone) if len(alone) <= _MOST_PATCHES else []
 
 
 def crop(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
@@ -69,6 +71,14 @@ def _edge(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _within(value: float, limits: tuple[float, float]) -> bool:
     return limits[0] <= value <= limits[1]
+
+
+def _beside(one: Box, other: Box) -> bool:
+    """Whether two patches are signs of one word."""
+    gap = max(one[0], other[0]) - min(one[2], other[2])
+    overlap = min(one[3], other[3]) - max(one[1], other[1])
+    height = one[3] - one[1]
+    return one != other and gap < _WORD_GAP * height and overlap > height / 2
 
 
 def _touch(one: Box, other: Box) -> bool:
