@@ -215,9 +215,8 @@ def _places(
     if [sign for sign, _ in signs] != [text[i] for i in seen]:
         return tuple(_slice(polygon, i / len(text), (i + 1) / len(text)) for i in range(len(text)))
     places = [corners for _, corners in signs]
-    if np.ptp(polygon[:, 0]) >= np.ptp(
-        polygon[:, 1]
-    ):  # the engine's signs are cut short at the ends
+    across, down = np.ptp(polygon, axis=0)
+    if down < _UPRIGHT * across:  # the ends are the line's own, where signs are cut short
         places[0][[0, 3]] = polygon[[0, 3]]
         places[-1][[1, 2]] = polygon[[1, 2]]
     of_sign = dict(zip(seen, places, strict=True))

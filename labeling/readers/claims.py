@@ -15,7 +15,7 @@ from dataclasses import dataclass
 _REFUSAL = re.compile(
     r"\b(?:(?:can(?:no|')t|cannot|can not|couldn't|could not|unable to|not able to|don't|do not)"
     r"(?:\s+\w+){0,2}?\s+(?:see|view|access|open|read|display|process|analy[sz]e|interpret|have)"
-    r"(?:\s+\w+){0,4}?\s+(?:images?|pictures?|diagrams?|figures?|photos?|graphs?|it|them|anything)\b"
+    r"(?:\s+\w+){0,4}?\s+(?:(?:image|picture|diagram|figure|photo|graph)s?|it|them|anything)\b"
     r"|(?:i'm|i am|we're)\s+(?:sorry|unable)|as an ai|without seeing"
     r"|(?:no|without (?:the|an?|any))\s+(?:image|picture|diagram|figure)s?\b"
     r"|(?:image|picture|diagram|figure)s?\s+(?:is|was|are|were)\s+(?:missing"
@@ -27,9 +27,10 @@ _ANSWER = re.compile(r"\banswer\b", re.I)
 _CONCLUSION = re.compile(r"\s*(?:so|therefore|thus|hence|that makes|that settles)\b", re.I)
 # "A triangle has three sides": true of every picture.
 _GENERAL = re.compile(
-    r"\A\s*(?:(?:an?|any|every|each|all|no)\s+(?:\w+[\s-]+){1,4}?(?:(?:is|are)\s+(?:an?|any|always|\d+"
-    r"|called|defined)\b|(?:has|have)\s+(?:\w+\s+){0,4}?(?:sides?|angles?|vertices|faces|edges"
-    r"|corners|diagonals?)\b|can(?:not)?\b|must\b|consists?\s+of\b)"
+    r"\A\s*(?:(?:an?|any|every|each|all|no)\s+(?:\w+[\s-]+){1,4}?"
+    r"(?:(?:is|are)\s+(?:an?|any|always|\d+|called|defined)\b|(?:has|have)\s+(?:\w+\s+){0,4}?"
+    r"(?:sides?|angles?|vertices|faces|edges|corners|diagonals?)\b"
+    r"|can(?:not)?\b|must\b|consists?\s+of\b)"
     r"|(?:the|this|that|its)\s+(?:\w+\s+){0,3}?(?:area|volume|perimeter|sum|circumference|formula"
     r"|number|length|measure|size|diagonals?|sides|angles|rules?|definition)\s+(?:\w+\s+){0,4}?"
     r"(?:of|for|in)\s+(?:an?|any|every|each)\b"
@@ -48,7 +49,8 @@ _SEEING = re.compile(
 _SUPPOSED = re.compile(
     r"\b(?:if|suppose|supposing|assume|assuming|imagine|consider|considering|let(?:'s|\s+us)?"
     r"|would|could|should|might|unless|whether|otherwise|for\s+(?:example|instance)|e\.g"
-    r"|such\s+as|in\s+order\s+(?:to|that)|we\s+can\s+(?:draw|add|construct|make|place|put|form|build|use)"
+    r"|such\s+as|in\s+order\s+(?:to|that)"
+    r"|we\s+can\s+(?:draw|add|construct|make|place|put|form|build|use)"
     r"|we\s+(?:draw|add|construct|place|need)|denote|what)\b",
     re.I,
 )
@@ -58,8 +60,9 @@ _CONCLUDED = re.compile(
     re.I,
 )
 _MADE_UP = re.compile(
-    r"\b(?:let(?!'s|\s+us)|denote[sd]?|defin(?:e[sd]?|ing)|call(?:ing)?|introduc(?:e|ing)|extend(?:ing)?"
-    r"|(?:draw|construct|add|drop)(?:ing|n)?(?!\s+(?:the|a)\s+(?:diagram|figure|picture))"
+    r"\b(?:let(?!'s|\s+us)|denote[sd]?|defin(?:e[sd]?|ing)|call(?:ing)?|introduc(?:e|ing)"
+    r"|extend(?:ing)?"
+    r"|(?:draw|construct|add|drop)(?:ing)?(?!\s+(?:the|a)\s+(?:diagram|figure|picture))"
     r"|suppose\s+there|imagine)\b",
     re.I,
 )

@@ -85,8 +85,7 @@ def find(want: Wanted, lines: Sequence[Line]) -> list[Match]:
         "words": _words,
     }  # fmt: skip
     found = sorted(finders[want.sort](want, lines), key=lambda m: (-m.score, *m.polygon.min(0)))
-    best = found[0] if found else None
-    return [m for m in found if best and (m.exact or not best.exact)]  # exact ones, if there are
+    return [m for m in found if m.exact] or found
 
 
 def _match(line: Line, start: int, end: int, alike: float, *, exact: bool) -> Match:

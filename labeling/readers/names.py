@@ -30,7 +30,8 @@ def _any(words: str) -> str:
 
 
 _FIGURE = re.compile(
-    rf"(?:(?P<word>\b(?i:{'|'.join(FIGURES)}))s?\s|(?P<sign>[∠△]))\s?(?P<it>(?:{NAME}){{2,8}}){_END}"
+    rf"(?:(?P<word>\b(?i:{'|'.join(FIGURES)}))s?\s|(?P<sign>[∠△]))\s?"
+    rf"(?P<it>(?:{NAME}){{2,8}}){_END}"
 )
 _POINT = re.compile(rf"(?P<word>{_any(_POINTS)})\s+(?P<it>{NAME}){_END}")
 _VERTEX_ANGLE = re.compile(rf"∠\s?(?P<it>{NAME}){_END}")

@@ -19,7 +19,8 @@ from labeling.readers.vocabulary import (
 _PHRASE = re.compile(
     rf"\b(?P<article>(?:an?|the|another)\s+)?(?P<count>(?:{'|'.join(NUMBERS)}|\d{{1,2}})\s+)?"
     rf"(?P<adjectives>(?:(?:{'|'.join(ADJECTIVES)})(?:,?\s+|-)){{0,6}})"
-    rf"(?:(?P<label>(?:letter|number)\s+[\"'“]?(?-i:[A-Z]|\d+)\b)|(?:line\s+(?=segment))?(?P<noun>(?!(?:{'|'.join(NUMBERS)})\b)[a-z]+)\b)",
+    r"(?:(?P<label>(?:letter|number)\s+[\"'“]?(?-i:[A-Z]|\d+)\b)"
+    rf"|(?:line\s+(?=segment))?(?P<noun>(?!(?:{'|'.join(NUMBERS)})\b)[a-z]+)\b)",
     re.I,
 )
 _NEGATION = re.compile(
