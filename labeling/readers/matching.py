@@ -45,7 +45,7 @@ _TWINS = {a: b for x in "coksuvwxz" for a, b in ((x, x.upper()), (x.upper(), x))
 _TOKEN = re.compile(rf"(?<![\w.]){NUMBER}(?![\d])")
 _MIXED = re.compile(r"(?<![\w.])(?=[A-Za-z|]*\d)[\dOoQDIl|SsZzB]{2,8}(?![\w])")
 _NAME = re.compile(r"(?<![A-Za-z0-9])[A-Za-zα-ω](?:\d{1,2}|'{1,2})?(?![A-Za-z0-9])")
-_UNIT = re.compile(rf"\s*({UNIT}|℃|°C?)", re.I)
+_UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
 _WORD = re.compile(r"[^\W\d_]{3}")
 
 
@@ -168,11 +168,14 @@ def _labels(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
 
 
 def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:
-    """Letters that stand alone, as those of points do; not within a sentence."""
+    """Letters that stand alone, as those of points do; within a sentence only in brackets."""
     for line in lines:
-        if not _WORD.search(line.text):
-            for token in _NAME.finditer(line.text):
-                yield line, *token.span()
+        worded = _WORD.search(line.text)
+        for token in _NAME.finditer(line.text):
+            start, end = token.span()
+            if not worded or line.text[max(0, start - 1) : end + 1] == f"({token[0]})":
+                yield line, start, end
+        if not worded:
             if line.text.strip() == "0":
                 start = line.text.index("0")
                 yield line, start, start + 1

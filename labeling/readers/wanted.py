@@ -21,6 +21,8 @@ _SAME_UNIT = {
     "hour": "h", "hrs": "h", "hr": "h", "litres": "l", "liters": "l",
 }  # fmt: skip
 
+_RAISED = str.maketrans("23", "²³")
+
 _NAME = r"[A-Za-z](?:\d{1,2}|['′]{1,2})?"  # a corner's, in any case
 
 _FIGURE = re.compile(rf"(?:(?:{'|'.join(FIGURES)})s?\s|[∠△])\s*((?:{_NAME}\s?){{2,8}})", re.I)
@@ -86,6 +88,7 @@ def in_case(text: str, quote: str) -> str:
 
 
 def same_unit(unit: str) -> str:
-    """One spelling of a unit, without its square."""
-    plain_unit = unit.lower().rstrip("²³")
-    return _SAME_UNIT.get(plain_unit, plain_unit)
+    """One spelling of a unit."""
+    name = unit.lower().rstrip("²³23")
+    power = unit[len(name) :].translate(_RAISED)
+    return _SAME_UNIT.get(name, name) + power
