@@ -175,10 +175,9 @@ def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:
             start, end = token.span()
             if not worded or line.text[max(0, start - 1) : end + 1] == f"({token[0]})":
                 yield line, start, end
-        if not worded:
-            if line.text.strip() == "0":
-                start = line.text.index("0")
-                yield line, start, start + 1
+        if line.text.strip() == "0":
+            start = line.text.index("0")
+            yield line, start, start + 1
 
 
 def _bracketed(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
