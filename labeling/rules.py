@@ -28,7 +28,8 @@ RULES_VERSION = "rules-2"
 # Ends at punctuation that is not within a number, at an empty line, before an item of a list, and
 # before a line that a colon announces; and somewhere, so that a text without any is no burden.
 _SENTENCE = re.compile(
-    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|\d+[.)]\s)|[!?]|\.(?!\d)|:\s*\n).){1,1500}", re.S
+    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|\d+[.)]\s)|[!?]|\.(?!\d)|:\s*\n).){1,1500}",
+    re.S,
 )
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)|</?\w+>", re.S | re.I)
 _CODE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)|```.*?(?:```|\Z)", re.S)
@@ -60,7 +61,11 @@ def facts_of(trace: str) -> Iterator[Fact]:
 
 
 def _facts(
-    trace: str, spelled: Plain, start: int, end: int, invented: set[str]
+    trace: str,
+    spelled: Plain,
+    start: int,
+    end: int,
+    invented: set[str],
 ) -> tuple[list[Fact], list[Fact]]:
     """Of one sentence, the things and the writing; about the same words only the most telling."""
     sentence = spelled.text[start:end]

@@ -31,7 +31,10 @@ def _line(text: str, score: float = 1.0, top: float = 0.0) -> Line:
 
 
 def _find(
-    quote: str, *lines: str, kind: Kind = "text", phrase: str = ""
+    quote: str,
+    *lines: str,
+    kind: Kind = "text",
+    phrase: str = "",
 ) -> list[tuple[str, float]]:
     sought = Sought(normalize_phrase(phrase or quote), kind, "", quote)
     want = wanted(sought)
@@ -108,7 +111,11 @@ def test_matches(quote: str, lines: list[str], found: list[tuple[str, float]]) -
     ],
 )
 def test_phrases_of_other_readers(
-    phrase: str, kind: Kind, quote: str, lines: list[str], found: list[str]
+    phrase: str,
+    kind: Kind,
+    quote: str,
+    lines: list[str],
+    found: list[str],
 ) -> None:
     want = wanted(Sought(phrase, kind, "", quote))
     assert want is not None
@@ -155,7 +162,9 @@ def locator() -> OcrLocator:
 
 
 def _draw(
-    *texts: tuple[int, int, str], size: tuple[int, int] = (300, 200), font: int = 20
+    *texts: tuple[int, int, str],
+    size: tuple[int, int] = (300, 200),
+    font: int = 20,
 ) -> Image.Image:
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
@@ -165,14 +174,17 @@ def _draw(
 
 
 FIGURE = _draw(
-    (20, 15, "A"), (260, 15, "B"), (140, 165, "C"), (60, 80, "x = 48°"), (40, 120, "12 cm")
+    (20, 15, "A"),
+    (260, 15, "B"),
+    (140, 165, "C"),
+    (60, 80, "x = 48°"),
+    (40, 120, "12 cm"),
 )
 
 
 def _at(locator: OcrLocator, image: Image.Image, *phrases: str) -> list[Detection]:
-    return locator.locate([image], [[Sought(normalize_phrase(p), "text", "", p) for p in phrases]])[
-        0
-    ]
+    sought = [Sought(normalize_phrase(p), "text", "", p) for p in phrases]
+    return locator.locate([image], [sought])[0]
 
 
 def _inside(box: tuple[float, ...], x0: int, y0: int, x1: int, y1: int) -> bool:
@@ -281,7 +293,9 @@ def test_nothing_is_written_on_an_empty_picture(locator: OcrLocator, size: tuple
 
 
 def test_it_is_silent(
-    locator: OcrLocator, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    locator: OcrLocator,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         _at(OcrLocator(), Image.new("RGB", (60, 60), "white"), "A")

@@ -145,15 +145,13 @@ def test_not_to_see_a_thing_is_no_refusal() -> None:
 
 
 def test_what_precedes_a_supposition_is_seen() -> None:
-    assert _said("There is a red circle, and if we draw a line, a square.") == [
-        ("object", "red circle")
-    ]
+    said = _said("There is a red circle, and if we draw a line, a square.")
+    assert said == [("object", "red circle")]
 
 
 def test_a_supposition_about_a_name_leaves_the_name() -> None:
-    assert _written("If triangle ABC is right-angled, it is half of the square.") == [
-        "triangle ABC"
-    ]
+    written = _written("If triangle ABC is right-angled, it is half of the square.")
+    assert written == ["triangle ABC"]
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,8 @@ class OcrLocator:
         self._readings: OrderedDict[bytes, tuple[Line, ...]] = OrderedDict()
 
     def info(self) -> ModelInfo:
-        return ModelInfo(
-            "PP-OCRv6-small", f"rapidocr-{version('rapidocr')}", {"threshold": self.threshold}
-        )
+        revision = f"rapidocr-{version('rapidocr')}"
+        return ModelInfo("PP-OCRv6-small", revision, {"threshold": self.threshold})
 
     def locate(
         self,
@@ -93,7 +92,10 @@ class OcrLocator:
             return self._readings[key]
 
     def _find(
-        self, image: Image.Image, sought: Sequence[Sought], least: float
+        self,
+        image: Image.Image,
+        sought: Sequence[Sought],
+        least: float,
     ) -> Iterator[Detection]:
         for one in sought:
             want = wanted(one) if one.kind in self.kinds else None
@@ -163,14 +165,11 @@ def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
         return
     lines = len(result.txts)
     signs = result.word_results if len(result.word_results or ()) == lines else [()] * lines
-    for i, (box, text, score) in enumerate(
-        zip(result.boxes, result.txts, result.scores, strict=True)
-    ):
+    read = zip(result.boxes, result.txts, result.scores, signs, strict=True)
+    for box, text, score, of_line in read:
         polygon = np.asarray(box, np.float64) - offset
-        of_line = [
-            (sign, np.asarray(corners, np.float64) - offset) for sign, _, corners in signs[i]
-        ]
-        yield Line(clean(text), float(score), _places(text, polygon, of_line))
+        places = [(s, np.asarray(corners, np.float64) - offset) for s, _, corners in of_line]
+        yield Line(clean(text), float(score), _places(text, polygon, places))
 
 
 def _read_letters(engine: Any, pixels: NDArray[np.uint8], lines: Sequence[Line]) -> list[Line]:
@@ -206,7 +205,9 @@ def _with_margin(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[
 
 
 def _places(
-    text: str, polygon: Polygon, signs: Sequence[tuple[str, Polygon]]
+    text: str,
+    polygon: Polygon,
+    signs: Sequence[tuple[str, Polygon]],
 ) -> tuple[Polygon, ...]:
     """Where each sign of a line is: as the engine says, or else evenly along the line."""
     seen = [i for i, sign in enumerate(text) if not sign.isspace()]
@@ -226,7 +227,5 @@ def _places(
 def _slice(polygon: Polygon, start: float, end: float) -> Polygon:
     """A part of a line, along its upper and its lower edge."""
     upper, lower = polygon[1] - polygon[0], polygon[2] - polygon[3]
-    left, right = polygon[0], polygon[3]
-    return np.array(
-        [left + start * upper, left + end * upper, right + end * lower, right + start * lower]
-    )
+    above = [polygon[0] + start * upper, polygon[0] + end * upper]
+    return np.array([*above, polygon[3] + end * lower, polygon[3] + start * lower])
