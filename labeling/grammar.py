@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from labeling.rules import COLORS, IRREGULAR, LOOKS, NOUNS, SIZES
+from labeling.readers.vocabulary import ADJECTIVES, COLORS, NOUNS, SIZES, is_thing, singular
 
 _SAME_WORD = {"gray": "grey", "big": "large", "tiny": "small", "little": "small"}
 
@@ -33,26 +33,34 @@ def _said_of(adjective: str) -> str:
 
 
 def noun_phrases(text: str, also: Collection[str] = ()) -> Iterator[NounPhrase]:
-    """The noun phrases of a text in reading order; ``also`` are nouns beside those of the vocabulary."""
+    """The noun phrases of a text in reading order; ``also`` are nouns beside those of the vocabulary. A square root is no square."""
     for match in _pattern(tuple(sorted(also))).finditer(text):
         words = tuple(word for word in re.split(r"[\s,-]+", match["adjectives"].lower()) if word)
+        if match["labelled"]:
+            noun = match["labelled"].lower()
+        else:
+            known = _singular(match["noun"].lower(), also)
+            if known is None and not words:
+                continue  # any word at all; with an adjective before it, it is a thing by a name of its own
+            noun = known or match["noun"].lower()
+            if not is_thing(noun, text[: match.start("noun")], text[match.end() :]):
+                continue
         label = match["label"].lower() if match["label"] else ""
-        noun = (match["labelled"] or _singular(match["noun"], also)).lower()
         yield NounPhrase(" ".join(match.group().lower().split()), words, noun, label)
 
 
 @functools.lru_cache(maxsize=8)
 def _pattern(also: tuple[str, ...]) -> re.Pattern[str]:
-    adjective = "|".join([*COLORS, *SIZES, *LOOKS])
-    noun = "|".join([*(f"{noun}(?:es|s)?" for noun in (*NOUNS, *also)), *IRREGULAR])
+    adjective = "|".join(ADJECTIVES)
+    nouns = "|".join(sorted({*NOUNS, *also}, key=lambda noun: (-len(noun), noun)))
     label = r"(?P<labelled>letter|number)\s+[\"'“]?(?P<label>(?-i:[A-Za-z]|\d+))\b"
-    return re.compile(rf"\b(?P<adjectives>(?:(?:{adjective})(?:,?\s+|-))*)(?:{label}|(?P<noun>{noun})\b)", re.I)
+    noun = rf"(?P<noun>(?:{nouns})(?:es|s)?|[a-z]+)"
+    return re.compile(rf"\b(?P<adjectives>(?:(?:{adjective})(?:,?\s+|-))*)(?:{label}|{noun})\b", re.I)
 
 
-def _singular(noun: str, also: Collection[str]) -> str:
-    noun = noun.lower()
-    nouns = {*NOUNS, *also}
-    if noun in IRREGULAR:
-        return IRREGULAR[noun]
-    endings = [noun, noun.removesuffix("s"), noun.removesuffix("es")]
-    return next((form for form in endings if form in nouns), noun)
+def _singular(noun: str, also: Collection[str]) -> str | None:
+    known = singular(noun)
+    if known is not None:
+        return known
+    endings = (noun, noun.removesuffix("s"), noun.removesuffix("es"))
+    return next((form for form in endings if form in also), None)

@@ -1,0 +1,289 @@
+"""Which part of what a picture shows in writing is what a phrase asks for, and how sure that is.
+
+A reading is never quite the text: signs are taken for other signs ("48°" for "486"), spaces are
+lost. A short text has to be there as it stands, since "2" is in every other number; a long one may
+have its mistakes. Places are polygons, and a match of a part of a line has the place of that part.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from labeling.readers.vocabulary import NUMBER, UNIT
+from labeling.locators.text.wanted import Wanted, same_unit
+
+Polygon = NDArray[np.float64]  # (corners, 2), xy in pixels
+
+# How alike a wanted text and a reading are, by what is between them. Below the usual threshold are
+# those that are right only where nothing better is to be had.
+NO_UNIT = 0.85  # the picture has the number alone: "5" for "5 cm"
+ALWAYS_WRITTEN = {"%", "€", "£", "h", "hours", "min", "sec", "s"}  # units that no figure leaves out
+DEGREE_AS_DIGIT = 0.7  # "480", "486" for "48°"
+LOOKALIKE = 0.75  # O for 0 among other digits, X for x
+LONE_LOOKALIKE = 0.45  # S for 5, I for 1, on their own
+SURE = 0.9  # of a reading whose look-alikes are considered
+LEAST_ALIKE = 0.75  # of longer words
+_FUZZY_FROM = 5  # signs; shorter words have to be there as they stand
+_MOST_SIGNS = 60
+
+_SAME = str.maketrans(
+    {
+        **dict.fromkeys("º˚∘", "°"), **dict.fromkeys("−–—一ー", "-"), **dict.fromkeys("′’‘`´", "'"),
+        **dict.fromkeys("“”″", '"'), "十": "+", "∕": "/", "⁄": "/", "：": ":", "。": ".",
+    }
+)  # fmt: skip
+_DIGITS = str.maketrans("OoQDIl|SsZzB", "000011155228")
+_TWINS = {a: b for x in "coksuvwxz" for a, b in ((x, x.upper()), (x.upper(), x))}
+_TOKEN = re.compile(rf"(?<![\w.]){NUMBER}(?![\d])")
+_MIXED = re.compile(r"(?<![\w.])(?=[A-Za-z|]*\d)[\dOoQDIl|SsZzB]{2,8}(?![\w])")
+_NAME = re.compile(r"(?<![A-Za-z0-9])[A-Za-zα-ω](?:\d{1,2}|'{1,2})?(?![A-Za-z0-9])")
+_UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
+_WORD = re.compile(r"[^\W\d_]{3}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a reading: ``places[i]`` is where ``text[i]`` is; ``score`` in [0, 1]."""
+
+    text: str
+    score: float
+    places: tuple[Polygon, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """``text`` as it was read; ``exact`` is False for look-alikes; ``inferred`` where the place
+    is between what was read and not at it."""
+
+    text: str
+    score: float
+    polygon: Polygon
+    exact: bool = True
+    inferred: bool = False
+
+
+def clean(text: str) -> str:
+    """A reading with one sign for signs that look the same, as long as it was."""
+    signs = (unicodedata.normalize("NFKC", c) for c in text)
+    return "".join(s if len(s) == 1 else c for s, c in zip(signs, text, strict=True)).translate(
+        _SAME
+    )
+
+
+def find(want: Wanted, lines: Sequence[Line]) -> list[Match]:
+    """Where the lines say what is wanted, best first."""
+    finders: dict[str, Callable[[Wanted, Sequence[Line]], Iterator[Match]]] = {
+        "number": _numbers, "label": _labels, "bracketed": _bracketed, "figure": _figures,
+        "words": _words,
+    }  # fmt: skip
+    found = sorted(finders[want.sort](want, lines), key=lambda m: (-m.score, *m.polygon.min(0)))
+    return [m for m in found if m.exact] or found
+
+
+def _match(line: Line, start: int, end: int, alike: float, *, exact: bool) -> Match:
+    places = [line.places[i] for i in range(start, end) if not line.text[i].isspace()]
+    polygon = _around(places) if len(places) > 1 else places[0]
+    return Match(line.text[start:end], line.score * alike, polygon, exact)
+
+
+def _around(places: Sequence[Polygon]) -> Polygon:
+    points = np.concatenate(list(places)).astype(np.float32)
+    return cv2.convexHull(points)[:, 0].astype(np.float64)
+
+
+# ------------------------------------------------------------------------------------------ numbers
+
+
+def _numbers(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
+    value = _value(want.text)
+    for line in lines:
+        for token in _TOKEN.finditer(line.text):
+            if found := _number(want, value, line, *token.span()):
+                yield found
+        yield from _mistaken(want, value, line)
+
+
+def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match | None:
+    """A number of the line, if it is the one wanted and what follows does not contradict."""
+    negative = value.startswith("-")
+    if start and line.text[start - 1] == "-" and not line.text[: start - 1].strip()[-1:].isalnum():
+        start -= 1
+    elif negative:
+        return None
+    token, rest = line.text[start:end], line.text[end:]
+    unit = _UNIT.match(rest)
+    read = same_unit(unit[1].replace("℃", "°").replace("°C", "°")) if unit else ""
+    if _value(token) == value:
+        if not unit and re.match(r"[^\W\d_]", rest):  # 2a, 3x
+            return None
+        if want.unit and unit and read != want.unit:
+            return None
+        alone = bool(want.unit and not unit)
+        if alone and want.unit in ALWAYS_WRITTEN:
+            return None
+        stop = end + unit.end() if unit and (want.unit or read in "°%") else end
+        return _match(line, start, stop, NO_UNIT if alone else 1.0, exact=not alone)
+    if want.unit == "°" and not unit and token in (value + "0", value + "6"):
+        return _match(line, start, end, DEGREE_AS_DIGIT, exact=False)
+    return None
+
+
+def _mistaken(want: Wanted, value: str, line: Line) -> Iterator[Match]:
+    """Numbers with letters for digits: l2 for 12, or S alone for 5."""
+    for token in _MIXED.finditer(line.text):
+        number = not token[0].isdigit() and token[0].translate(_DIGITS) == value
+        degrees = want.unit == "°" and token[0][-1] in "oO" and token[0][:-1] == value
+        if number or degrees:
+            yield _match(line, *token.span(), LOOKALIKE, exact=False)
+    alone = line.text.strip()
+    if len(alone) == 1 and alone.isalpha() and alone.translate(_DIGITS) == value:
+        start = line.text.index(alone)
+        yield _match(line, start, start + 1, LONE_LOOKALIKE, exact=False)
+
+
+def _value(number: str) -> str:
+    """A number without what only sets its digits in groups."""
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", number)
+
+
+# ------------------------------------------------------------------------------- labels and figures
+
+
+def _labels(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
+    twin = _TWINS.get(want.text)
+    for line, start, end in _names(lines):
+        name = line.text[start:end]
+        if name == want.text:
+            yield _match(line, start, end, 1.0, exact=True)
+        elif line.score >= SURE and (name == twin or (want.text in "Oo" and name == "0")):
+            yield _match(line, start, end, LOOKALIKE, exact=False)
+
+
+def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:
+    """Letters that stand alone, as those of points do; within a sentence only in brackets."""
+    for line in lines:
+        worded = _WORD.search(line.text)
+        for token in _NAME.finditer(line.text):
+            start, end = token.span()
+            if not worded or line.text[max(0, start - 1) : end + 1] == f"({token[0]})":
+                yield line, start, end
+        if line.text.strip() == "0":
+            start = line.text.index("0")
+            yield line, start, start + 1
+
+
+def _bracketed(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
+    """(A), or A) at the head of what it names."""
+    pattern = re.compile(rf"(?:\(\s?|(?<!\w)){re.escape(want.text)}\s?\)")
+    for line in lines:
+        for token in pattern.finditer(line.text):
+            yield _match(line, *token.span(), 1.0, exact=True)
+
+
+def _figures(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
+    literal = list(_words(Wanted("words", want.text), lines))
+    exact = [m for m in literal if m.exact]
+    hull = _hull(want.names, lines)
+    if want.literal == "before":
+        yield from exact or hull
+    else:
+        yield from hull or exact
+
+
+def _hull(names: Sequence[str], lines: Sequence[Line]) -> list[Match]:
+    """What lies between the letters of a figure, if every one of them is there once."""
+    corners = []
+    for name in dict.fromkeys(names):
+        found = find(Wanted("label", name), [n for n in lines if "(" not in n.text])
+        if len(found) != 1:
+            return []
+        corners += found
+    if len(corners) < 2:
+        return []
+    polygon = _around([c.polygon for c in corners])
+    exact = all(c.exact for c in corners)
+    text = " ".join(c.text for c in corners)
+    return [Match(text, min(c.score for c in corners), polygon, exact, inferred=True)]
+
+
+# -------------------------------------------------------------------------------------------- words
+
+
+def _words(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
+    target = _squeeze(clean(want.text))[0]
+    if not target or len(target) > _MOST_SIGNS:
+        return
+    for line in lines:
+        signs, where = _squeeze(line.text)
+        found = list(_occurrences(target, signs, line.text, where))
+        for start, end in found:
+            yield _match(line, where[start], where[end - 1] + 1, 1.0, exact=True)
+        if not found and len(target) >= _FUZZY_FROM:
+            yield from _nearly(target, line)
+
+
+def _squeeze(text: str) -> tuple[str, list[int]]:
+    """The text's signs in lower case without spaces, and where each stands in the text."""
+    kept = [(c.lower() if len(c.lower()) == 1 else c, i) for i, c in enumerate(text) if c.strip()]
+    return "".join(c for c, _ in kept), [i for _, i in kept]
+
+
+def _occurrences(
+    target: str, signs: str, text: str, where: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    start = signs.find(target)
+    while start >= 0:
+        end = start + len(target)
+        before = text[where[start] - 1 : where[start]] if where[start] else ""
+        after = text[where[end - 1] + 1 : where[end - 1] + 2]
+        if not (_joined(before, target[0]) or _joined(target[-1], after)):
+            yield start, end
+        start = signs.find(target, start + 1)
+
+
+def _joined(left: str, right: str) -> bool:
+    """Whether two neighbouring signs belong to one word or number."""
+    return left.isalnum() and right.isalnum()
+
+
+def _nearly(target: str, line: Line) -> Iterator[Match]:
+    """The run of words that is most like the target, if it is like it enough."""
+    words = [m.span() for m in re.finditer(r"\S+", line.text)]
+    best: tuple[float, int, int] = (0.0, 0, 0)
+    for first, (start, _) in enumerate(words):
+        for _, end in words[first : first + 12]:
+            signs = _squeeze(line.text[start:end])[0]
+            if abs(len(signs) - len(target)) <= len(target) // 4:
+                best = max(best, (_likeness(target, signs), -start, -end))
+    likeness, start, end = best[0], -best[1], -best[2]
+    if likeness >= LEAST_ALIKE:
+        yield _match(line, start, end, likeness, exact=False)
+
+
+@lru_cache(maxsize=4096)
+def _likeness(one: str, other: str) -> float:
+    """1 for the same text, 0 for nothing in common: what is left after the edits between them."""
+    previous = [float(j) for j in range(len(other) + 1)]
+    for i, a in enumerate(one, 1):
+        current = [float(i)]
+        for j, b in enumerate(other, 1):
+            changed = previous[j - 1] + _cost(a, b)
+            current.append(min(changed, previous[j] + 1, current[-1] + 1))
+        previous = current
+    return 1 - previous[-1] / max(len(one), len(other))
+
+
+def _cost(a: str, b: str) -> float:
+    """Of reading one sign for another."""
+    if a == b:
+        return 0.0
+    alike = a.translate(_DIGITS) == b.translate(_DIGITS)
+    return 0.3 if alike else 1.0

@@ -1,0 +1,1 @@
+"""What a trace says in words: its spelling, its vocabulary, and the claims that it makes."""
