@@ -1,9 +1,12 @@
-"""Textual visual annotations: the atomic visual facts that a chain-of-thought trace states (Perception-R1, arXiv 2506.07218, sec. 3.2).
+"""Textual visual annotations: the atomic visual facts that a chain-of-thought trace states
+(Perception-R1, arXiv 2506.07218, sec. 3.2).
 
-An annotator reads a trace and returns facts, each with the noun phrase to ground and the verbatim words it rests on. Two annotators share
-one protocol: ``LLMAnnotator`` asks a judge LLM, ``RuleAnnotator`` (in ``labeling.rules``) reads plain descriptive English without a model.
-Whoever annotates, the quote is verified against the trace here, so that every fact rests on words that the trace has. That the statement
-says what they say is up to the annotator; ``pipelines.agreement`` measures it.
+An annotator reads a trace and returns facts, each with the noun phrase to ground and the verbatim
+words it rests on. Two annotators share one protocol: ``LLMAnnotator`` asks a judge LLM,
+``RuleAnnotator`` (in ``labeling.rules``) reads plain descriptive English without a model. Whoever
+annotates, the quote is verified against the trace here, so that every fact rests on words that the
+trace has. That the statement says what they say is up to the annotator; ``pipelines.agreement``
+measures it.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ _LONGEST_REASON = 300  # characters that are kept of why a fact is needed
 class Annotated:
     """An annotator's answer for one trace, and what it took to get it.
 
-    ``dropped_for`` has the reason of every claimed fact that was not usable: its quote is not in the trace, say."""
+    ``dropped_for`` has the reason of every claimed fact that was not usable: its quote is not in
+    the trace, say."""
 
     facts: tuple[Fact, ...]
     dropped_for: tuple[str, ...] = ()
@@ -44,11 +48,25 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Asked:
-    """A trace to read, with the question that it answers and the right answer in words."""
+    """A trace to read, with the question that it answers, and the right answer.
+
+    answer: as the row has it, a choice's letter or words.
+    """
 
     question: str
     trace: str
     answer: str = ""
+    choices: tuple[str, ...] = ()
+
+    def answer_in_words(self) -> str:
+        """The answer; of a letter, its choice too."""
+        letter = self.answer.strip("() .").upper()
+        place = ord(letter) - ord("A") if len(letter) == 1 else -1
+        return (
+            f"{self.answer} ({self.choices[place]})"
+            if 0 <= place < len(self.choices)
+            else self.answer
+        )
 
 
 class Annotator(Protocol):
@@ -125,7 +143,9 @@ class LLMAnnotator:
 
     def annotate(self, traces: Sequence[Asked]) -> list[Annotated | JudgeError]:
         replies = self.client.ask_all([annotation_request(asked) for asked in traces])
-        return [_annotated(reply, asked.trace) for reply, asked in zip(replies, traces, strict=True)]
+        return [
+            _annotated(reply, asked.trace) for reply, asked in zip(replies, traces, strict=True)
+        ]
 
     def info(self) -> ModelInfo:
         e = self.client.endpoint
@@ -134,8 +154,9 @@ class LLMAnnotator:
 
 
 def annotation_request(asked: Asked) -> JudgeRequest:
-    """What the judge is asked about a trace. Inside a JSON string a trace cannot close its own fence, whatever it contains."""
-    told = {"question": asked.question, "answer": asked.answer, "trace": asked.trace}
+    """What the judge is asked about a trace. Inside a JSON string a trace cannot close its own
+    fence, whatever it contains."""
+    told = {"question": asked.question, "answer": asked.answer_in_words(), "trace": asked.trace}
     return JudgeRequest(INSTRUCTIONS, json.dumps(told, ensure_ascii=False), SCHEMA, check_reply)
 
 
@@ -151,8 +172,8 @@ def _annotated(reply: JudgeReply | JudgeError, trace: str) -> Annotated | JudgeE
 
 
 def check_reply(value: Any) -> list[dict[str, str]]:
-    """The facts of a judge's reply, or ``ValueError`` naming what is wrong with it. A fact without a word on whether it is needed is
-    a fact all the same: nobody knows its role then."""
+    """The facts of a judge's reply, or ``ValueError`` naming what is wrong with it. A fact without
+    a word on whether it is needed is a fact all the same: nobody knows its role then."""
     if not isinstance(value, dict) or not isinstance(value.get("facts"), list):
         raise ValueError('the reply must be an object with a list "facts"')
     for i, fact in enumerate(value["facts"]):
@@ -160,15 +181,23 @@ def check_reply(value: Any) -> list[dict[str, str]]:
             if not isinstance(fact, dict) or not isinstance(fact.get(name), str):
                 raise ValueError(f"facts[{i}].{name} must be a string")
         if fact["kind"] not in KINDS:
-            raise ValueError(f"facts[{i}].kind is {fact['kind']!r}, expected one of {', '.join(KINDS)}")
+            raise ValueError(
+                f"facts[{i}].kind is {fact['kind']!r}, expected one of {', '.join(KINDS)}"
+            )
         if not isinstance(needed := fact.get("needed", "unsure"), str) or needed not in NEEDED:
-            raise ValueError(f"facts[{i}].needed is {needed!r}, expected one of {', '.join(NEEDED)}")
+            raise ValueError(
+                f"facts[{i}].needed is {needed!r}, expected one of {', '.join(NEEDED)}"
+            )
     # No other member of a fact is used, and none may break what is done with these.
-    return [{name: fact[name] for name in (*_SAID, "needed", "why") if isinstance(fact.get(name), str)} for fact in value["facts"]]
+    return [
+        {name: fact[name] for name in (*_SAID, "needed", "why") if isinstance(fact.get(name), str)}
+        for fact in value["facts"]
+    ]
 
 
 def verify(claimed: Sequence[dict[str, str]], trace: str) -> Annotated:
-    """Locate each fact's quote in the trace; facts that are not usable are dropped, with the reason."""
+    """Locate each fact's quote in the trace; facts that are not usable are dropped, with the
+    reason."""
     facts: list[Fact] = []
     dropped_for: list[str] = []
     for claim in claimed:
@@ -185,7 +214,18 @@ def verify(claimed: Sequence[dict[str, str]], trace: str) -> Annotated:
                 phrase = ""
             role = NEEDED[claim.get("needed", "unsure")]
             why = " ".join(claim.get("why", "").split())[:_LONGEST_REASON]
-            facts.append(Fact(cast(Kind, claim["kind"]), statement, phrase, trace[slice(*span)], *span, role, why))
+            facts.append(
+                Fact(
+                    cast(Kind, claim["kind"]),
+                    statement,
+                    phrase,
+                    trace[slice(*span)],
+                    *span,
+                    role,
+                    "nobody" if role == "unknown" else "judge",
+                    why,
+                )
+            )
     return Annotated(tuple(dict.fromkeys(facts)), tuple(dropped_for))
 
 

@@ -1,7 +1,9 @@
-"""Answerers: a policy on this machine, or one behind an endpoint that gives log-probabilities of a prompt.
+"""Answerers: a policy on this machine, or one behind an endpoint that gives log-probabilities of a
+prompt.
 
-The right answer is put into the policy's mouth, as ``<answer>...</answer>`` behind the question, and the log-probabilities of its
-tokens are read off. No word of the traces is given: an answer that follows from what a trace says would not need the image.
+The right answer is put into the policy's mouth, as ``<answer>...</answer>`` behind the question,
+and the log-probabilities of its tokens are read off. No word of the traces is given: an answer that
+follows from what a trace says would not need the image.
 """
 
 from __future__ import annotations
@@ -48,8 +50,12 @@ class PolicyAnswerer:
         self._measure = Measurer(model, processor, batch_size=batch_size)
 
     @classmethod
-    def from_pretrained(cls, name: str, *, revision: str | None = None, device: str = "cpu", dtype: str = "float32") -> PolicyAnswerer:
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype)).to(device)
+    def from_pretrained(
+        cls, name: str, *, revision: str | None = None, device: str = "cpu", dtype: str = "float32"
+    ) -> PolicyAnswerer:
+        model = AutoModelForImageTextToText.from_pretrained(
+            name, revision=revision, dtype=getattr(torch, dtype)
+        ).to(device)
         processor = AutoProcessor.from_pretrained(name, revision=revision)
         known = revision or getattr(model.config, "_commit_hash", None)
         return cls(model, processor, name=name, revision=known)
@@ -57,7 +63,9 @@ class PolicyAnswerer:
     def info(self) -> ModelInfo:
         return ModelInfo(self.name, self.revision, {"instruction": INSTRUCTION})
 
-    def log_probabilities(self, images: Sequence[Image.Image], question: str, choices: Sequence[str], answer: str) -> list[float]:
+    def log_probabilities(
+        self, images: Sequence[Image.Image], question: str, choices: Sequence[str], answer: str
+    ) -> list[float]:
         """The log-probability of ``answer`` (nats) given each of the images."""
         tokenizer = self.processor.tokenizer
         before = tokenizer(BEFORE, add_special_tokens=False)["input_ids"]
@@ -65,12 +73,20 @@ class PolicyAnswerer:
         after = tokenizer(AFTER, add_special_tokens=False)["input_ids"]
         chat = messages(question, choices)
         samples = [
-            Sample(prompt=chat, response=BEFORE + answer, response_ids=(*before, *said, *after), images=(image,)) for image in images
+            Sample(
+                prompt=chat,
+                response=BEFORE + answer,
+                response_ids=(*before, *said, *after),
+                images=(image,),
+            )
+            for image in images
         ]
         measured = self._measure(samples, needs={"counterfactual"})
         told = [sample.counterfactual for sample in measured]
         # The closing tag tells "1" from "10".
-        return [float(values.original[len(before) :].sum()) for values in told if values is not None]
+        return [
+            float(values.original[len(before) :].sum()) for values in told if values is not None
+        ]
 
 
 def messages(question: str, choices: Sequence[str]) -> list[dict[str, Any]]:
@@ -80,17 +96,22 @@ def messages(question: str, choices: Sequence[str]) -> list[dict[str, Any]]:
 
 
 class EndpointAnswerer:
-    """A policy behind an endpoint of vLLM, which gives the log-probabilities of a prompt's tokens (``prompt_logprobs``).
+    """A policy behind an endpoint of vLLM, which gives the log-probabilities of a prompt's tokens
+    (``prompt_logprobs``).
 
-    The chat ends in the beginning of an answer that is to be gone on with (``continue_final_message``), so that the gold answer is a
-    part of the prompt.
+    The chat ends in the beginning of an answer that is to be gone on with
+    (``continue_final_message``), so that the gold answer is a part of the prompt.
     """
 
-    def __init__(self, model: str, url: str, *, concurrency: int = 8, timeout: float = 120.0) -> None:
+    def __init__(
+        self, model: str, url: str, *, concurrency: int = 8, timeout: float = 120.0
+    ) -> None:
         self.name, self.url, self.concurrency, self.timeout = model, url, concurrency, timeout
 
     def info(self) -> ModelInfo:
-        return ModelInfo(self.name, settings={"instruction": INSTRUCTION, "endpoint": "prompt_logprobs"})
+        return ModelInfo(
+            self.name, settings={"instruction": INSTRUCTION, "endpoint": "prompt_logprobs"}
+        )
 
     def log_probabilities(
         self, images: Sequence[Image.Image], question: str, choices: Sequence[str], answer: str
@@ -98,7 +119,9 @@ class EndpointAnswerer:
         """The log-probability of ``answer`` (nats) given each of the images."""
         try:
             with ThreadPoolExecutor(self.concurrency) as pool:
-                asked = [pool.submit(self._ask, image, question, choices, answer) for image in images]
+                asked = [
+                    pool.submit(self._ask, image, question, choices, answer) for image in images
+                ]
                 return [future.result() for future in asked]
         except JudgeError as error:
             return error
@@ -136,10 +159,11 @@ class EndpointAnswerer:
 
 
 def answer_in(prompt: Any) -> float:
-    """The log-probability (nats) of the answer that a prompt ends in, from vLLM's ``prompt_logprobs``.
+    """The log-probability (nats) of the answer that a prompt ends in, from vLLM's
+    ``prompt_logprobs``.
 
-    That is a list with, for every token of the prompt but the first, its id with ``logprob`` and ``decoded_token``.
-    ``ValueError`` where no answer begins there.
+    That is a list with, for every token of the prompt but the first, its id with ``logprob`` and
+    ``decoded_token``. ``ValueError`` where no answer begins there.
     """
     tokens = [next(iter(token.values())) for token in prompt or [] if token]
     texts = [str(token["decoded_token"]) for token in tokens]

@@ -35,15 +35,19 @@ class Detection:
 def iou_matrix(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of xyxy boxes, (len(a), len(b))."""
     one, other = np.asarray(a, float).reshape(-1, 4), np.asarray(b, float).reshape(-1, 4)
-    low, high = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
+    low, high = (
+        np.maximum(one[:, None, :2], other[None, :, :2]),
+        np.minimum(one[:, None, 2:], other[None, :, 2:]),
+    )
     inter = np.clip(high - low, 0, None).prod(2)
     areas = [np.clip(x[:, 2:] - x[:, :2], 0, None).prod(1) for x in (one, other)]
     return inter / np.maximum(areas[0][:, None] + areas[1][None, :] - inter, 1e-9)
 
 
 def suppress(detections: Sequence[Detection], nms_iou: float, tie: float = 0.7) -> list[Detection]:
-    """Greedy non-maximum suppression, best first. Two phrases may share a box ("square", "black square") only where their scores are close:
-    the weaker at least ``tie`` of the stronger; otherwise the stronger phrase has explained the object."""
+    """Greedy non-maximum suppression, best first. Two phrases may share a box ("square", "black
+    square") only where their scores are close: the weaker at least ``tie`` of the stronger;
+    otherwise the stronger phrase has explained the object."""
     order = sorted(detections, key=lambda d: (-d.score, d.phrase, d.bbox))
     overlap = iou_matrix([d.bbox for d in order], [d.bbox for d in order])
     kept: list[int] = []

@@ -1,7 +1,9 @@
-"""Chain-of-thought traces for questions that have none: a vision model behind an OpenAI-compatible endpoint looks and reasons.
+"""Chain-of-thought traces for questions that have none: a vision model behind an OpenAI-compatible
+endpoint looks and reasons.
 
-The image travels as a data URL, as the file that the dataset stores. Every draw has a seed and a place in the reply cache of its own, so a
-collection that was stopped goes on where it was. Whether a trace is right is not decided here: its final answer is checked like any other.
+The image travels as a data URL, as the file that the dataset stores. Every draw has a seed and a
+place in the reply cache of its own, so a collection that was stopped goes on where it was. Whether
+a trace is right is not decided here: its final answer is checked like any other.
 """
 
 from __future__ import annotations
@@ -50,7 +52,11 @@ class TraceCollector:
 
     def collect(self, questions: Sequence[Question]) -> list[list[Trace | JudgeError]]:
         """The traces of every question, or the errors in their place, in order."""
-        replies = iter(self.client.ask_all([r for question in questions for r in trace_requests(question, self.draws)]))
+        replies = iter(
+            self.client.ask_all(
+                [r for question in questions for r in trace_requests(question, self.draws)]
+            )
+        )
         return [[_trace(next(replies)) for _ in range(self.draws)] for _ in questions]
 
     def info(self) -> ModelInfo:
@@ -66,7 +72,9 @@ class TraceCollector:
 
 def trace_requests(question: Question, draws: int) -> Iterator[JudgeRequest]:
     """What the vision model is asked: the same question ``draws`` times."""
-    text = question.text + "".join(f"\n({chr(65 + i)}) {choice}" for i, choice in enumerate(question.choices))
+    text = question.text + "".join(
+        f"\n({chr(65 + i)}) {choice}" for i, choice in enumerate(question.choices)
+    )
     image = data_url(question.image)
     for draw in range(draws):
         yield JudgeRequest(SYSTEM, text, None, image=image, draw=draw)

@@ -1,11 +1,12 @@
 """Does the answer rest on a region? Erase it and see what becomes of the right answer.
 
-A region's effect is how much the log-probability of the gold answer falls (nats) when the region is erased, beyond its fall when the
-same silhouette is erased elsewhere, where nothing is labelled: log p(answer | control) - log p(answer | erased). It is measured over
-several draws, each with a fill and a place of the control of its own, and given with a 95 % interval of their mean.
+A region's effect is how much the log-probability of the gold answer falls (nats) when the region is
+erased, beyond its fall when the same silhouette is erased elsewhere, where nothing is labelled: log
+p(answer | control) - log p(answer | erased). It is measured over several draws, each with a fill
+and a place of the control of its own, and given with a 95 % interval of their mean.
 
-Things of one phrase may stand in for each other (one of three stars, say). So all regions of a phrase are erased together, too, and
-the larger of the two effects is the region's.
+Things of one phrase may stand in for each other (one of three stars, say). So all regions of a
+phrase are erased together, too, and the larger of the two effects is the region's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,21 @@ from rewardlib.judge import JudgeError
 
 SHAPE: Shape = "dilated"
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201, 15: 2.131, 20: 2.086}
+_T = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+    10: 2.228,
+    11: 2.201,
+    15: 2.131,
+    20: 2.086,
+}
 
 
 class Answerer(Protocol):
@@ -38,7 +53,8 @@ class Answerer(Protocol):
     def log_probabilities(
         self, images: Sequence[Image.Image], question: str, choices: Sequence[str], answer: str
     ) -> list[float] | JudgeError:
-        """The log-probability of ``answer`` (nats, summed over its tokens) given each of the images."""
+        """The log-probability of ``answer`` (nats, summed over its tokens) given each of the
+        images."""
         ...
 
     def info(self) -> ModelInfo:
@@ -57,7 +73,8 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Effect:
-    """The mean fall over the draws and its interval. ``of_group``: all regions of the phrase were erased together."""
+    """The mean fall over the draws and its interval. ``of_group``: all regions of the phrase were
+    erased together."""
 
     fall: float
     low: float
@@ -75,26 +92,42 @@ def weigh(
     draws: int,
     seed: str,
 ) -> list[Effect | None] | JudgeError:
-    """The effect of every region, in order; None where there is no room for a control. One batch of images per region, and one more
-    per phrase that has several."""
+    """The effect of every region, in order; None where there is no room for a control. One batch of
+    images per region, and one more per phrase that has several."""
     gone = [shaped(region.mask, region.bbox, SHAPE) for region in regions]
     labelled = np.logical_or.reduce(gone)
     groups: dict[str, list[int]] = {}
     for n, region in enumerate(regions):
         groups.setdefault(region.phrase, []).append(n)
-    units = [*([n] for n in range(len(regions))), *(members for members in groups.values() if len(members) > 1)]
+    units = [
+        *([n] for n in range(len(regions))),
+        *(members for members in groups.values() if len(members) > 1),
+    ]
     effects: list[Effect | None] = []
     for unit in units:
         erased = np.logical_or.reduce([gone[n] for n in unit])
-        pairs = _pairs(image, erased, labelled, draws, f"{seed}/{','.join(regions[n].phrase for n in unit)}/{unit}")
+        pairs = _pairs(
+            image,
+            erased,
+            labelled,
+            draws,
+            f"{seed}/{','.join(regions[n].phrase for n in unit)}/{unit}",
+        )
         if not pairs:
             effects.append(None)
             continue
-        scores = answerer.log_probabilities([picture for pair in pairs for picture in pair], question, choices, answer)
+        scores = answerer.log_probabilities(
+            [picture for pair in pairs for picture in pair], question, choices, answer
+        )
         if isinstance(scores, JudgeError):
             return scores
         effects.append(effect_of(scores[::2], scores[1::2], of_group=len(unit) > 1))
-    return [_larger(effects[n], *(effects[len(regions) + g] for g in _groups_of(n, units[len(regions) :]))) for n in range(len(regions))]
+    return [
+        _larger(
+            effects[n], *(effects[len(regions) + g] for g in _groups_of(n, units[len(regions) :]))
+        )
+        for n in range(len(regions))
+    ]
 
 
 def _groups_of(n: int, groups: Sequence[Sequence[int]]) -> list[int]:
@@ -102,10 +135,16 @@ def _groups_of(n: int, groups: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _larger(*effects: Effect | None) -> Effect | None:
-    return max((effect for effect in effects if effect is not None), key=lambda effect: effect.fall, default=None)
+    return max(
+        (effect for effect in effects if effect is not None),
+        key=lambda effect: effect.fall,
+        default=None,
+    )
 
 
-def _pairs(image: Image.Image, erased: masks.Mask, labelled: masks.Mask, draws: int, seed: str) -> list[tuple[Image.Image, Image.Image]]:
+def _pairs(
+    image: Image.Image, erased: masks.Mask, labelled: masks.Mask, draws: int, seed: str
+) -> list[tuple[Image.Image, Image.Image]]:
     """For every draw the image without the region, and without the same silhouette elsewhere."""
     pixels = np.asarray(image.convert("RGB"))
     pairs = []
@@ -120,7 +159,8 @@ def _pairs(image: Image.Image, erased: masks.Mask, labelled: masks.Mask, draws: 
 
 
 def effect_of(erased: Sequence[float], control: Sequence[float], of_group: bool = False) -> Effect:
-    """The effect from the log-probabilities of paired draws, with the 95 % interval of a mean of so many draws (Student's t)."""
+    """The effect from the log-probabilities of paired draws, with the 95 % interval of a mean of so
+    many draws (Student's t)."""
     falls = [kept - gone for gone, kept in zip(erased, control, strict=True)]
     if len(falls) == 1:
         return Effect(falls[0], -math.inf, math.inf, of_group)

@@ -1,4 +1,5 @@
-"""Facts: what a trace says that its writer read off the image, the phrase that names it, and what it is to the answer."""
+"""Facts: what a trace says that its writer read off the image, the phrase that names it, and what
+it is to the answer."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # unknown: nobody could tell.
 Role = Literal["evidence", "context", "unknown"]
 ROLES: tuple[Role, ...] = get_args(Role)
+# Who said so; ``labeling.roles`` tells what each of them goes by.
+Decider = Literal["given", "judge", "question", "agreement", "effect", "person", "nobody"]
+DECIDERS: tuple[Decider, ...] = get_args(Decider)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Fact:
         something is not there.
     phrase: what a locator should look for, empty where there is nothing to find.
     quote: ``trace[start:end]``, character for character.
-    role: what the fact is to the answer, where its reader could tell, and ``reason`` in words.
+    role: what the fact is to the answer, where its reader could tell; ``by`` whom, and for what
+        ``reason``.
     """
 
     kind: Kind
@@ -35,6 +40,7 @@ class Fact:
     start: int
     end: int
     role: Role = "unknown"
+    by: Decider = "nobody"
     reason: str = ""
 
 
@@ -43,6 +49,7 @@ _BREAKS = re.compile(r"[?!;\"]|(?<!\d)[.:]|[.:](?!\d)")
 
 
 def normalize_phrase(phrase: str) -> str:
-    """Lower-case, one space between words, without what ends a sentence; empty where nothing can be seen."""
+    """Lower-case, one space between words, without what ends a sentence; empty where nothing can be
+    seen."""
     words = " ".join(_BREAKS.sub(" ", phrase.lower()).split())
     return words if has_ink(words) else ""

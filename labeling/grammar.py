@@ -14,7 +14,8 @@ _SAME_WORD = {"gray": "grey", "big": "large", "tiny": "small", "little": "small"
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A thing as a text names it: ``noun`` in the singular, ``label`` of a letter or number, all in small letters."""
+    """A thing as a text names it: ``noun`` in the singular, ``label`` of a letter or number, all in
+    small letters."""
 
     text: str
     adjectives: tuple[str, ...]
@@ -33,7 +34,8 @@ def _said_of(adjective: str) -> str:
 
 
 def noun_phrases(text: str, also: Collection[str] = ()) -> Iterator[NounPhrase]:
-    """The noun phrases of a text in reading order; ``also`` are nouns beside those of the vocabulary. A square root is no square."""
+    """The noun phrases of a text in reading order; ``also`` are nouns beside those of the
+    vocabulary. A square root is no square."""
     for match in _pattern(tuple(sorted(also))).finditer(text):
         words = tuple(word for word in re.split(r"[\s,-]+", match["adjectives"].lower()) if word)
         if match["labelled"]:
@@ -55,7 +57,9 @@ def _pattern(also: tuple[str, ...]) -> re.Pattern[str]:
     nouns = "|".join(sorted({*NOUNS, *also}, key=lambda noun: (-len(noun), noun)))
     label = r"(?P<labelled>letter|number)\s+[\"'“]?(?P<label>(?-i:[A-Za-z]|\d+))\b"
     noun = rf"(?P<noun>(?:{nouns})(?:es|s)?|[a-z]+)"
-    return re.compile(rf"\b(?P<adjectives>(?:(?:{adjective})(?:,?\s+|-))*)(?:{label}|{noun})\b", re.I)
+    return re.compile(
+        rf"\b(?P<adjectives>(?:(?:{adjective})(?:,?\s+|-))*)(?:{label}|{noun})\b", re.I
+    )
 
 
 def _singular(noun: str, also: Collection[str]) -> str | None:

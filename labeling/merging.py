@@ -1,4 +1,5 @@
-"""One thing, said or found several times, is one thing: facts of several traces, and boxes of one phrase."""
+"""One thing, said or found several times, is one thing: facts of several traces, and boxes of one
+phrase."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from collections.abc import Sequence
 from labeling.boxes import Detection, overlap_share
 from labeling.facts import Fact, normalize_phrase
 
-# Words that tell one object from another of the same name: two facts that name different ones are two.
+# Words that tell one object from another of the same name: two facts that name different ones are
+# two.
 _PLACES = re.compile(
     r"\b(?:left|right|middle|cent(?:er|re)|top|bottom|upper|lower|first|second|third|fourth|last|inner|outer)\b",
     re.I,
@@ -20,10 +22,12 @@ Stated = tuple[str, Fact]  # a trace's id and what it says
 
 
 def same_facts(stated: Sequence[tuple[str, Sequence[Fact]]]) -> list[list[Stated]]:
-    """The facts of several traces, (trace id, its facts) each, as groups that say the same, in the order of their first statement.
+    """The facts of several traces, (trace id, its facts) each, as groups that say the same, in the
+    order of their first statement.
 
-    Within one trace every fact is one of its own: who writes "a red square and a red square" sees two. Across traces a fact joins
-    the first group that says the same and has no fact of its trace yet.
+    Within one trace every fact is one of its own: who writes "a red square and a red square" sees
+    two. Across traces a fact joins the first group that says the same and has no fact of its trace
+    yet.
     """
     groups: list[list[Stated]] = []
     for trace_id, facts in stated:
@@ -67,10 +71,13 @@ def _words(text: str) -> str:
 
 
 def merge_boxes(detections: Sequence[Detection]) -> list[Detection]:
-    """Detections without those that lie in a better one of the same phrase, and no more than ``MOST`` of a phrase; best first."""
+    """Detections without those that lie in a better one of the same phrase, and no more than
+    ``MOST`` of a phrase; best first."""
     kept: list[Detection] = []
     for candidate in sorted(detections, key=lambda d: (-d.score, d.phrase, d.bbox)):
         rivals = [d for d in kept if d.phrase == candidate.phrase]
-        if len(rivals) < MOST and all(overlap_share(candidate.bbox, rival.bbox) < INSIDE for rival in rivals):
+        if len(rivals) < MOST and all(
+            overlap_share(candidate.bbox, rival.bbox) < INSIDE for rival in rivals
+        ):
             kept.append(candidate)
     return kept

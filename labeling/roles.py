@@ -1,6 +1,8 @@
-"""What is a fact to the answer? Evidence, which the answer rests on, or context, which is merely mentioned.
+"""What is a fact to the answer? Evidence, which the answer rests on, or context, which is merely
+mentioned.
 
-Several parties may decide, each where those before it could not, and each by its name in the dataset:
+Several parties may decide, each where those before it could not, and each by its name in the
+dataset:
 
     given       the region came with the row, which says where to look
     judge       the judge LLM, who is told question and answer, said whether the fact is needed
@@ -10,7 +12,8 @@ Several parties may decide, each where those before it could not, and each by it
     person      somebody looked
     nobody      no party could tell: the role is unknown, and nothing is guessed
 
-The judge decides while it reads (``labeling.annotate``); effects are measured by ``labeling.effect``.
+The judge decides while it reads (``labeling.annotate``); effects are measured by
+``labeling.effect``.
 """
 
 from __future__ import annotations
@@ -18,21 +21,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from labeling.facts import Fact, Role
+from labeling.facts import Decider, Fact, Role
 from labeling.grammar import NounPhrase, noun_phrases
-
-Decider = Literal["given", "judge", "question", "agreement", "effect", "person", "nobody"]
-DECIDERS: tuple[Decider, ...] = get_args(Decider)
 
 # Nouns that stand for anything that can be seen, and nouns of which one may be called by the other.
 _ANYTHING = frozenset({"object", "item", "thing", "shape", "figure", "element", "symbol", "one"})
 _ALIKE = ({"block", "square", "cube", "brick", "tile"}, {"circle", "disc", "disk", "dot", "ball"})
-_PLACES = frozenset({"box", "picture", "photo", "image", "diagram", "scale"})  # where things are, unless adorned
+_PLACES = frozenset(
+    {"box", "picture", "photo", "image", "diagram", "scale"}
+)  # where things are, unless adorned
 # "What shape is the purple object?": here the noun is what is asked for, not what is asked about.
 _ASKED_FOR = re.compile(
-    r"\b(?:what|which)\s+(?:is\s+the\s+)?(?P<noun>\w+)\s+(?:is|are|of|does|do|has|have)\s+(?:the|this|that|an?)\b", re.I
+    r"\b(?:what|which)\s+(?:is\s+the\s+)?(?P<noun>\w+)\s+(?:is|are|of|does|do|has|have)\s+(?:the|this|that|an?)\b",
+    re.I,
 )
 _NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]{1,4}(?![A-Za-z])")  # of a point, a line, a triangle
 
@@ -50,9 +53,10 @@ UNDECIDED = Decision("unknown", "nobody")
 def by_question(question: str, facts: Sequence[Fact]) -> list[Decision]:
     """The role of every fact, by what the question asks about.
 
-    A fact is evidence if it names a thing that the question names: the same noun, or one that stands for anything, and no attribute
-    that contradicts. Where at least one fact does, those that name none of the question's things are context. A thing that the
-    question names more narrowly than the fact leaves the fact undecided.
+    A fact is evidence if it names a thing that the question names: the same noun, or one that
+    stands for anything, and no attribute that contradicts. Where at least one fact does, those that
+    name none of the question's things are context. A thing that the question names more narrowly
+    than the fact leaves the fact undecided.
     """
     asked = list(_asked_about(question))
     names = set(_NAME.findall(question)) - {"A", "I"}
@@ -62,19 +66,29 @@ def by_question(question: str, facts: Sequence[Fact]) -> list[Decision]:
     return [_decision(fit, asked) for fit in fits]
 
 
-def by_agreement(facts: Sequence[Fact], traces: Sequence[Collection[str]], of: int) -> list[Decision]:
-    """The role of every fact, by how many of the ``of`` right traces state it; ``traces`` has the ids of those that do.
+def by_agreement(
+    facts: Sequence[Fact], traces: Sequence[Collection[str]], of: int
+) -> list[Decision]:
+    """The role of every fact, by how many of the ``of`` right traces state it; ``traces`` has the
+    ids of those that do.
 
-    What all of several right traces state is evidence. A trace may leave out what it needs, so nothing is context by this.
+    What all of several right traces state is evidence. A trace may leave out what it needs, so
+    nothing is context by this.
     """
-    return [Decision("evidence", "agreement", f"stated by all {of} right traces") if of > 1 and len(t) == of else UNDECIDED for t in traces]
+    return [
+        Decision("evidence", "agreement", f"stated by all {of} right traces")
+        if of > 1 and len(t) == of
+        else UNDECIDED
+        for t in traces
+    ]
 
 
 Fit = Literal["yes", "maybe", "no"]
 
 
 def _asked_about(question: str) -> Iterator[NounPhrase]:
-    """The things that a question names, without the attribute that it asks for and the places that hold things."""
+    """The things that a question names, without the attribute that it asks for and the places that
+    hold things."""
     asked_for = {match["noun"].lower() for match in _ASKED_FOR.finditer(question)}
     for phrase in noun_phrases(question, also=_ANYTHING):
         bare = not phrase.adjectives and not phrase.label
@@ -89,7 +103,9 @@ def _stands_for_anything(phrase: NounPhrase) -> bool:
 
 def _fit(fact: Fact, asked: Sequence[NounPhrase], names: Collection[str]) -> Fit:
     """Whether a fact is about one of the things that are asked about."""
-    if fact.kind in ("text", "measure") and not fact.phrase.lower().startswith(("letter ", "number ")):
+    if fact.kind in ("text", "measure") and not fact.phrase.lower().startswith(
+        ("letter ", "number ")
+    ):
         told = set(_NAME.findall(fact.quote)) - {"A", "I"}
         return "yes" if told and told <= set(names) else "maybe"
     things = list(noun_phrases(fact.phrase or fact.quote))
@@ -101,8 +117,8 @@ def _fit(fact: Fact, asked: Sequence[NounPhrase], names: Collection[str]) -> Fit
 
 
 def _same(thing: NounPhrase, wanted: NounPhrase, alone: bool) -> Fit:
-    """Whether a thing may be called what is wanted. "The object left of the star" is a thing, but who knows which: a noun for
-    anything tells one from another only where it stands alone."""
+    """Whether a thing may be called what is wanted. "The object left of the star" is a thing, but
+    who knows which: a noun for anything tells one from another only where it stands alone."""
     if _stands_for_anything(wanted):
         return "yes" if alone else "maybe"
     if not _may_be_called(thing.noun, wanted.noun):
@@ -112,17 +128,33 @@ def _same(thing: NounPhrase, wanted: NounPhrase, alone: bool) -> Fit:
     told = thing.attributes()
     verdicts = [told.get(kind) for kind in wanted.attributes()]
     wanted_values = list(wanted.attributes().values())
-    if any(have is not None and have != want for have, want in zip(verdicts, wanted_values, strict=True)):
+    if any(
+        have is not None and have != want
+        for have, want in zip(verdicts, wanted_values, strict=True)
+    ):
         return "no"
     return "maybe" if None in verdicts else "yes"
 
 
 def _may_be_called(noun: str, wanted: str) -> bool:
-    return noun == wanted or wanted in _ANYTHING or noun in _ANYTHING or any({noun, wanted} <= alike for alike in _ALIKE)
+    return (
+        noun == wanted
+        or wanted in _ANYTHING
+        or noun in _ANYTHING
+        or any({noun, wanted} <= alike for alike in _ALIKE)
+    )
 
 
 def _decision(fit: Fit, asked: Sequence[NounPhrase]) -> Decision:
     things = ", ".join(dict.fromkeys(p.text for p in asked))
     if fit == "yes":
-        return Decision("evidence", "question", f"the question asks about: {things}" if things else "the question names it")
-    return Decision("context", "question", f"the question asks about: {things}") if fit == "no" else UNDECIDED
+        return Decision(
+            "evidence",
+            "question",
+            f"the question asks about: {things}" if things else "the question names it",
+        )
+    return (
+        Decision("context", "question", f"the question asks about: {things}")
+        if fit == "no"
+        else UNDECIDED
+    )

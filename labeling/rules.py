@@ -41,10 +41,33 @@ class RuleAnnotator:
     name = RULES_VERSION
 
     def annotate(self, traces: Sequence[Asked]) -> list[Annotated | JudgeError]:
-        return [Annotated(tuple(dict.fromkeys(facts_of(asked.trace)))) for asked in traces]
+        return [_annotated(asked) for asked in traces]
 
     def info(self) -> ModelInfo:
         return ModelInfo(RULES_VERSION)
+
+
+def _annotated(asked: Asked) -> Annotated:
+    facts = [*facts_of(asked.trace), *picked(asked)]
+    return Annotated(tuple(dict.fromkeys(facts)))
+
+
+def picked(asked: Asked) -> Iterator[Fact]:
+    """The picture that a right trace picks, where the choices are pictures with a letter each: that
+    the image shows it is a fact, and what the answer rests on."""
+    letter = asked.answer.strip("() .").upper()
+    letters = [choice.strip("() .").upper() for choice in asked.choices]
+    are_pictures = letters == [chr(ord("A") + n) for n in range(len(letters))]
+    if not are_pictures or letter not in letters:
+        return
+    named = list(re.finditer(rf"(?<![A-Za-z]){letter}(?![A-Za-z])", asked.trace))
+    if named:
+        statement = f"One of the pictures has the letter {letter}."
+        why = "it is the picture that is asked for"
+        start, end = named[-1].span()
+        yield Fact(
+            "text", statement, f"letter {letter}", letter, start, end, "evidence", "question", why
+        )
 
 
 def facts_of(trace: str) -> Iterator[Fact]:

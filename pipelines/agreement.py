@@ -26,7 +26,7 @@ import tyro
 
 from labeling.needs import needs_request
 from pipelines.building.models import endpoint_of
-from pipelines.building.steps.annotate import answer_of
+from pipelines.building.steps.annotate import asked_of
 from pipelines.config import EndpointConfig
 from pipelines.dataset import store
 from pipelines.dataset.kappa import agreement
@@ -117,7 +117,7 @@ def role_questions(rows: Sequence[dict[str, Any]]) -> tuple[list[AskedRole], dic
     for row in rows:
         roles = {a["statement"]: a["role"] for a in row["annotations"]}
         if roles:
-            asked.append(AskedRole(row["id"], row["question"], answer_of(row), tuple(roles)))
+            asked.append(AskedRole(row["id"], row["question"], asked_of(row, "").answer_in_words(), tuple(roles)))
         own |= {(row["id"], "", fact): role == "evidence" for fact, role in roles.items() if role != "unknown"}
     return asked, own
 

@@ -22,8 +22,7 @@ import tyro
 from PIL import Image
 
 from labeling import masks
-from labeling.facts import ROLES
-from labeling.roles import DECIDERS
+from labeling.facts import DECIDERS, ROLES
 from pipelines.dataset import store
 from rewardlib.console import console, failing_clearly, say, table
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labeling.annotate import Asked
 from labeling.facts import Fact
 from labeling.readers.spelling import plain
 from labeling.rules import RULES_VERSION, RuleAnnotator, facts_of
@@ -167,7 +168,7 @@ def test_everyday_nouns(text: str, phrases: list[str]) -> None:
 
 
 def test_what_is_written_is_stated_once() -> None:
-    annotated = RuleAnnotator().annotate([("", "Angle ABC is big. Angle ABC is 48°.")])[0]
+    annotated = RuleAnnotator().annotate([Asked("", "Angle ABC is big. Angle ABC is 48°.")])[0]
     assert isinstance(annotated.facts, tuple)
     assert [f.phrase for f in annotated.facts] == ["angle ABC", "48°"]
     assert RuleAnnotator().info().name == RULES_VERSION

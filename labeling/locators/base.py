@@ -73,8 +73,8 @@ class Locator(Protocol):
 
         threshold: instead of the locator's own.
 
-        A locator that asks somebody returns ``Answered``, or the ``JudgeError`` in the place of what
-        it was not told.
+        A locator that asks somebody returns ``Answered``, or the ``JudgeError`` in the place of
+        what it was not told.
         """
         ...
 

@@ -1,4 +1,5 @@
-"""Several locators side by side: a fact goes to the first that serves its kind, and to the next where that finds nothing."""
+"""Several locators side by side: a fact goes to the first that serves its kind, and to the next
+where that finds nothing."""
 
 from __future__ import annotations
 
@@ -38,9 +39,12 @@ class Located:
 
 
 class LocatorChain:
-    """``locators`` in the order in which they are asked; ``domains`` says, by a locator's name, what its checkpoint knows."""
+    """``locators`` in the order in which they are asked; ``domains`` says, by a locator's name,
+    what its checkpoint knows."""
 
-    def __init__(self, locators: Sequence[Locator], domains: Mapping[str, Domain] | None = None) -> None:
+    def __init__(
+        self, locators: Sequence[Locator], domains: Mapping[str, Domain] | None = None
+    ) -> None:
         self.locators = tuple(locators)
         self.domains = dict(domains or {})
 
@@ -50,15 +54,22 @@ class LocatorChain:
     def threshold(self, name: str) -> float:
         return next(locator.threshold for locator in self.locators if locator.name == name)
 
-    def locate(self, images: Sequence[Image.Image], sought: Sequence[Sequence[Sought]]) -> list[Located]:
+    def locate(
+        self, images: Sequence[Image.Image], sought: Sequence[Sequence[Sought]]
+    ) -> list[Located]:
         """What each image shows of what is sought in it."""
         located = [Located() for _ in images]
         for locator in self.locators:
-            wanted = [self._left_for(locator, *asked) for asked in zip(images, sought, located, strict=True)]
+            wanted = [
+                self._left_for(locator, *asked)
+                for asked in zip(images, sought, located, strict=True)
+            ]
             self._ask(locator, images, wanted, located)
         return located
 
-    def _left_for(self, locator: Locator, image: Image.Image, sought: Sequence[Sought], located: Located) -> list[Sought]:
+    def _left_for(
+        self, locator: Locator, image: Image.Image, sought: Sequence[Sought], located: Located
+    ) -> list[Sought]:
         """What a locator is to look for in an image: of its kinds, not found yet, and known to it."""
         left = [s for s in sought if s.kind in locator.kinds and not located.has(s.phrase)]
         domain = self.domains.get(locator.name)
@@ -77,8 +88,8 @@ class LocatorChain:
         sought: Sequence[Sequence[Sought]],
         before: Sequence[Sequence[Detection]],
     ) -> list[Located]:
-        """What each image still shows, even in doubt, of what was found ``before`` on another version of it: each locator is asked
-        for the phrases that it found itself."""
+        """What each image still shows, even in doubt, of what was found ``before`` on another
+        version of it: each locator is asked for the phrases that it found itself."""
         located = [Located() for _ in images]
         for locator in self.locators:
             wanted = [_found_by(locator.name, *known) for known in zip(sought, before, strict=True)]

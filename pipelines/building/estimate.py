@@ -121,7 +121,7 @@ def _requests(config: BuildConfig, items: Sequence[Item], told: Sequence[tuple[I
         wanting = [item for item in items if wants_traces(item)]
         requests["collector"] = [r for item in wanting for r in trace_requests(question_of(item), config.collector.draws)]
     if "judge" in asked:
-        requests["judge"] = [annotation_request(asked_of(item, trace)) for item, trace in told]
+        requests["judge"] = [annotation_request(asked_of(item.row, trace)) for item, trace in told]
     return requests
 
 

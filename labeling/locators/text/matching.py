@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from labeling.readers.vocabulary import NUMBER, UNIT
 from labeling.locators.text.wanted import Wanted, same_unit
+from labeling.readers.vocabulary import NUMBER, UNIT
 
 Polygon = NDArray[np.float64]  # (corners, 2), xy in pixels
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,22 +28,15 @@ class Annotate(Step):
 
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
         jobs = [(item, trace) for item in items for trace in item.row["traces"] if trace["correct"]]
-        replies = self.annotator.annotate([asked_of(item, trace["text"]) for item, trace in jobs]) if jobs else []
+        replies = self.annotator.annotate([asked_of(item.row, trace["text"]) for item, trace in jobs]) if jobs else []
         read: dict[str, dict[str, Annotated | JudgeError]] = {item.row["id"]: {} for item in items}
         for (item, trace), reply in zip(jobs, replies, strict=True):
             read[item.row["id"]][trace["trace_id"]] = reply
         return [_annotate(item.row, read[item.row["id"]], ledger) for item in items]
 
 
-def asked_of(item: Item, trace: str) -> Asked:
-    return Asked(item.row["question"], trace, answer_of(item.row))
-
-
-def answer_of(row: dict[str, Any]) -> str:
-    """The gold answer in words: a letter with its choice."""
-    answer, choices = row["answer"], row["choices"]
-    place = ord(answer.strip("() .").upper()) - ord("A") if len(answer.strip("() .")) == 1 else -1
-    return f"{answer} ({choices[place]})" if 0 <= place < len(choices) else str(answer)
+def asked_of(row: Mapping[str, Any], trace: str) -> Asked:
+    return Asked(row["question"], trace, row["answer"], tuple(row["choices"]))
 
 
 def _annotate(row: dict[str, Any], replies: dict[str, Annotated | JudgeError], ledger: Ledger) -> Rejection | None:
@@ -87,7 +80,7 @@ def _annotation(n: int, same: Sequence[tuple[str, Fact]]) -> dict[str, Any]:
         "end": fact.end,
         "also": [{"trace_id": t, "quote": f.quote, "start": f.start, "end": f.end} for t, f in others],
         "role": fact.role,
-        "role_by": "judge" if fact.role != "unknown" else "nobody",
+        "role_by": fact.by,
         "role_reason": fact.reason or None,
         "flags": [],
     }
