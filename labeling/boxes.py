@@ -1,4 +1,4 @@
-"""Boxes: what a locator finds, overlap, and non-maximum suppression. All boxes are xyxy in pixels."""
+"""Boxes: what a locator finds, overlap, and suppression. All boxes are xyxy in pixels."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rewardlib.judge import JudgeClient, JudgeError, JudgeReply, JudgeRequest
 PROMPT_VERSION = "collect-1"
 SYSTEM = """You answer questions about an image. First look: inside <think> </think>, write down in plain sentences what you see that bears
 on the question (the objects with their colours, shapes, places and counts, the text and the marked quantities), then reason from it step by
-step. Then give the final answer, and nothing else, inside <answer> </answer>. Where choices are given, answer with the letter of one."""
+step. Then give the final answer, and nothing else, inside <answer> </answer>. Where choices are given, answer with the letter of one."""  # noqa: E501
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def noun_phrases(text: str, also: Collection[str] = ()) -> Iterator[NounPhrase]:
         else:
             known = _singular(match["noun"].lower(), also)
             if known is None and not words:
-                continue  # any word at all; with an adjective before it, it is a thing by a name of its own
+                continue  # any word at all; behind an adjective it would be a thing
             noun = known or match["noun"].lower()
             if not is_thing(noun, text[: match.start("noun")], text[match.end() :]):
                 continue

@@ -6,9 +6,9 @@ dataset:
 
     given       the region came with the row, which says where to look
     judge       the judge LLM, who is told question and answer, said whether the fact is needed
-    question    the fact names what the question asks about, by the same grammar that reads the traces
+    question    the fact names what the question asks about, by the grammar that reads traces
     agreement   every one of several right traces states the fact
-    effect      the gold answer's log-probability falls when its region is erased, beyond its control's
+    effect      the gold answer's log-probability falls without its region, beyond its control
     person      somebody looked
     nobody      no party could tell: the role is unknown, and nothing is guessed
 

@@ -70,7 +70,7 @@ class LocatorChain:
     def _left_for(
         self, locator: Locator, image: Image.Image, sought: Sequence[Sought], located: Located
     ) -> list[Sought]:
-        """What a locator is to look for in an image: of its kinds, not found yet, and known to it."""
+        """What a locator is to look for: of its kinds, not found yet, and known to it."""
         left = [s for s in sought if s.kind in locator.kinds and not located.has(s.phrase)]
         domain = self.domains.get(locator.name)
         if domain is None or not left:
