@@ -1,14 +1,15 @@
 """What does the pipeline cost on top of its models, and does it stay flat?
 
-Four figures, all within this one run on this one machine; the first three are ratios:
+Five figures, all within this one run on this one machine; all but the last are ratios:
 
 - ``overhead``: wall time of a build over the wall time of the bare model forwards that it makes, replayed on the very tensors that it
 passed (median of paired repetitions; loading the models is outside both);
+- ``mixed_overhead``: the same on images of forty different sizes, as natural images have;
 - ``time_per_row_ratio`` and ``memory_ratio``: time per row and peak memory of a build of ``--large`` rows over one of ``--small`` rows,
 each in a process of its own;
 - ``erase_seconds_per_megapixel``: CPU seconds to erase a third of the height of images of 0.3, 2 and 12 megapixels, with its control.
 
-    python -m bench.labeling [--rows 60] [--small 200] [--large 2000]
+    python -m bench.labeling [--rows 60] [--mixed 300] [--small 200] [--large 2000]
 
 Prints a table, writes bench/results/labeling.json, and ends with one line of JSON.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from demo.questions import write_rows
+from demo.questions import make_row, write_rows
 from labeling import masks
 from labeling.counterfactual import intervene
 from pipelines.build import build
@@ -39,25 +41,24 @@ from pipelines.building.models import Models, load_models
 from pipelines.config import BuildConfig
 from rewardlib.console import console, table
 
+SIZES = 40  # of the images of the measurement on mixed sizes
 RESULTS = Path(__file__).parent / "results" / "labeling.json"
 
 
-def overhead(rows: int, repetitions: int) -> dict[str, float]:
+def overhead(source: Path, folder: Path, repetitions: int) -> dict[str, float]:
     """Build over bare forwards, paired: one of each, in turn."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = write_rows(Path(folder) / "scenes", rows, seed=11)
 
-        def config(name: str) -> BuildConfig:
-            return BuildConfig(source=str(source), out=Path(folder) / name, license="cc0-1.0")
+    def config(name: str) -> BuildConfig:
+        return BuildConfig(source=str(source), out=folder / name, license="cc0-1.0")
 
-        models = load_models(config("recorded"))
-        with recorded_forwards(models) as calls:
-            build(config("recorded"))
-        replay(calls)  # warm
-        builds, forwards = [], []
-        for n in range(repetitions):
-            builds.append(timed(lambda n=n: build(config(f"build-{n}"))))
-            forwards.append(timed(lambda: replay(calls)))
+    models = load_models(config("recorded"))
+    with recorded_forwards(models) as calls:
+        build(config("recorded"))
+    replay(calls)  # warm
+    builds, forwards = [], []
+    for n in range(repetitions):
+        builds.append(timed(lambda n=n: build(config(f"build-{n}"))))
+        forwards.append(timed(lambda: replay(calls)))
     ratios = [b / f for b, f in zip(builds, forwards, strict=True)]
     return {
         "overhead": statistics.median(ratios),
@@ -69,16 +70,45 @@ def overhead(rows: int, repetitions: int) -> dict[str, float]:
     }
 
 
+def alike(rows: int, repetitions: int) -> dict[str, float]:
+    """The overhead on the demo's scenes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return overhead(write_rows(Path(folder) / "scenes", rows, seed=11), Path(folder), repetitions)
+
+
+def mixed(rows: int, repetitions: int) -> dict[str, float]:
+    """The overhead on canvases of ``SIZES`` sizes, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_mixed(Path(folder) / "scenes", rows, seed=13)
+        figures = overhead(source, Path(folder), repetitions)
+    return {f"mixed_{name}": value for name, value in figures.items()}
+
+
+def write_mixed(out: Path, rows: int, seed: int) -> Path:
+    """Rows about canvases of ``SIZES`` different sizes, one after the other."""
+    rng = random.Random(seed)
+    sizes = [(100 + 37 * n % 60, 100 + 23 * n % 61) for n in range(SIZES)]
+    assert len(set(sizes)) == SIZES
+    (out / "images").mkdir(parents=True)
+    with (out / "rows.jsonl").open("w") as file:
+        for n in range(rows):
+            row, scene = make_row(rng, f"mixed-{n:05d}", "canvas", sizes[n % SIZES])
+            scene.image.save(out / row["image"])
+            file.write(json.dumps(row) + "\n")
+    return out / "rows.jsonl"
+
+
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 @contextmanager
 def recorded_forwards(models: Models) -> Iterator[list[Call]]:
-    """Every call of the detector's and segmenter's networks, with its tensors."""
+    """Every call of the locators' and the segmenter's networks, with what it was given."""
     calls: list[Call] = []
-    detector, segmenter = models.detector.model, models.segmenter.model
-    originals = [(detector, "forward", detector.forward), (segmenter, "forward", segmenter.forward)]
-    originals.append((segmenter, "get_image_embeddings", segmenter.get_image_embeddings))
+    networks = [(locator.model, "forward") for locator in models.locators.locators if hasattr(locator, "model")]
+    networks += [(models.segmenter.model, "forward"), (models.segmenter.model, "get_image_embeddings")]
+    networks += [(locator, "engine") for locator in models.locators.locators if hasattr(locator, "engine")]
+    originals = [(owner, name, getattr(owner, name)) for owner, name in networks]
 
     def recording(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -92,8 +122,8 @@ def recorded_forwards(models: Models) -> Iterator[list[Call]]:
     try:
         yield calls
     finally:
-        for owner, name, _ in originals:
-            delattr(owner, name)
+        for owner, name, function in originals:
+            setattr(owner, name, function)
 
 
 @torch.inference_mode()
@@ -165,6 +195,7 @@ def peak_mib() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=60, help="rows of the overhead measurement")
+    parser.add_argument("--mixed", type=int, default=300, help="rows of the measurement on mixed sizes")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--small", type=int, default=200)
     parser.add_argument("--large", type=int, default=2000)
@@ -173,7 +204,12 @@ def main() -> None:
     if a.measure:
         print(json.dumps(measure(a.measure)))
         return
-    result: dict[str, Any] = {**overhead(a.rows, a.repetitions), **growth(a.small, a.large), "erase_seconds_per_megapixel": erasing()}
+    result: dict[str, Any] = {
+        **alike(a.rows, a.repetitions),
+        **mixed(a.mixed, a.repetitions),
+        **growth(a.small, a.large),
+        "erase_seconds_per_megapixel": erasing(),
+    }
     result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
     console.print(
         table("Labelling", ["", ""], [[k.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for k, v in result.items()])

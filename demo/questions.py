@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from demo.scenes import COLORS, SHAPES, STRIP_BOXES, Scene, Thing, make_scene
 from labeling import masks
@@ -176,11 +176,16 @@ def _absent(rng: random.Random, scene: Scene) -> str:
 # --------------------------------------------------------------------------------------------------------------------- rows
 
 
-def make_row(rng: random.Random, row_id: str) -> tuple[dict[str, Any], Scene]:
+def make_row(
+    rng: random.Random,
+    row_id: str,
+    kind: Literal["strip", "canvas"] | None = None,
+    size: tuple[int, int] = (112, 112),
+) -> tuple[dict[str, Any], Scene]:
     """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names, with its role."""
     question = None
     while question is None:
-        scene = make_scene(rng)
+        scene = make_scene(rng, kind, size)
         question = ask(rng, scene)
     rights = [True] + [rng.random() < 0.6 for _ in range(rng.randint(0, 2))]
     if rng.random() < 0.06:

@@ -148,7 +148,7 @@ class EndpointAnswerer:
         except (ValueError, AttributeError, TypeError, KeyError, StopIteration) as error:
             raise JudgeError(
                 "no_logprobs",
-                f"{self.url} gave no log-probabilities of the prompt ({error}): serve it with vLLM, "
+                f"{self.url} gave no log-probabilities of the prompt ({error}): serve with vLLM, "
                 "which knows prompt_logprobs, or give --answerer a Hub id or a folder",
             ) from None
 

@@ -57,9 +57,14 @@ class Locator(Protocol):
     threshold: the lowest score of a detection.
     """
 
-    name: str
-    kinds: frozenset[Kind]
-    threshold: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> frozenset[Kind]: ...
+
+    @property
+    def threshold(self) -> float: ...
 
     def locate(
         self,

@@ -56,7 +56,7 @@ class OcrLocator:
     def __init__(self, *, threshold: float = 0.5, threads: int = 1) -> None:
         """``threads`` that one reading may use."""
         self.threshold = threshold
-        self._engine = _load(threads)
+        self.engine = _load(threads)
         self._lock = threading.Lock()  # the engine keeps the settings of a call in itself
         self._readings: OrderedDict[bytes, tuple[Line, ...]] = OrderedDict()
 
@@ -83,8 +83,8 @@ class OcrLocator:
         key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
         with self._lock:
             if key not in self._readings:
-                lines = list(_read(self._engine, pixels))
-                lines += _read_letters(self._engine, pixels, lines)
+                lines = list(_read(self.engine, pixels))
+                lines += _read_letters(self.engine, pixels, lines)
                 self._readings[key] = tuple(lines)
             self._readings.move_to_end(key)
             while len(self._readings) > _KEPT:
