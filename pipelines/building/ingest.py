@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labeling.ahead import ahead
 from pipelines.config import SPLIT_NAME, BuildConfig
 from pipelines.dataset.licenses import is_stated
 from pipelines.dataset.regions import new_region
@@ -29,6 +30,7 @@ from rewardlib.rows.row import reads
 from rewardlib.rows.traces import TRACES
 from rewardlib.rows.values import is_missing, reading, stated, text
 
+READERS = 2  # threads that open images
 # Columns that say the same thing: what --columns names comes before all others of its kind.
 _KINDS: dict[str, tuple[str, ...]] = {
     "question": (*QUESTIONS, *CHATS),
@@ -143,24 +145,37 @@ def record_digest(source: Source, index: int, config: BuildConfig, folders: Fold
 
 
 def ingest(shard: Shard, source: Source, config: BuildConfig, ledger: Ledger) -> list[Item]:
-    """The usable rows of a shard; the others are in the ledger."""
-    items, folders = [], image_folders(config)
-    for index in shard.indices:
-        record: Record = {"id": f"row {index + 1}", "raw": source.raw(index)[:10_000].decode("utf-8", "backslashreplace")}
-        try:
-            with reading():
-                row = read_row(source.read(index), config)
-                if "question" in row.columns:
-                    del record["raw"]
-                record |= {name: value for name, value in row.columns.items() if name != "id"}
-                record["id"] = row_id(row, source, index)
-                if index in shard.duplicates:
-                    raise RowError("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
-                items.append(_item(row, record["id"], shard, source, folders, config, ledger))
-        except RowError as error:
-            ledger.reject(record, "ingest", error.reason, f"row {index + 1}: {error.detail}")
+    """The usable rows of a shard; the others are in the ledger. Images are opened by threads, a few rows ahead."""
+    folders = image_folders(config)
+
+    def read(index: int) -> tuple[Item | None, Ledger]:
+        own = Ledger()
+        return _read(index, shard, source, folders, config, own), own
+
+    items = []
+    for item, own in ahead(read, shard.indices, workers=READERS):
+        ledger.add(own)
+        if item is not None:
+            items.append(item)
     ledger.counts["rows_in"] += len(shard.indices)
     return items
+
+
+def _read(index: int, shard: Shard, source: Source, folders: Folders, config: BuildConfig, ledger: Ledger) -> Item | None:
+    record: Record = {"id": f"row {index + 1}", "raw": source.raw(index)[:10_000].decode("utf-8", "backslashreplace")}
+    try:
+        with reading():
+            row = read_row(source.read(index), config)
+            if "question" in row.columns:
+                del record["raw"]
+            record |= {name: value for name, value in row.columns.items() if name != "id"}
+            record["id"] = row_id(row, source, index)
+            if index in shard.duplicates:
+                raise RowError("duplicate id", f"{record['id']!r} is the id of row {shard.duplicates[index] + 1} already")
+            return _item(row, record["id"], shard, source, folders, config, ledger)
+    except RowError as error:
+        ledger.reject(record, "ingest", error.reason, f"row {index + 1}: {error.detail}")
+        return None
 
 
 def _item(row: DatasetRow, key: str, shard: Shard, source: Source, folders: Folders, config: BuildConfig, ledger: Ledger) -> Item:

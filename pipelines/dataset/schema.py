@@ -167,6 +167,11 @@ class Ledger:
     counts: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
 
+    def add(self, other: Ledger) -> None:
+        """Enter what another ledger of the same shard holds."""
+        self.counts.update(other.counts)
+        self.rejects += other.rejects
+
     def reject(self, row: dict[str, Any], stage: str, reason: str, detail: str) -> None:
         kept = {name: row[name] for name in _KEPT if name in row}
         text = json.dumps(kept, ensure_ascii=True, default=str)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from PIL import Image
 
 from labeling import masks
+from labeling.ahead import ahead
 from labeling.boxes import Detection
 from labeling.counterfactual import Case, Fill, Intervention, Region, Removal, Shape, intervene, verify_removal
 from labeling.facts import normalize_phrase
@@ -24,6 +25,7 @@ from pipelines.config import CounterfactualConfig
 from pipelines.dataset.schema import Item, Ledger
 from rewardlib.rows.images import png
 
+WORKERS = 2  # threads that make and store images
 _NONE = Rejection(
     "no counterfactual",
     "the row has no region that is known to be evidence; --annotator.model names a judge that says what the answer rests on, "
@@ -40,16 +42,27 @@ class Intervene(Step):
     required: bool = False
     stage: ClassVar[str] = "intervene"
 
+    def _made(self, items: Sequence[Item]) -> Iterator[tuple[Item, list[Case]]]:
+        """Every item with what is made of it, by threads: filling a hole takes no model."""
+        made = ahead(lambda item: _cases(item, self.config), items, workers=WORKERS)
+        yield from zip(items, made, strict=True)
+
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
-        cases = [(item, case) for item in items for case in _cases(item, self.config)]
+        cases = [(item, case) for item, own in self._made(items) for case in own]
         removals = verify_removal(self.locators, [case for _, case in cases])
-        for (item, case), verdicts in zip(cases, removals, strict=True):
-            for made, removal in zip(case.made, verdicts, strict=True):
-                item.row["counterfactuals"].append(stored(item.row, made, removal))
-                ledger.counts[f"{made.role}_images"] += 1
-                ledger.counts[f"{made.role}_verified"] += removal.verified is True
+        stored = ahead(_stored, list(zip(cases, removals, strict=True)), workers=WORKERS)
+        for (item, case), images in zip(cases, stored, strict=True):
+            item.row["counterfactuals"] += images
+            for image in images:
+                ledger.counts[f"{image['role']}_images"] += 1
+                ledger.counts[f"{image['role']}_verified"] += image["verified"] is True
             ledger.counts["controls_without_room"] += all(made.role != "control" for made in case.made)
         return [_NONE if self.required and not item.row["counterfactuals"] else None for item in items]
+
+
+def _stored(told: tuple[tuple[Item, Case], Sequence[Removal]]) -> list[dict[str, Any]]:
+    (item, case), removals = told
+    return [stored(item.row, made, removal) for made, removal in zip(case.made, removals, strict=True)]
 
 
 def _of_role(row: dict[str, Any], role: str) -> list[dict[str, Any]]:
