@@ -71,8 +71,8 @@ class LocatorChain:
         self, locator: Locator, image: Image.Image, sought: Sequence[Sought], located: Located
     ) -> list[Sought]:
         """What a locator is to look for: of its kinds, not found yet, and known to it."""
-        left = [s for s in sought if s.kind in locator.kinds and not located.has(s.phrase)]
         domain = self.domains.get(locator.name)
+        left = [s for s in sought if not located.has(s.phrase) and _serves(locator, domain, s)]
         if domain is None or not left:
             return left
         if not domain.knows(image):
@@ -117,6 +117,14 @@ class LocatorChain:
             detections = reply.detections if isinstance(reply, Answered) else reply
             own = [replace(d, locator=locator.name) for d in detections]
             located[i].detections += merge_boxes(own) if threshold is None else own
+
+
+def _serves(locator: Locator, domain: Domain | None, sought: Sought) -> bool:
+    """Whether a locator is for such facts. One that was taught a word that is written, such as
+    "letter a", finds it as a thing."""
+    if sought.kind in locator.kinds:
+        return True
+    return sought.kind == "text" and domain is not None and domain.knows_phrase(sought.phrase)
 
 
 def _found_by(name: str, sought: Sequence[Sought], detections: Sequence[Detection]) -> list[Sought]:

@@ -50,9 +50,7 @@ class ZeroShotLocator(ABC):
     thresholds: the default threshold of each architecture, by its ``model_type``.
     """
 
-    kinds: frozenset[Kind] = frozenset(
-        {"object", "attribute", "count", "relation", "text"},
-    )
+    kinds: frozenset[Kind] = frozenset({"object", "attribute", "count", "relation"})
     thresholds: ClassVar[dict[str, float]]
     model_class: ClassVar[Any] = AutoModelForZeroShotObjectDetection
     processor_class: ClassVar[Any] = AutoProcessor

@@ -24,7 +24,7 @@ def steps_of(config: BuildConfig, models: Models) -> tuple[Step, ...]:
         Annotate(models.annotator),
         Select(),
         Ground(models.locators, required=needs_region, verifier=models.verifier),
-        Draw(models.segmenter),
+        Draw(models.segmenter, models.drawn),
         Weigh(models.answerer, config.answerer_draws),
         Intervene(config.counterfactual, models.locators, required=needs_image),
     )

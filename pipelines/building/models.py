@@ -59,6 +59,7 @@ class Models:
     collector: TraceCollector | None = None
     verifier: Verifier | None = None
     answerer: Answerer | None = None
+    drawn: Domain | None = None  # what the segmenter was taught; everything without one
 
     def infos(self) -> dict[str, Any]:
         """What the manifest records about the models."""
@@ -103,6 +104,7 @@ def load_models(config: BuildConfig) -> Models:
             load_collector(config.collector, replies, config.max_cost),
             _load_verifier(config.annotator, replies, config.max_cost) if config.verify else None,
             _load_answerer(config) if config.answerer else None,
+            Domain.read(find_checkpoint(config.segmenter.name)),
         )
 
 
