@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from labeling.readers.vocabulary import ADJECTIVES, COLORS, NOUNS, SIZES, is_thing, singular
 
+# Shapes of which one thing has no more than one.
+_SHAPES = frozenset(
+    ["circle", "square", "triangle", "diamond", "star", "cross", "pentagon", "hexagon", "octagon", "heart"]
+)
 _SAME_WORD = {"gray": "grey", "big": "large", "tiny": "small", "little": "small"}
 
 
@@ -68,3 +72,24 @@ def _singular(noun: str, also: Collection[str]) -> str | None:
         return known
     endings = (noun, noun.removesuffix("s"), noun.removesuffix("es"))
     return next((form for form in endings if form in also), None)
+
+
+def contradict(phrase: str, other: str) -> bool:
+    """Whether no thing can be called by both phrases: they say different colours or sizes of it,
+    different shapes, or different letters."""
+    one, two = _parsed(phrase), _parsed(other)
+    if one is None or two is None:
+        return False
+    said, also = one.attributes(), two.attributes()
+    if any(said[kind] != also[kind] for kind in ("color", "size") if kind in said and kind in also):
+        return True
+    if one.noun == two.noun:
+        return bool(one.label and two.label and one.label != two.label)
+    return {one.noun, two.noun} <= _SHAPES
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(phrase: str) -> NounPhrase | None:
+    """A phrase that is one noun phrase, whole; None for any other."""
+    phrases = list(noun_phrases(phrase))
+    return phrases[0] if len(phrases) == 1 and phrases[0].text == phrase else None

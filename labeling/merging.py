@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from labeling.boxes import Detection, overlap_share
+from labeling.boxes import Detection, iou_matrix, overlap_share
 from labeling.facts import Fact, normalize_phrase
+from labeling.grammar import contradict
 
 # Words that tell one object from another of the same name: two facts that name different ones are
 # two.
@@ -15,7 +16,8 @@ _PLACES = re.compile(
     r"\b(?:left|right|middle|cent(?:er|re)|top|bottom|upper|lower|first|second|third|fourth|last|inner|outer)\b",
     re.I,
 )
-INSIDE = 0.85  # of the smaller box: from here on two boxes of one phrase are the same thing
+SAME = 0.5  # IoU: from here on two boxes are of the same thing
+INSIDE = 0.85  # of the smaller box: from here on two boxes of one phrase are of the same thing
 MOST = 25  # boxes of one phrase; more are a pattern, not things to look at
 
 Stated = tuple[str, Fact]  # a trace's id and what it says
@@ -71,13 +73,19 @@ def _words(text: str) -> str:
 
 
 def merge_boxes(detections: Sequence[Detection]) -> list[Detection]:
-    """Detections without those that lie in a better one of the same phrase, and no more than
-    ``MOST`` of a phrase; best first."""
+    """Detections, best first, without those whose place a better one has taken: of the same phrase,
+    or of one that no thing can be called as well ("yellow circle", "yellow diamond"). Of a phrase
+    no more than ``MOST``."""
     kept: list[Detection] = []
     for candidate in sorted(detections, key=lambda d: (-d.score, d.phrase, d.bbox)):
-        rivals = [d for d in kept if d.phrase == candidate.phrase]
-        if len(rivals) < MOST and all(
-            overlap_share(candidate.bbox, rival.bbox) < INSIDE for rival in rivals
-        ):
+        is_one_of_many = sum(d.phrase == candidate.phrase for d in kept) >= MOST
+        if not is_one_of_many and not any(_has_taken(better, candidate) for better in kept):
             kept.append(candidate)
     return kept
+
+
+def _has_taken(better: Detection, candidate: Detection) -> bool:
+    overlap = float(iou_matrix([better.bbox], [candidate.bbox])[0, 0])
+    if better.phrase == candidate.phrase:
+        return overlap >= SAME or overlap_share(better.bbox, candidate.bbox) >= INSIDE
+    return overlap >= SAME and contradict(better.phrase, candidate.phrase)

@@ -122,6 +122,15 @@ def test_boxes_of_a_phrase_that_lie_in_each_other_are_one() -> None:
     assert merge_boxes(crowd) == crowd[:MOST]
 
 
+def test_a_better_box_speaks_for_its_place() -> None:
+    place, beside = (0, 0, 20, 20), (2, 2, 22, 22)
+    best = Detection("yellow diamond", place, 0.9)
+    wrong = [Detection(phrase, beside, 0.8) for phrase in ("yellow circle", "red diamond", "small red star")]
+    right = [Detection(phrase, beside, 0.7) for phrase in ("diamond", "sign", "yellow shape")]
+    assert merge_boxes([best, *wrong, *right]) == [best, *right]
+    assert merge_boxes([best, Detection("yellow circle", (15, 15, 35, 35), 0.8)])[1:] != []
+
+
 # ------------------------------------------------------------------------------------------ the steps
 
 
