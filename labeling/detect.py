@@ -66,7 +66,8 @@ class GroundingDinoDetector:
         originals: list[dict[str, str]] = []
         for i, wanted in enumerate(phrases):
             originals.append({clean: phrase for phrase in wanted if (clean := normalize_phrase(phrase))})
-            jobs += [(i, p) for p in build_prompts(self.processor.tokenizer, list(originals[i]), self.model.config.max_text_len)]
+            ordered = sorted(originals[i])  # the order in which phrases are given decides nothing
+            jobs += [(i, p) for p in build_prompts(self.processor.tokenizer, ordered, self.model.config.max_text_len)]
         found: list[list[Detection]] = [[] for _ in images]
         for batch in batches(jobs, lambda job: images[job[0]].size, self.batch_size):
             for (i, prompt), (boxes, scores) in zip(batch, self._score([(images[j], p) for j, p in batch]), strict=True):
@@ -78,11 +79,12 @@ class GroundingDinoDetector:
         """Boxes (queries, 4) xyxy in pixels and scores (queries, phrases) of each image and prompt."""
         device = next(self.model.parameters()).device
         pixels = self.processor.image_processor([image for image, _ in batch], return_tensors="pt")
-        inputs = {"pixel_values": pixels["pixel_values"], "pixel_mask": pixels["pixel_mask"], **_pad([p for _, p in batch])}
+        inputs = {"pixel_values": pixels["pixel_values"], **_pad([p for _, p in batch])}
         outputs = self.model(**{name: value.to(device) for name, value in inputs.items()})
         probabilities, cxcywh = outputs.logits.float().sigmoid().cpu().numpy(), outputs.pred_boxes.float().cpu().numpy()
         results = []
-        for row, boxes, (image, prompt) in zip(probabilities, cxcywh, batch, strict=True):
+        for row, boxes, mask, (image, prompt) in zip(probabilities, cxcywh, pixels["pixel_mask"], batch, strict=True):
+            boxes = boxes / np.tile(np.array(image_share(mask), np.float32), 2)
             scores = np.stack([row[:, start:end].mean(1) for start, end in prompt.spans], 1)
             results.append((to_pixels(boxes, image.size), scores))
         return results
@@ -109,6 +111,15 @@ def _pad(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
     ids = torch.tensor([[*p.input_ids, *[0] * (length - len(p.input_ids))] for p in prompts])
     mask = torch.tensor([[1] * len(p.input_ids) + [0] * (length - len(p.input_ids)) for p in prompts])
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+def image_share(pixel_mask: torch.Tensor) -> tuple[float, float]:
+    """How much of the width and of the height of a model's input is image; ``pixel_mask`` (height, width) is 0 elsewhere.
+
+    All of it, as a rule. A processor with a ``pad_size`` shows its model every image within a frame of one size, and
+    boxes are shares of the frame."""
+    height, width = pixel_mask.shape
+    return float(pixel_mask.any(0).sum()) / width, float(pixel_mask.any(1).sum()) / height
 
 
 def batches(jobs: Sequence[Any], size_of: Callable[[Any], tuple[int, int]], count: int) -> Iterator[list[Any]]:
