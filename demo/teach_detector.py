@@ -7,6 +7,7 @@ proposals are trained with CenterNet's penalty-reduced focal loss, one positive 
 decoder with DETR's matching (arXiv 2005.12872) and a per-token sigmoid focal loss.
 
     python -m demo.teach_detector --out demo/checkpoints/detector --minutes 65
+    python -m demo.teach_detector --minutes 25 --resume --canvases 0.65 --batch 6 --lr 4e-4 --seed 22
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,10 +33,13 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
-from demo.scenes import COLORS, LETTERS, SHAPES, SIZES, Scene, Thing, make_scene
+from demo.scenes import COLORS, LETTERS, SHAPES, SIZES, STRIP_SIZE, Scene, Thing, make_scene
+from labeling.locators.grounding_dino import image_share
 from labeling.locators.prompts import Prompt, build_prompts
 
 MAX_TEXT = 128
+CANVAS_SIDE = 112  # pixels; what demo.questions draws
+ABREAST = 4  # canvases of that side that make a strip's shape
 WORDS = [*COLORS, *SHAPES, *SIZES, "letter", "shape", "object", "block", "box", "tower", "the", "a", "of", "in", "on", "with"]
 
 
@@ -51,7 +56,15 @@ def build_tokenizer() -> BertTokenizerFast:
 
 
 def build_processor() -> GroundingDinoProcessor:
-    image_processor = GroundingDinoImageProcessor(size={"shortest_edge": 100, "longest_edge": 400}, do_pad=True)
+    """Every image is padded to a strip's size: boxes are shares of what the model sees, and nothing in the
+    architecture tells it how large that is. With strips and canvases as they are, it has to guess, and its boxes are
+    loose."""
+    width, height = STRIP_SIZE
+    image_processor = GroundingDinoImageProcessor(
+        size={"max_height": height, "max_width": width},
+        pad_size={"height": height, "width": width},
+        do_pad=True,
+    )
     return GroundingDinoProcessor(image_processor, build_tokenizer())
 
 
@@ -130,31 +143,65 @@ def names_of(thing: Thing) -> list[str]:
 
 
 def choose_phrases(rng: random.Random, scene: Scene) -> list[str]:
-    """What an annotator might ask for: mostly colour and shape, all of the scene's kinds, and some that are absent."""
+    """What an annotator might ask for: mostly colour and shape, some or all of the scene's kinds, and some that are absent."""
     style = rng.choices(range(4), weights=(8, 1, 1, 1))[0]
     present = {names[style if style < len(names) else 0] for names in map(names_of, scene.things)}
-    absent = {f"{rng.choice(list(COLORS))} {rng.choice(SHAPES)}" for _ in range(rng.randint(1, 4))}
+    absent = {_decoy(rng, scene) for _ in range(rng.randint(1, 4))}
     if rng.random() < 0.3:
         absent.add(f"letter {rng.choice(LETTERS).lower()}")
-    if rng.random() < 0.2 and len(present) > 1:
+    if rng.random() < 0.5 and len(present) > 1:
         present = set(rng.sample(sorted(present), rng.randint(1, len(present))))
     phrases = sorted(present | absent)
     rng.shuffle(phrases)
     return phrases[:16]
 
 
+def _decoy(rng: random.Random, scene: Scene) -> str:
+    """A colour and a shape, seldom together in the scene: half of the time one of the two is some object's."""
+    color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
+    plain = [t for t in scene.things if not t.shape.startswith("letter")]
+    if plain and rng.random() < 0.5:
+        thing = rng.choice(plain)
+        color, shape = (thing.color, shape) if rng.random() < 0.5 else (color, thing.shape)
+    return f"{color} {shape}"
+
+
 def make_batch(rng: random.Random, processor: GroundingDinoProcessor, kind: str, count: int) -> Batch:
-    side = (rng.randint(100, 160), rng.randint(100, 160))
-    scenes = [make_scene(rng, kind, side) for _ in range(count)]
+    scenes = [draw(rng, kind) for _ in range(count)]
     prompts = [build_prompts(processor.tokenizer, choose_phrases(rng, s), MAX_TEXT)[0] for s in scenes]
     pixels = processor.image_processor([s.image for s in scenes], return_tensors="pt")
-    inputs = {"pixel_values": pixels["pixel_values"], "pixel_mask": pixels["pixel_mask"], **pad_prompts(prompts)}
+    inputs = {"pixel_values": pixels["pixel_values"], **pad_prompts(prompts)}
     named = [[(t, _token_target(t, p)) for t in s.things] for s, p in zip(scenes, prompts, strict=True)]
     named = [[(t, target) for t, target in row if target.any()] for row in named]
     text_mask = torch.stack([_mark(p.spans) for p in prompts])
-    boxes = [_boxes([t for t, _ in row], scene) for row, scene in zip(named, scenes, strict=True)]
+    shares = [image_share(mask) for mask in pixels["pixel_mask"]]
+    boxes = [
+        _boxes([t for t, _ in row], scene) * torch.tensor(share).repeat(2) for row, scene, share in zip(named, scenes, shares, strict=True)
+    ]
     targets = [torch.stack([target for _, target in row]) if row else torch.zeros(0, MAX_TEXT, dtype=torch.bool) for row in named]
     return Batch(inputs, boxes, targets, text_mask)
+
+
+def draw(rng: random.Random, kind: str) -> Scene:
+    """A strip; or a canvas, of the demo's size more often than not; or, as often, a sheet of four canvases: as many
+    objects as a strip has, in as many pixels."""
+    if kind == "strip":
+        return make_scene(rng, "strip")
+    if rng.random() < 0.5:
+        return abreast([make_scene(rng, "canvas", (CANVAS_SIDE, CANVAS_SIDE)) for _ in range(ABREAST)])
+    if rng.random() < 0.7:
+        return make_scene(rng, "canvas", (CANVAS_SIDE, CANVAS_SIDE))
+    return make_scene(rng, "canvas", (rng.randint(100, 160), rng.randint(100, 160)))
+
+
+def abreast(scenes: list[Scene]) -> Scene:
+    """Scenes of one height side by side. The objects' masks stay those of their own scenes: a detector needs none."""
+    image = Image.fromarray(np.concatenate([np.asarray(s.image) for s in scenes], 1))
+    lefts = np.cumsum([0, *(s.image.width for s in scenes)]).tolist()
+    things = [
+        replace(t, bbox=(t.bbox[0] + x, t.bbox[1], t.bbox[2] + x, t.bbox[3])) for s, x in zip(scenes, lefts, strict=False) for t in s.things
+    ]
+    return Scene("canvas", image, tuple(things))
 
 
 def pad_prompts(prompts: list[Prompt]) -> dict[str, Tensor]:
@@ -309,8 +356,11 @@ def forward(model: GroundingDinoForObjectDetection, batch: Batch):
 # ----------------------------------------------------------------------------------------------------------------- training
 
 
-def teach(out: Path, minutes: float, batch_strips: int, lr: float, seed: int, resume: bool) -> None:
-    """Train until the time is up, with the learning rate falling to zero over it; save every five minutes."""
+def teach(out: Path, minutes: float, images: int, canvases: float, lr: float, seed: int, resume: bool) -> None:
+    """Train until the time is up, with the learning rate falling to zero over it; save every five minutes.
+
+    ``canvases`` is the share of steps that look at canvases.
+    """
     rng = random.Random(seed)
     torch.manual_seed(seed)
     processor = build_processor()
@@ -323,8 +373,8 @@ def teach(out: Path, minutes: float, batch_strips: int, lr: float, seed: int, re
     while (progress := (time.monotonic() - started) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 200) * (1 - max(0.0, progress - 0.3) / 0.7)
-        kind, count = ("strip", batch_strips) if rng.random() < 0.7 else ("canvas", 3 * batch_strips)
-        batch = make_batch(rng, processor, kind, count)
+        kind = "canvas" if rng.random() < canvases else "strip"
+        batch = make_batch(rng, processor, kind, images)
         loss, parts = detection_loss(forward(model, batch), batch)
         optimizer.zero_grad()
         loss.backward()
@@ -351,9 +401,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Teach a small Grounding DINO the shapes world.")
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoints/detector"))
     parser.add_argument("--minutes", type=float, default=65)
-    parser.add_argument("--batch", type=int, default=8, help="strips per step; canvases are smaller, three times as many")
+    parser.add_argument("--batch", type=int, default=8, help="images per step")
+    parser.add_argument("--canvases", type=float, default=0.3, help="the share of steps that look at canvases")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the weights in --out")
     a = parser.parse_args()
-    teach(a.out, a.minutes, a.batch, a.lr, a.seed, a.resume)
+    teach(a.out, a.minutes, a.batch, a.canvases, a.lr, a.seed, a.resume)

@@ -11,7 +11,18 @@ from labeling.readers.vocabulary import ADJECTIVES, COLORS, NOUNS, SIZES, is_thi
 
 # Shapes of which one thing has no more than one.
 _SHAPES = frozenset(
-    ["circle", "square", "triangle", "diamond", "star", "cross", "pentagon", "hexagon", "octagon", "heart"]
+    [
+        "circle",
+        "square",
+        "triangle",
+        "diamond",
+        "star",
+        "cross",
+        "pentagon",
+        "hexagon",
+        "octagon",
+        "heart",
+    ]
 )
 _SAME_WORD = {"gray": "grey", "big": "large", "tiny": "small", "little": "small"}
 

@@ -26,7 +26,10 @@ from labeling.batching import batches, fill
 from labeling.locators.prompts import Prompt, build_prompts
 from labeling.locators.zero_shot import Look, ZeroShotLocator, to_pixels
 
-Job = tuple[int, Prompt]  # an image's index, and some of its phrases
+Job = tuple[int, Prompt]
+Share = tuple[
+    float, float
+]  # of the width and of the height  # an image's index, and some of its phrases
 TEXT_STEP = 64  # texts are padded to multiples of it, so that their length is their own
 
 
@@ -52,19 +55,30 @@ class GroundingDinoLocator(ZeroShotLocator):
         def alike(job: Job) -> tuple[tuple[int, int], int]:
             return self._processed_size(images[job[0]].size), self._text_length(job[1])
 
-        def prepare(batch: list[Job]) -> tuple[list[Job], dict[str, Tensor]]:
-            return batch, self._inputs([images[i] for i, _ in batch], [p for _, p in batch])
+        def prepare(batch: list[Job]) -> tuple[list[Job], dict[str, Tensor], list[Share]]:
+            shown = [images[i] for i, _ in batch]
+            return batch, *self._inputs(shown, [prompt for _, prompt in batch])
 
-        for batch, inputs in ahead(prepare, batches(jobs, self.batch_size, alike)):
+        for batch, inputs, shares in ahead(prepare, batches(jobs, self.batch_size, alike)):
             scores, boxes = self._forward(inputs)
-            for (i, prompt), row, cxcywh in zip(batch, scores, boxes, strict=False):
+            rows = zip(batch, scores, boxes, shares, strict=False)
+            for (i, prompt), row, cxcywh, (across, down) in rows:
                 of_phrases = np.stack([row[:, start:end].mean(1) for start, end in prompt.spans], 1)
-                size = images[i].size
-                yield Look(i, prompt.phrases, to_pixels(cxcywh, size, size), of_phrases)
+                width, height = images[i].size
+                frame = width / across, height / down
+                pixels = to_pixels(cxcywh, frame, (width, height))
+                yield Look(i, prompt.phrases, pixels, of_phrases)
+
+    @property
+    def _frame(self) -> Any:
+        """The size that the processor pads every image to; None where it pads none by itself."""
+        return getattr(self.processor.image_processor, "pad_size", None)
 
     def _processed_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """What the image processor makes of an image's size (width, height): many sizes become
         the same. Where its rule is another than shortest and longest edge, the size itself."""
+        if self._frame:
+            return int(self._frame["width"]), int(self._frame["height"])
         rule = self.processor.image_processor.size
         shortest, longest = rule["shortest_edge"], rule["longest_edge"]
         if not shortest or not longest:
@@ -80,14 +94,17 @@ class GroundingDinoLocator(ZeroShotLocator):
         self,
         images: Sequence[Image.Image],
         prompts: Sequence[Prompt],
-    ) -> dict[str, Tensor]:
-        """The arguments of a forward, with ``batch_size`` rows. One image at a time goes through
-        the processor, which may treat several at once differently from one."""
+    ) -> tuple[dict[str, Tensor], list[Share]]:
+        """The arguments of a forward, with ``batch_size`` rows, and how much of each is image. One
+        image at a time goes through the processor, which may treat several at once differently
+        from one. A model that is shown all images in a frame is not told where they end."""
         prepare, length = self.processor.image_processor, self._text_length(prompts[0])
         seen = [prepare(image.convert("RGB"), return_tensors="pt") for image in images]
-        names = ("pixel_values", "pixel_mask")
+        names = ("pixel_values",) if self._frame else ("pixel_values", "pixel_mask")
         inputs = {name: torch.cat([one[name] for one in seen]) for name in names}
-        return {k: fill(v, self.batch_size) for k, v in (inputs | pad(prompts, length)).items()}
+        shares = [image_share(one["pixel_mask"][0]) for one in seen]
+        filled = {k: fill(v, self.batch_size) for k, v in (inputs | pad(prompts, length)).items()}
+        return filled, shares
 
     @torch.inference_mode()
     def _forward(self, inputs: dict[str, Tensor]) -> tuple[Any, Any]:
@@ -96,6 +113,13 @@ class GroundingDinoLocator(ZeroShotLocator):
         sent["pixel_values"] = sent["pixel_values"].to(self.model.dtype)
         out = self.model(**sent)
         return out.logits.float().sigmoid().cpu().numpy(), out.pred_boxes.float().cpu().numpy()
+
+
+def image_share(pixel_mask: Tensor) -> Share:
+    """How much of the width and of the height of a model's input is image; ``pixel_mask`` (height,
+    width) is 0 elsewhere. All of it, but where a processor pads: boxes are shares of its frame."""
+    height, width = pixel_mask.shape
+    return float(pixel_mask.any(0).sum()) / width, float(pixel_mask.any(1).sum()) / height
 
 
 def pad(prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:
