@@ -30,8 +30,12 @@ from labeling.facts import normalize_phrase
 FILE = "domain.json"
 Range = tuple[float, float]
 Color = tuple[int, int, int]
+Grounds = tuple[int, int, int]
+Statistics = dict[str, float]
+Pixels = NDArray[np.int16]
+Mask = NDArray[np.bool_]
 
-_LARGEST = 1000  # pixels: of a longer image, no detail is looked at
+_LARGEST = 640  # pixels: of a longer image, no detail is looked at
 _SMALL = 100  # pixels of the shorter side: about the taught size
 _NEAR = 32  # levels of a channel: a colour as it looks after JPEG, or with a little shading
 _STEP = 40  # levels between neighbours, from which on there is an edge
@@ -51,7 +55,7 @@ class Domain:
     cure: str
     words: frozenset[str]
     colors: Mapping[str, Color]
-    grounds: tuple[int, int, int]
+    grounds: Grounds
     kinds: Mapping[str, Mapping[str, Range]]
 
     @classmethod
@@ -65,10 +69,8 @@ class Domain:
         told["words"] = frozenset(told["words"])
         told["colors"] = {name: tuple(color) for name, color in told["colors"].items()}
         told["grounds"] = tuple(told["grounds"])
-        told["kinds"] = {
-            kind: {name: tuple(within) for name, within in ranges.items()}
-            for kind, ranges in told["kinds"].items()
-        }
+        for ranges in told["kinds"].values():
+            ranges |= {name: tuple(within) for name, within in ranges.items()}
         return cls(**told)
 
     def write(self, folder: Path | str) -> Path:
@@ -102,15 +104,12 @@ class Domain:
         """Of the kind that is nearest, the statistic that is furthest: distance, kind, name and
         value."""
         views = measure(image, list(self.colors.values()), self.grounds)
-        worst = [
-            max(
-                (_outside(view[name], within), kind, name, view[name])
-                for view in views
-                for name, within in ranges.items()
-            )
-            for kind, ranges in self.kinds.items()
-        ]
-        return min(worst)
+        return min(self._furthest(kind, views) for kind in self.kinds)
+
+    def _furthest(self, kind: str, views: list[Statistics]) -> tuple[float, str, str, float]:
+        ranges = self.kinds[kind]
+        found = [(name, view[name]) for view in views for name in ranges]
+        return max((_outside(value, ranges[name]), kind, name, value) for name, value in found)
 
 
 def _outside(value: float, within: Range) -> float:
@@ -118,9 +117,7 @@ def _outside(value: float, within: Range) -> float:
     return max(low - value, value - high, 0.0) / max(high - low, 1e-3)
 
 
-def measure(
-    image: Image.Image, colors: Sequence[Color], grounds: tuple[int, int, int]
-) -> list[dict[str, float]]:
+def measure(image: Image.Image, colors: Sequence[Color], grounds: Grounds) -> list[Statistics]:
     """The statistics of an image as it is, where lines and grain show, and as small as the taught
     ones are, where what is thick for its size does not pass for an area."""
     views = [_LARGEST / max(image.size), _SMALL / min(image.size)]
@@ -128,15 +125,13 @@ def measure(
     return [statistics(_pixels(image, scale), colors, grounds) for scale in scales]
 
 
-def statistics(
-    pixels: NDArray[np.int16], colors: Sequence[Color], grounds: tuple[int, int, int]
-) -> dict[str, float]:
+def statistics(pixels: Pixels, colors: Sequence[Color], grounds: Grounds) -> Statistics:
     """Shares, in [0, 1], of RGB levels (height, width, 3):
 
     - white: lighter than any ground, as paper is;
     - muted: such as lie behind the objects;
-    - span: of all levels, those between the darkest and the lightest of these (a twentieth left out
-    at either end);
+    - span: of all levels, those between the darkest and the lightest of these, a twentieth left
+      out at either end;
     - taught: near one of the colours;
     - strange: none of these, and not on an edge, where colours blend;
     - edges: much unlike a neighbour;
@@ -160,7 +155,7 @@ def statistics(
     }
 
 
-def _pixels(image: Image.Image, scale: float) -> NDArray[np.int16]:
+def _pixels(image: Image.Image, scale: float) -> Pixels:
     width, height = (max(1, round(side * scale)) for side in image.size)
     small = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(small, np.int16)
@@ -171,7 +166,7 @@ def _span(levels: NDArray[np.float64]) -> float:
     return float(high - low) / 255
 
 
-def _edges(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
+def _edges(pixels: Pixels) -> Mask:
     """Pixels that differ much from the one before or after, down or across, (height, width)."""
     edge = np.zeros(pixels.shape[:2], bool)
     across = np.abs(np.diff(pixels, axis=1)).max(2) > _STEP
@@ -183,7 +178,7 @@ def _edges(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
     return edge
 
 
-def _thin(things: NDArray[np.bool_]) -> float:
+def _thin(things: Mask) -> float:
     """The share of a mask (height, width) that no 3x3 square within it covers."""
     square = np.ones((3, 3), np.uint8)
     thick = cv2.morphologyEx(things.astype(np.uint8), cv2.MORPH_OPEN, square)
