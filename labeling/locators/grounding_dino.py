@@ -28,8 +28,6 @@ from labeling.locators.zero_shot import Look, ZeroShotLocator, to_pixels
 
 Job = tuple[int, Prompt]  # an image's index, and some of its phrases
 Share = tuple[float, float]  # of the width and of the height
-    float, float
-]  # of the width and of the height  # an image's index, and some of its phrases
 TEXT_STEP = 64  # texts are padded to multiples of it, so that their length is their own
 
 
