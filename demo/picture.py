@@ -26,7 +26,9 @@ def draw_row(row: dict[str, Any]) -> Image.Image:
     phrases = list(dict.fromkeys(r["phrase"] for r in row["regions"]))
     hues = {phrase: HUES[i % len(HUES)] for i, phrase in enumerate(phrases)}
     trace = next(t for t in row["traces"] if t["correct"])
-    panels = [(_with_regions(row, hues), f"{len(row['regions'])} regions: boxes and masks")]
+    evidence = sum(region["role"] == "evidence" for region in row["regions"])
+    told = f"{evidence} regions that the answer rests on, filled; {len(row['regions']) - evidence} that are mentioned, as boxes"
+    panels = [(_with_regions(row, hues), told)]
     panels += [(_open(c["image"]), _caption(c)) for c in row["counterfactuals"]]
     font = ImageFont.load_default(size=14)
     width = max(p.width for p, _ in panels) + 2 * MARGIN
@@ -48,6 +50,13 @@ def draw_row(row: dict[str, Any]) -> Image.Image:
     return sheet
 
 
+_WHAT = {
+    "evidence": "evidence removed",
+    "control": "control, the same silhouettes elsewhere",
+    "context": "what is mentioned but not needed removed",
+}
+
+
 def _open(image: dict[str, Any]) -> Image.Image:
     opened = Image.open(io.BytesIO(image["bytes"])).convert("RGB")
     return opened.resize((opened.width * SCALE, opened.height * SCALE), Image.Resampling.NEAREST)
@@ -59,16 +68,17 @@ def _with_regions(row: dict[str, Any], hues: dict[str, tuple[int, int, int]]) ->
         mask = cv2.resize(masks.decode(region["mask"]).astype(np.uint8), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         shade = np.array(hues[region["phrase"]])
-        pixels[mask > 0] = (0.65 * pixels[mask > 0] + 0.35 * shade).astype(np.uint8)
-        cv2.drawContours(pixels, contours, -1, hues[region["phrase"]], 1)
+        if region["role"] == "evidence":
+            pixels[mask > 0] = (0.65 * pixels[mask > 0] + 0.35 * shade).astype(np.uint8)
+            cv2.drawContours(pixels, contours, -1, hues[region["phrase"]], 1)
         x0, y0, x1, y1 = (round(SCALE * v) for v in region["bbox"])
         cv2.rectangle(pixels, (x0 - 3, y0 - 3), (x1 + 2, y1 + 2), hues[region["phrase"]], 1)
     return Image.fromarray(pixels)
 
 
 def _caption(counterfactual: dict[str, Any]) -> str:
-    verdict = "verified by the detector" if counterfactual["verified"] else "not verified"
-    what = "evidence removed" if counterfactual["role"] == "evidence" else "control, the same silhouettes elsewhere"
+    verdict = "verified" if counterfactual["verified"] else "not verified"
+    what = _WHAT[counterfactual["role"]]
     return f"{what} ({counterfactual['fill']}, {counterfactual['shape']}): {verdict}"
 
 
@@ -83,7 +93,7 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
 def _is_telling(row: dict[str, Any]) -> bool:
     """Several kinds of things in a strip, and a verified pair whose fill can be seen without being mere noise."""
     pair, kinds = row["counterfactuals"], {r["phrase"] for r in row["regions"]}
-    visible = len(pair) == 2 and all(c["verified"] and c["fill"] in ("blur", "mean") for c in pair)
+    visible = len(pair) == 3 and all(c["verified"] and c["fill"] in ("blur", "mean") for c in pair)
     return visible and len(kinds) >= 3 and any("square" not in k for k in kinds) and row["width"] > 200
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -17,6 +17,7 @@ from labeling.info import ModelInfo
 from labeling.locators.base import Answered, Sought
 from labeling.locators.chain import LocatorChain
 from labeling.masks import from_box
+from labeling.verify import Verdict
 from pipelines.building.models import Models
 from pipelines.building.steps import Ground
 from pipelines.building.steps.ground import stated_number
@@ -175,6 +176,20 @@ def test_what_answers_took_is_paid_and_what_was_no_box_is_counted() -> None:
     _, ledger = ground({"annotations": [annotation("cat")]}, Asks("vlm-boxes"))
     assert (ledger.counts["vlm-boxes_requests"], ledger.counts["vlm-boxes_prompt_tokens"]) == (2, 30)
     assert ledger.counts["boxes_dropped: outside the image"] == 1
+
+
+def test_a_second_opinion_drops_what_is_not_there_and_keeps_what_it_cannot_judge() -> None:
+    class Sees:
+        def verify(self, claims: Sequence[Any]) -> list[Any]:
+            told = {"cat": Verdict(True, "a cat"), "dog": Verdict(False, "a cat"), "cow": JudgeError("timeout", "gone")}
+            return [told[claim.phrase] for claim in claims]
+
+    facts = [annotation(name, annotation_id=f"a{n}") for n, name in enumerate(("cat", "dog", "cow"))]
+    ledger, blank = Ledger(), {"id": "a", "question": "", "answer": "", "traces": [], "regions": []}
+    step = Ground(LocatorChain([Knows("dino", ("cat", "dog", "cow"))]), verifier=cast(Any, Sees()))
+    (item,) = step.run([Item(blank | {"annotations": facts}, IMAGE)], ledger)
+    assert [r["phrase"] for r in item.row["regions"]] == ["cat", "cow"]
+    assert (ledger.counts["findings_refuted"], ledger.counts["verifier_failed: timeout"]) == (1, 1)
 
 
 # ------------------------------------------------------------------------------------ the build
