@@ -26,6 +26,7 @@ from labeling.domain import Domain, Range, measure
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 TAUGHT = ("detector", "segmenter")
 GROUNDS = (75, 238, 70)  # levels of what is drawn, and room for noise, stripes and JPEG
+THRESHOLD = 0.22  # where the detector finds and misses as much on scenes that nothing was taught on
 RARE = 0.001  # of the scenes may be beyond either end, before there is
 ROOM = 0.4  # of a range's width, added below and above
 LEAST_ROOM = 0.01
@@ -67,6 +68,7 @@ def calibrate(scenes: int, seed: int) -> Domain:
         colors=colors,
         grounds=GROUNDS,
         kinds=ranges,
+        threshold=THRESHOLD,
     )
 
 

@@ -48,7 +48,8 @@ class Domain:
     ``about`` names it, ``cure`` a checkpoint that knows more. ``words`` are lower-case. ``colors``
     are RGB levels of objects; ``grounds`` is what lies behind these: the darkest and the lightest
     level, and how far apart the channels of one pixel may be. ``kinds`` has each kind's ranges by
-    the name of the statistic (see ``statistics``).
+    the name of the statistic (see ``statistics``). ``threshold`` is the lowest score of a detection
+    that is usually right, where it is another than the model family's.
     """
 
     about: str
@@ -57,6 +58,7 @@ class Domain:
     colors: Mapping[str, Color]
     grounds: Grounds
     kinds: Mapping[str, Mapping[str, Range]]
+    threshold: float | None = None
 
     @classmethod
     def read(cls, folder: Path | str) -> Domain | None:

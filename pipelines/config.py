@@ -76,7 +76,7 @@ class DetectorConfig(_Strict):
     revision: str | None = None
     """A Hub revision, for exact reproduction."""
     threshold: float | None = Field(None, gt=0, lt=1)
-    """Lowest score of a finding; by default that of the checkpoint's family, 0.25 for Grounding DINO."""
+    """Lowest score of a finding; by default the checkpoint's own, or that of its family: 0.25 for Grounding DINO."""
     nms_iou: float = Field(0.7, gt=0, le=1)
     """Overlap above which two findings are the same object."""
     batch_size: int = Field(1, ge=1)

@@ -137,6 +137,9 @@ def load_locators(
 ) -> LocatorChain:
     """Who looks for what, in the order in which they are asked: text is read, things are detected, and whoever is left is asked for
     the rest. A locator more is a line more."""
+    domain = Domain.read(find_checkpoint(detector.name))
+    if detector.threshold is None and domain is not None:
+        detector = detector.model_copy(update={"threshold": domain.threshold})
     found = _load_detector(detector, device, dtype)
     locators: list[Locator] = [found]
     if ocr.enabled:
@@ -144,7 +147,6 @@ def load_locators(
     if boxes.model is not None:
         client = JudgeClient(endpoint_of(boxes), ReplyCache(cache), max_cost)
         locators.append(VlmBoxesLocator(client, coordinates=boxes.coordinates))
-    domain = Domain.read(find_checkpoint(detector.name))
     return LocatorChain(locators, {found.name: domain} if domain else None)
 
 
