@@ -59,6 +59,8 @@ class Dark:
     """A domain of dark images and of words that it lists."""
 
     words: frozenset[str]
+    about: str = "the dark"
+    cure: str = "a/brighter-one"
 
     def knows(self, image: Image.Image) -> bool:
         return image.getpixel((0, 0)) == (0, 0, 0)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from labeling import masks
 from labeling.boxes import Detection, iou_matrix
+from labeling.domain import Domain
 from labeling.facts import ROLES, normalize_phrase
 from labeling.locators.base import Sought
 from labeling.locators.chain import Located, LocatorChain
@@ -65,7 +66,7 @@ class Ground(Step):
         ledger.counts["phrases"] += len(sought)
         ledger.counts["phrases_not_found"] += sum(s.phrase not in found for s in sought)
         if self.required and not row["regions"]:
-            return _rejection(sought, located)
+            return _rejection(sought, located, next(iter(self.locators.domains.values()), None))
         ledger.counts["regions"] += len(row["regions"])
         for region in row["regions"]:
             ledger.counts[f"regions_{region['role']}"] += 1
@@ -167,14 +168,14 @@ def stated_number(quote: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
 
 
-def _rejection(sought: Sequence[Sought], located: Located) -> Rejection:
+def _rejection(sought: Sequence[Sought], located: Located, domain: Domain | None) -> Rejection:
     names = ", ".join(s.phrase for s in sought) or "nothing"
     if located.failures:
         return Rejection(ENDPOINT_FAILED[2], "; ".join(f"{name}: {error}" for name, error in located.failures.items()))
-    if located.out_of_domain:
-        return Rejection(_OUT_OF_DOMAIN, f"looked for {names}; the image is none of the shapes world; {_REAL}")
-    if located.foreign:
-        return Rejection(_OUT_OF_DOMAIN, f"it was never taught: {', '.join(sorted(located.foreign))}; {_REAL}")
+    if domain is not None and (located.out_of_domain or located.foreign):
+        what = "the image is none of it" if located.out_of_domain else f"it was never taught: {', '.join(sorted(located.foreign))}"
+        cure = f"name a checkpoint that knows more, e.g. --detector.name {domain.cure}"
+        return Rejection(_OUT_OF_DOMAIN, f"looked for {names}; the detector knows {domain.about} only, and {what}; {cure}")
     return Rejection(
         _NOT_FOUND,
         f"looked for {names}; lower --detector.threshold, name a larger --detector.name, or drop the row: an image that does not show it "
