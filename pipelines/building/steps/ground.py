@@ -31,7 +31,6 @@ COUNT_DIFFERS = "count_differs"  # flag of a fact that states another number tha
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NOT_FOUND = "no phrase found in the image"
 _OUT_OF_DOMAIN = "out of domain"
-_REAL = "the embedded detector knows the shapes world only: name a real checkpoint, e.g. --detector.name IDEA-Research/grounding-dino-base"
 
 
 @dataclass(frozen=True)
