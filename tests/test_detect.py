@@ -11,7 +11,7 @@ from PIL import Image
 from demo.scenes import make_scene
 from demo.teach_detector import build_model as build_detector
 from demo.teach_detector import build_processor, detection_loss, forward, make_batch
-from labeling.detect import GroundingDinoDetector
+from labeling.detect import GroundingDinoDetector, image_share
 from pipelines.config import DetectorConfig, find_checkpoint
 
 
@@ -39,6 +39,19 @@ def test_batch_size_and_order_change_nothing(detector: GroundingDinoDetector, sc
         for a, b in zip(together, other, strict=True):
             assert [d.phrase for d in a] == [d.phrase for d in b]
             assert [d.score for d in a] == pytest.approx([d.score for d in b], abs=2e-4)
+
+
+def test_the_order_of_phrases_changes_nothing(detector: GroundingDinoDetector, scenes: Scenes) -> None:
+    images, phrases = scenes
+    backwards = [wanted[::-1] for wanted in phrases]
+    assert detector.detect(images, phrases) == detector.detect(images, backwards)
+
+
+def test_how_much_of_a_models_input_is_image() -> None:
+    mask = torch.zeros(100, 400, dtype=torch.long)
+    mask[:50, :100] = 1
+    assert image_share(mask) == (0.25, 0.5)
+    assert image_share(torch.ones(3, 5)) == (1.0, 1.0)
 
 
 def test_phrases_come_back_as_they_were_given(detector: GroundingDinoDetector, scenes: Scenes) -> None:
