@@ -39,14 +39,23 @@ def iou_matrix(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     return inter / np.maximum(areas[0][:, None] + areas[1][None, :] - inter, 1e-9)
 
 
-def suppress(detections: Sequence[Detection], nms_iou: float, tie: float = 0.7) -> list[Detection]:
-    """Greedy non-maximum suppression, best first. Two phrases may share a box ("square", "black square") only where their scores are close:
-    the weaker at least ``tie`` of the stronger; otherwise the stronger phrase has explained the object."""
+def suppress(detections: Sequence[Detection], nms_iou: float, tie: float = 0.7, same: float = 0.5) -> list[Detection]:
+    """Greedy non-maximum suppression, best first: what overlaps something better by more than ``nms_iou`` goes.
+
+    One phrase is found in one place once: among its own findings the limit is ``same``, if that is lower. Two phrases may share a box
+    ("square", "black square") only where their scores are close: the weaker at least ``tie`` of the stronger; otherwise the stronger
+    phrase has explained the object."""
     order = sorted(detections, key=lambda d: (-d.score, d.phrase, d.bbox))
     overlap = iou_matrix([d.bbox for d in order], [d.bbox for d in order])
     kept: list[int] = []
     for i, candidate in enumerate(order):
-        rivals = [order[k] for k in kept if overlap[i, k] > nms_iou]
-        if all(r.phrase != candidate.phrase and candidate.score >= tie * r.score for r in rivals):
+        if not any(_explains(order[k], candidate, overlap[i, k], nms_iou, tie, same) for k in kept):
             kept.append(i)
     return [order[i] for i in kept]
+
+
+def _explains(better: Detection, other: Detection, iou: float, nms_iou: float, tie: float, same: float) -> bool:
+    """Whether a finding leaves nothing to find for another, which scores less."""
+    if better.phrase == other.phrase:
+        return iou > min(nms_iou, same)
+    return iou > nms_iou and other.score < tie * better.score

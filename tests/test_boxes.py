@@ -42,6 +42,15 @@ def test_a_much_weaker_phrase_does_not_claim_an_explained_object() -> None:
     assert suppress([_at("black square", 0.9), _at("blue square", 0.4)], 0.7) == [_at("black square", 0.9)]
 
 
+def test_one_phrase_is_found_in_one_place_once() -> None:
+    better, loose = Detection("square", (0, 0, 20, 20), 0.9), Detection("square", (0, 0, 20, 32), 0.8)
+    assert iou_matrix([better.bbox], [loose.bbox])[0, 0] == pytest.approx(0.625)
+    assert suppress([better, loose], 0.7) == [better]
+    assert suppress([better, loose], 0.7, same=0.7) == [better, loose]
+    other = Detection("blue square", loose.bbox, 0.4)
+    assert suppress([better, other], 0.7) == [better, other]
+
+
 def test_separate_objects_all_stay() -> None:
     apart = [_at("square", 0.9), _at("square", 0.8, 30), _at("square", 0.7, 60)]
     assert suppress(apart, 0.7) == apart
