@@ -42,7 +42,11 @@ efficacy: .venv/ready  ## every recipe, five seeds: an hour on two cores; goes o
 
 checkpoints: .venv/ready  ## teach the embedded models again, two hours on two cores
 	$(BIN)/python -m demo.teach_detector
+	$(BIN)/python -m demo.teach_detector --minutes 25 --resume --canvases 0.65 --batch 6 --lr 4e-4 --seed 22
+	$(BIN)/python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
 	$(BIN)/python -m demo.teach_segmenter
+	$(BIN)/python -m demo.teach_segmenter --minutes 15 --resume --lr 8e-4 --seed 30
+	$(BIN)/python -m demo.calibrate
 	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 27
 	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 6 --resume --lr 5e-4 --seed 3 --careless 0.4
 	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 4 --resume --lr 5e-4 --seed 4 --careless 0.2

@@ -8,6 +8,7 @@ decoder with DETR's matching (arXiv 2005.12872) and a per-token sigmoid focal lo
 
     python -m demo.teach_detector --out demo/checkpoints/detector --minutes 65
     python -m demo.teach_detector --minutes 25 --resume --canvases 0.65 --batch 6 --lr 4e-4 --seed 22
+    python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
 """
 
 from __future__ import annotations
