@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from labeling.annotate import Annotated, Asked
 from labeling.facts import Fact
@@ -48,26 +49,36 @@ class RuleAnnotator:
 
 
 def _annotated(asked: Asked) -> Annotated:
-    facts = [*facts_of(asked.trace), *picked(asked)]
+    facts, letter = list(facts_of(asked.trace)), picked(asked)
+    if letter:
+        facts = list(_with_pick(facts, asked.trace, letter))
     return Annotated(tuple(dict.fromkeys(facts)))
 
 
-def picked(asked: Asked) -> Iterator[Fact]:
-    """The picture that a right trace picks, where the choices are pictures with a letter each: that
-    the image shows it is a fact, and what the answer rests on."""
+def picked(asked: Asked) -> str:
+    """The letter of the picture that is the right answer, where the choices are pictures with a
+    letter each; empty elsewhere."""
     letter = asked.answer.strip("() .").upper()
     letters = [choice.strip("() .").upper() for choice in asked.choices]
     are_pictures = letters == [chr(ord("A") + n) for n in range(len(letters))]
-    if not are_pictures or letter not in letters:
-        return
-    named = list(re.finditer(rf"(?<![A-Za-z]){letter}(?![A-Za-z])", asked.trace))
-    if named:
-        statement = f"One of the pictures has the letter {letter}."
-        why = "it is the picture that is asked for"
-        start, end = named[-1].span()
-        yield Fact(
-            "text", statement, f"letter {letter}", letter, start, end, "evidence", "question", why
-        )
+    return letter if are_pictures and letter in letters else ""
+
+
+def _with_pick(facts: Sequence[Fact], trace: str, letter: str) -> Iterator[Fact]:
+    """The facts, and that the image shows the picture that a right trace picks: the answer rests on
+    it."""
+    why = "it is the picture that is asked for"
+    names = {letter.lower(), f"letter {letter.lower()}"}
+    named = [fact for fact in facts if fact.phrase.lower().strip("()") in names]
+    for fact in facts:
+        needed = replace(fact, role="evidence", by="question", reason=why)
+        yield needed if fact in named else fact
+    places = list(re.finditer(rf"(?<![A-Za-z]){letter}(?![A-Za-z])", trace))
+    if places and not named:
+        statement, phrase = f"One of the pictures has the letter {letter}.", f"letter {letter}"
+        start, end = places[-1].span()
+        found = Fact("text", statement, phrase, letter, start, end)
+        yield replace(found, role="evidence", by="question", reason=why)
 
 
 def facts_of(trace: str) -> Iterator[Fact]:

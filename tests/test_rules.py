@@ -202,3 +202,25 @@ def test_real_traces_have_sane_facts() -> None:
     assert all(trace[f.start : f.end] == f.quote for trace, f in facts)
     assert all("\\" not in f.phrase and "$" not in f.phrase for _, f in facts)
     assert sum(f.kind in ("text", "measure") for _, f in facts) > 1000
+
+
+PICTURES = ("A", "B", "C", "D")
+
+
+def test_the_picture_that_is_picked_is_a_fact() -> None:
+    asked = Asked("Which is it?", "It has no corner. The answer is (C).", "C", PICTURES)
+    (fact,) = RuleAnnotator().annotate([asked])[0].facts
+    assert (fact.kind, fact.phrase, fact.quote) == ("text", "letter C", "C")
+    assert (fact.role, fact.by) == ("evidence", "question")
+    assert asked.trace[fact.start : fact.end] == fact.quote
+
+
+def test_the_picture_that_is_picked_is_named_once() -> None:
+    asked = Asked("Which is it?", "Picture C shows a star. The answer is (C).", "C", PICTURES)
+    facts = RuleAnnotator().annotate([asked])[0].facts
+    assert [f.role for f in facts if f.phrase.lower().strip("()") in ("c", "letter c")] == ["evidence"]
+
+
+def test_choices_in_words_are_no_pictures() -> None:
+    asked = Asked("Which is it?", "The answer is (C).", "C", ("red", "blue", "green"))
+    assert RuleAnnotator().annotate([asked])[0].facts == ()
