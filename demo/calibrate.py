@@ -28,6 +28,16 @@ TAUGHT = ("detector", "segmenter")
 GROUNDS = (75, 238, 70)  # levels of what is drawn, and room for noise, stripes and JPEG
 THRESHOLD = 0.22  # where the detector finds and misses as much on scenes that nothing was taught on
 RARE = 0.001  # of the scenes may be beyond either end, before there is
+MOST_WHITE = 0.995  # of a sheet with anything on it
+# As drawing programs have them.
+PURE = {
+    "pure red": (255, 0, 0),
+    "pure green": (0, 255, 0),
+    "pure blue": (0, 0, 255),
+    "half green": (0, 128, 0),
+    "half purple": (128, 0, 128),
+    "full orange": (255, 165, 0),
+}
 ROOM = 0.4  # of a range's width, added below and above
 LEAST_ROOM = 0.01
 WORDS = [*COLORS, *SHAPES, *SIZES, "object", "letter", *LETTERS.lower()]
@@ -52,15 +62,19 @@ def disturb(rng: random.Random, image: Image.Image) -> Image.Image:
 def calibrate(scenes: int, seed: int) -> Domain:
     """The domain that so many scenes span."""
     rng = random.Random(seed)
-    colors = {name: tuple(color) for name, color in COLORS.items()}
-    seen: dict[str, dict[str, list[float]]] = {"strip": {}, "canvas": {}}
+    colors = {name: tuple(color) for name, color in (COLORS | PURE).items()}
+    seen: dict[str, dict[str, list[float]]] = {"strip": {}, "canvas": {}, "paper": {}}
     for n in range(scenes):
         scene = draw(rng)
-        image = disturb(rng, scene.image) if n % 2 else scene.image
+        kind, plain = scene.kind, scene.image
+        if scene.kind == "canvas" and n % 4 < 2:
+            kind, plain = "paper", on_paper(scene)
+        image = disturb(rng, plain) if n % 2 else plain
         for view in measure(image, list(colors.values()), GROUNDS):
             for name, value in view.items():
-                seen[scene.kind].setdefault(name, []).append(value)
+                seen[kind].setdefault(name, []).append(value)
     ranges = {kind: _ranges(found) for kind, found in seen.items()}
+    ranges["paper"]["white"] = (ranges["paper"]["white"][0], MOST_WHITE)
     return Domain(
         about="the shapes world",
         cure="IDEA-Research/grounding-dino-base",
@@ -70,6 +84,13 @@ def calibrate(scenes: int, seed: int) -> Domain:
         kinds=ranges,
         threshold=THRESHOLD,
     )
+
+
+def on_paper(scene: Scene) -> Image.Image:
+    """The objects of a scene on white, as people draw them."""
+    pixels = np.asarray(scene.image).copy()
+    pixels[~np.logical_or.reduce([thing.mask for thing in scene.things])] = 255
+    return Image.fromarray(pixels)
 
 
 def _ranges(found: dict[str, list[float]]) -> dict[str, Range]:

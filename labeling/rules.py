@@ -33,7 +33,7 @@ _SENTENCE = re.compile(
     re.S,
 )
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)|</?\w+>", re.S | re.I)
-_CODE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)|```.*?(?:```|\Z)", re.S)
+_CODE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)|```.*?```", re.S)
 
 
 class RuleAnnotator:

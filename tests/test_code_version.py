@@ -37,7 +37,7 @@ CANNOT = (
         "pipelines.dataset.kappa",
         "pipelines.dataset.formats",
     ),
-    *("rewardlib.vgpo", "rewardlib.probe", "rewardlib.tokens", "rewardlib.perception", "rewardlib.adapters.rows"),
+    *("rewardlib.vgpo", "rewardlib.advantages", "rewardlib.perception", "rewardlib.adapters.rows"),
 )
 
 

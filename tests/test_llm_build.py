@@ -43,7 +43,7 @@ def test_a_judge_labels_and_is_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (manifest["rows"], counts["annotations"], counts["annotations_dropped: quote not in trace"]) == (3, 3, 3)
     assert (counts["judge_prompt_tokens"], counts["judge_completion_tokens"]) == (300, 30)
     assert manifest["cost"]["dollars"] == pytest.approx((300 * 2 + 30 * 8) / 1e6)
-    assert manifest["models"]["annotator"]["judge"] == "judge"
+    assert manifest["models"]["annotator"]["name"] == "judge"
 
 
 def test_a_failing_judge_loses_rows_with_a_reason_and_invents_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

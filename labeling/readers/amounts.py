@@ -32,6 +32,7 @@ _OTHERS = rf"(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+){NUMBER}(?![\w²³(
 _FIRST = r"(?<![\w.,=+−×·/*^√(-])(?<![=+−×·/*^√(-]\s)"  # what no expression leads up to
 
 _QUOTED = re.compile(r"\"([^\"\n]{1,40})\"|“([^”\n]{1,40})”|``([^'`\n]{1,40})''")
+_IN_CODE = re.compile(r"\s*[:\]}]")  # "id": a name in a program's text, not in a picture
 _CLOCK = re.compile(r"(?<![\d:.])(?P<it>\d{1,2}:\d\d(?::\d\d)?)(?![\d:])")
 _PAIR = re.compile(
     r"(?<!\w)(?P<it>\(\s?[-−]?\d{1,3}(?:\.\d+)?\s?[,;]\s?[-−]?\d{1,3}(?:\.\d+)?\s?\))"
@@ -90,7 +91,8 @@ def _found(sentence: str, math: str) -> Iterator[tuple[Kind, int, int]]:
 
 def _texts(sentence: str) -> Iterator[tuple[int, int]]:
     for match in _QUOTED.finditer(sentence):
-        yield match.span(match.lastindex or 0)
+        if not _IN_CODE.match(sentence, match.end()):
+            yield match.span(match.lastindex or 0)
     for pattern in (_CLOCK, _PAIR):
         for match in pattern.finditer(sentence):
             yield match.span("it")
