@@ -721,7 +721,9 @@ def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(settings, monke
 def test_rows_without_labels_are_counted_or_stop_the_run(settings, tmp_path, capsys):
     bare = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train").remove_columns("regions")
     bare.to_parquet(tmp_path / "bare.parquet")
-    with pytest.raises(DataError, match=r"attention contrast reward needs regions of evidence, and none of the 6 rows of .*bare.parquet has any"):
+    with pytest.raises(
+        DataError, match=r"attention contrast reward needs regions of evidence, and none of the 6 rows of .*bare.parquet has any"
+    ):
         train(replace(settings, data=str(tmp_path / "bare.parquet"), attention_contrast=1.0))
     whole = datasets.load_dataset("parquet", data_files=f"{settings.data}/data/*.parquet", split="train")
     some = whole.map(lambda row, n: {"regions": [] if n == 2 else row["regions"]}, with_indices=True, features=whole.features)

@@ -208,7 +208,8 @@ def test_an_honest_reader_of_traces_is_not_moved(endpoint: Made) -> None:
         assert [(fact.kind, fact.statement, fact.quote) for fact in outside] == plain
     asked = received(server, annotate.SYSTEM)
     assert sorted(question["trace"] for question in asked) == sorted(trace for _, trace in cases)
-    assert all(question == {"question": QUESTION, "trace": question["trace"]} for question in asked)
+    told = {"question": QUESTION, "answer": ""}
+    assert all(question == told | {"trace": question["trace"]} for question in asked)
 
 
 def annotator(endpoint: JudgeEndpoint) -> LLMAnnotator:
