@@ -29,6 +29,7 @@ GROUNDS = (75, 238, 70)  # levels of what is drawn, and room for noise, stripes 
 THRESHOLD = 0.22  # where the detector finds and misses as much on scenes that nothing was taught on
 RARE = 0.001  # of the scenes may be beyond either end, before there is
 MOST_WHITE = 0.995  # of a sheet with anything on it
+MOST_LINES = 0.5  # of what is drawn there; more is a drawing, not shapes
 # As drawing programs have them.
 PURE = {
     "pure red": (255, 0, 0),
@@ -74,7 +75,7 @@ def calibrate(scenes: int, seed: int) -> Domain:
             for name, value in view.items():
                 seen[kind].setdefault(name, []).append(value)
     ranges = {kind: _ranges(found) for kind, found in seen.items()}
-    ranges["paper"]["white"] = (ranges["paper"]["white"][0], MOST_WHITE)
+    ranges["paper"] |= {"white": (ranges["paper"]["white"][0], MOST_WHITE), "lines": (0.0, MOST_LINES)}
     return Domain(
         about="the shapes world",
         cure="IDEA-Research/grounding-dino-base",

@@ -137,6 +137,7 @@ def statistics(pixels: Pixels, colors: Sequence[Color], grounds: Grounds) -> Sta
     - taught: near one of the colours;
     - strange: none of these, and not on an edge, where colours blend;
     - edges: much unlike a neighbour;
+    - lines: the same of what is neither muted nor white, as drawings on paper are;
     - thin: of all that is not muted, what is part of a line rather than of an area.
     """
     low, high = pixels.min(2), pixels.max(2)
@@ -154,6 +155,7 @@ def statistics(pixels: Pixels, colors: Sequence[Color], grounds: Grounds) -> Sta
         "strange": float((~taught & ~muted & ~edge).mean()),
         "edges": float(edge.mean()),
         "thin": _thin(~muted),
+        "lines": _thin(~muted & (low <= light)),
     }
 
 

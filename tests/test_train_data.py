@@ -588,7 +588,8 @@ def test_rows_without_a_label_are_counted_and_no_image_is_opened(tmp_path, monke
 
 NEEDED = {
     "answer": "accuracy reward needs a gold answer, and none of the 2 rows of {} has any: add a column answer, or set --accuracy 0",
-    "regions": "contrast reward needs regions of evidence, and none of the 2 rows of {} has any: build labels with .*, or set --attention-contrast 0",
+    "regions": "contrast reward needs regions of evidence, and none of the 2 rows of {} has any: build labels with .*, "
+    "or set --attention-contrast 0",
     "evidence_image": "needs images without their evidence, and none of the 2 rows of {} has any: .*, or set --causal-attention 0",
     "annotations": "needs annotations, and none of the 2 rows of {} has any: .*, or set --perception 0",
     "traces": "needs correct traces, and none of the 2 rows of {} has any: .* from rows that have traces",
