@@ -29,7 +29,7 @@ GROUNDS = (75, 238, 70)  # levels of what is drawn, and room for noise, stripes 
 THRESHOLD = 0.22  # where the detector finds and misses as much on scenes that nothing was taught on
 RARE = 0.001  # of the scenes may be beyond either end, before there is
 MOST_WHITE = 0.995  # of a sheet with anything on it
-MOST_LINES = 0.5  # of what is drawn there; more is a drawing, not shapes
+MOST_LINES = 0.35  # of what is drawn there; more is a drawing, not shapes
 # As drawing programs have them.
 PURE = {
     "pure red": (255, 0, 0),
