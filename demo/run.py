@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 POLICY = Path(__file__).parent / "checkpoints" / "policy"
-SCORES = ("recall", "precision", "box_iou", "mask_iou", "answer_agreement")
+SCORES = ("evidence_precision", "evidence_recall", "recall", "precision", "box_iou", "mask_iou", "answer_agreement")
 
 
 def run(out: Path, rows: int, seed: int, steps: int) -> None:
