@@ -28,6 +28,7 @@ from rewardlib.judge import JudgeError
 
 SAME_OBJECT = 0.5  # IoU from which a finding confirms a given region
 COUNT_DIFFERS = "count_differs"  # flag of a fact that states another number than was found
+_WRITING = ("text", "measure")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NOT_FOUND = "no phrase found in the image"
 _OUT_OF_DOMAIN = "out of domain"
@@ -76,7 +77,10 @@ class Ground(Step):
 def sought_in(row: Mapping[str, Any]) -> list[Sought]:
     """The distinct phrases to look for, those of the facts before those of given regions."""
     sought: dict[str, Sought] = {}
+    is_marked = any(region["locator"] == "given" for region in row["regions"])
     for a in row["annotations"]:
+        if is_marked and a["kind"] in _WRITING:
+            continue  # whoever gave boxes has marked the writing that matters
         if phrase := normalize_phrase(a["phrase"]):
             sought.setdefault(phrase, Sought(phrase, a["kind"], a["statement"], a["quote"]))
     for region in row["regions"]:
