@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,26 +19,60 @@ def model_type(name: str, revision: str | None = None) -> str:
     return str(config.get("model_type", ""))
 
 
-def load(
-    model_class: Any,
-    name: str,
-    *,
-    processor_class: Any = AutoProcessor,
-    revision: str | None,
-    device: str,
-    dtype: str,
-) -> tuple[Any, Any, str | None]:
-    """A checkpoint's model, its processor, and the revision that was found.
+class FromCheckpoint:
+    """What runs one model with its processor, and can be loaded."""
 
-    dtype: of the weights and of what the model computes, one of ``DTYPES``. "float32" is the one
-    for a CPU; the halves are meant for GPUs. Boxes and scores are made in float32 whatever it is.
-    """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
-    numbers = getattr(torch, dtype)
-    model = model_class.from_pretrained(name, revision=revision, dtype=numbers).to(device).eval()
-    processor = processor_class.from_pretrained(name, revision=revision)
-    return model, processor, revision or getattr(model.config, "_commit_hash", None)
+    model_class: ClassVar[Any]
+    processor_class: ClassVar[Any] = AutoProcessor
+
+    def __init__(
+        self, model: Any, processor: Any, *, checkpoint: str, revision: str | None
+    ) -> None:
+        self.model, self.processor = model.eval(), processor
+        self.checkpoint, self.revision = checkpoint, revision
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        **settings: Any,
+    ) -> Self:
+        """Of the Hub or a local folder; ``settings`` are those of ``__init__``.
+
+        dtype: of the weights and of what the model computes, one of ``DTYPES``. "float32" is the
+        one for a CPU; the halves are meant for GPUs. Boxes and scores are made in float32 whatever
+        it is.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+        numbers = getattr(torch, dtype)
+        model = cls.model_class.from_pretrained(name, revision=revision, dtype=numbers).to(device)
+        processor = cls.processor_class.from_pretrained(name, revision=revision)
+        found = revision or getattr(model.config, "_commit_hash", None)
+        return cls(model, processor, checkpoint=name, revision=found, **settings)
+
+
+T = TypeVar("T", bound=FromCheckpoint)
+
+
+def of_family(
+    families: Mapping[str, type[T]],
+    name: str,
+    revision: str | None,
+    what: str,
+) -> type[T]:
+    """The class for a checkpoint, by the architecture that it names; ``ValueError`` where none of
+    them is: ``what`` says what such a model cannot do."""
+    kind = model_type(name, revision)
+    if kind not in families:
+        raise ValueError(
+            f"{name} is a {kind!r} model, which {what}; expected {', '.join(families)}"
+        )
+    return families[kind]
 
 
 def require_numbers(values: Any, model: Any) -> None:

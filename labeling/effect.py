@@ -27,22 +27,13 @@ from labeling.info import ModelInfo
 from rewardlib.judge import JudgeError
 
 SHAPE: Shape = "dilated"
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-_T = {
-    1: 12.706,
-    2: 4.303,
-    3: 3.182,
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-    10: 2.228,
-    11: 2.201,
-    15: 2.131,
-    20: 2.086,
-}
+# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
+_T = [
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160),
+    *(2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056),
+    *(2.052, 2.048, 2.045, 2.042, 2.040),
+]
+MOST_DRAWS = len(_T) + 1
 
 
 class Answerer(Protocol):
@@ -159,11 +150,8 @@ def _pairs(
 
 
 def effect_of(erased: Sequence[float], control: Sequence[float], of_group: bool = False) -> Effect:
-    """The effect from the log-probabilities of paired draws, with the 95 % interval of a mean of so
-    many draws (Student's t)."""
+    """The effect from the log-probabilities of 2 to ``MOST_DRAWS`` paired draws, with the 95 %
+    interval of a mean of so many draws (Student's t)."""
     falls = [kept - gone for gone, kept in zip(erased, control, strict=True)]
-    if len(falls) == 1:
-        return Effect(falls[0], -math.inf, math.inf, of_group)
-    quantile = _T.get(len(falls) - 1, 1.96 if len(falls) > 21 else 2.2)
-    half = quantile * stdev(falls) / math.sqrt(len(falls))
+    half = _T[len(falls) - 2] * stdev(falls) / math.sqrt(len(falls))
     return Effect(mean(falls), mean(falls) - half, mean(falls) + half, of_group)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from labeling.boxes import Detection, iou_matrix, overlap_share
 from labeling.facts import Fact, normalize_phrase
-from labeling.grammar import contradict
+from labeling.readers.phrases import contradict
 
 # Words that tell one object from another of the same name: two facts that name different ones are
 # two.
@@ -46,30 +46,30 @@ def same_facts(stated: Sequence[tuple[str, Sequence[Fact]]]) -> list[list[Stated
 
 def _first_alike(fact: Fact, groups: Sequence[list[Stated]]) -> list[Stated] | None:
     alike = [group for group in groups if _alike(fact, group[0][1])]
-    exact = [group for group in alike if _words(group[0][1].statement) == _words(fact.statement)]
+    exact = [
+        group
+        for group in alike
+        if normalize_phrase(group[0][1].statement) == normalize_phrase(fact.statement)
+    ]
     return next(iter(exact or alike), None)
 
 
 def _alike(a: Fact, b: Fact) -> bool:
     if a.kind != b.kind:
         return False
-    if _words(a.statement) == _words(b.statement):
+    if normalize_phrase(a.statement) == normalize_phrase(b.statement):
         return True
     if a.kind in ("attribute", "relation"):
         return False  # two facts about one thing
     if a.kind in ("count", "absence"):
-        return _words(a.quote) == _words(b.quote) and _no_conflict(a, b)
-    return _words(a.phrase) == _words(b.phrase) != "" and _no_conflict(a, b)
+        return normalize_phrase(a.quote) == normalize_phrase(b.quote) and _no_conflict(a, b)
+    return normalize_phrase(a.phrase) == normalize_phrase(b.phrase) != "" and _no_conflict(a, b)
 
 
 def _no_conflict(a: Fact, b: Fact) -> bool:
     """Whether two statements may be of the same place."""
     one, other = ({word.lower() for word in _PLACES.findall(fact.statement)} for fact in (a, b))
     return not one or not other or one == other
-
-
-def _words(text: str) -> str:
-    return normalize_phrase(text)
 
 
 def merge_boxes(detections: Sequence[Detection]) -> list[Detection]:

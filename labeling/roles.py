@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labeling.facts import Decider, Fact, Role
-from labeling.grammar import NounPhrase, noun_phrases
+from labeling.readers.phrases import NounPhrase, noun_phrases
 
 # Nouns that stand for anything that can be seen, and nouns of which one may be called by the other.
 _ANYTHING = frozenset({"object", "item", "thing", "shape", "figure", "element", "symbol", "one"})

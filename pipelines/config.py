@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from labeling.counterfactual import Fill, Shape
+from labeling.effect import MOST_DRAWS
 
 SPLIT_NAME = r"^\w+(\.\w+)*$"  # what `datasets` accepts
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +79,7 @@ class DetectorConfig(_Strict):
     threshold: float | None = Field(None, gt=0, lt=1)
     """Lowest score of a finding; by default the checkpoint's own, or that of its family: 0.25 for Grounding DINO."""
     nms_iou: float = Field(0.7, gt=0, le=1)
-    """Overlap above which two findings are the same object."""
+    """Overlap above which a finding is the object of a better one by another phrase; of one phrase, half is enough."""
     batch_size: int = Field(1, ge=1)
     """Images in one forward pass, of the same size as the model sees them, no fewer and no more; more than one pays on GPUs."""
 
@@ -156,7 +157,7 @@ class BuildOptions(_Strict):
     """A policy by Hub id or folder, or by its name at --answerer-url: every region is erased to see whether it still knows the answer."""
     answerer_url: str | None = None
     """An endpoint that gives log-probabilities of a prompt, as vLLM's does, e.g. http://localhost:8000/v1."""
-    answerer_draws: int = Field(4, ge=2, le=32)
+    answerer_draws: int = Field(4, ge=2, le=MOST_DRAWS)
     """Erased images of each region, each with a fill of its own, and as many controls; more make the interval narrower."""
     verify: bool = False
     """Ask the judge, which has to see images, whether the crop of every finding shows its phrase."""

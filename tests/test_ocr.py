@@ -36,7 +36,7 @@ def _find(
     kind: Kind = "text",
     phrase: str = "",
 ) -> list[tuple[str, float]]:
-    sought = Sought(normalize_phrase(phrase or quote), kind, "", quote)
+    sought = Sought(normalize_phrase(phrase or quote), kind, quote)
     want = wanted(sought)
     at = [_line(text, top=40.0 * i) for i, text in enumerate(lines)]
     return [(m.text, round(m.score, 2)) for m in (find(want, at) if want else [])]
@@ -117,23 +117,23 @@ def test_phrases_of_other_readers(
     lines: list[str],
     found: list[str],
 ) -> None:
-    want = wanted(Sought(phrase, kind, "", quote))
+    want = wanted(Sought(phrase, kind, quote))
     assert want is not None
     at = [_line(text, top=40.0 * i) for i, text in enumerate(lines)]
     assert [m.text for m in find(want, at)] == found
 
 
 def test_a_match_says_what_is_not_exact() -> None:
-    want = wanted(Sought("48°", "measure", "", "48°"))
+    want = wanted(Sought("48°", "measure", "48°"))
     assert want is not None
     assert [m.exact for m in find(want, [_line("486")])] == [False]
-    hull = wanted(Sought("ab", "text", "", "AB"))
+    hull = wanted(Sought("ab", "text", "AB"))
     assert hull is not None
     assert [m.inferred for m in find(hull, [_line("A"), _line("B", top=90)])] == [True]
 
 
 def test_a_part_of_a_line_has_its_own_place() -> None:
-    want = wanted(Sought("48°", "measure", "", "48°"))
+    want = wanted(Sought("48°", "measure", "48°"))
     assert want is not None
     (match,) = find(want, [_line("x = 48°")])
     assert match.polygon.min(0).tolist() == [40, 0]
@@ -142,8 +142,8 @@ def test_a_part_of_a_line_has_its_own_place() -> None:
 
 @pytest.mark.parametrize("phrase", ["circle", "red mug", "square"])
 def test_things_that_are_counted_are_not_read(phrase: str) -> None:
-    assert wanted(Sought(phrase, "count", "", phrase)) is None
-    assert wanted(Sought("number 5", "count", "", "number 5")) is not None
+    assert wanted(Sought(phrase, "count", phrase)) is None
+    assert wanted(Sought("number 5", "count", "number 5")) is not None
 
 
 def test_signs_without_places_are_spread_along_their_line() -> None:
@@ -183,7 +183,7 @@ FIGURE = _draw(
 
 
 def _at(locator: OcrLocator, image: Image.Image, *phrases: str) -> list[Detection]:
-    sought = [Sought(normalize_phrase(p), "text", "", p) for p in phrases]
+    sought = [Sought(normalize_phrase(p), "text", p) for p in phrases]
     return locator.locate([image], [sought])[0]
 
 
@@ -251,9 +251,9 @@ def test_lone_letters_of_every_size(locator: OcrLocator, font: int) -> None:
 def test_neither_company_nor_order_nor_history_matters(locator: OcrLocator) -> None:
     other = _draw((30, 30, "48°"))
     phrases = [
-        Sought("48°", "measure", "", "48°"),
+        Sought("48°", "measure", "48°"),
         Sought("12 cm", "measure"),
-        Sought("b", "text", "", "B"),
+        Sought("b", "text", "B"),
     ]
     alone = locator.locate([FIGURE], [phrases])[0]
     together = locator.locate([other, FIGURE], [phrases[:1], phrases[::-1]])[1]
@@ -278,7 +278,7 @@ def test_a_text_in_several_places_is_found_in_each(locator: OcrLocator) -> None:
 
 
 def test_other_kinds_are_none_of_its_business(locator: OcrLocator) -> None:
-    assert locator.locate([FIGURE], [[Sought("a", "object", "", "A")]]) == [[]]
+    assert locator.locate([FIGURE], [[Sought("a", "object", "A")]]) == [[]]
     assert locator.kinds == {"text", "measure", "count"}
 
 

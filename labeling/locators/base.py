@@ -24,13 +24,11 @@ class Sought:
 
     phrase: normalised (``labeling.facts.normalize_phrase``), not empty, distinct within its image.
     kind: of the fact that names it.
-    statement: the whole fact, for models that read.
     quote: the trace's own words, in their own case.
     """
 
     phrase: str
     kind: Kind = "object"
-    statement: str = ""
     quote: str = ""
 
 

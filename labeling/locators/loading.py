@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeling.checkpoints import model_type
+from labeling.checkpoints import of_family
 from labeling.locators.grounding_dino import GroundingDinoLocator
 from labeling.locators.owlv2 import Owlv2Locator
 from labeling.locators.sam3 import Sam3Locator
@@ -37,15 +37,6 @@ def load_locator(
 
     ``ValueError`` if the checkpoint is of another architecture, or the dtype of no known name.
     """
-    kind = model_type(name, revision)
-    if kind not in FAMILIES:
-        families = ", ".join(FAMILIES)
-        raise ValueError(f"{name} is a {kind!r} model, which locates nothing; expected {families}")
-    return FAMILIES[kind].from_pretrained(
-        name,
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        threshold=threshold,
-        **settings,
-    )
+    kind = of_family(FAMILIES, name, revision, "locates nothing")
+    settings |= {"revision": revision, "device": device, "dtype": dtype, "threshold": threshold}
+    return kind.from_pretrained(name, **settings)

@@ -58,11 +58,6 @@ class Owlv2Locator(ZeroShotLocator):
         side = max(size)
         return (side, side) if self.name == "owlv2" else size
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        prepare = self.processor.image_processor
-        seen = [prepare(image.convert("RGB"), return_tensors="pt") for image in images]
-        return fill(torch.cat([s["pixel_values"] for s in seen]), self.batch_size)
-
     @torch.inference_mode()
     def _embed(self, phrases: Sequence[str]) -> dict[str, Tensor]:
         """The query (channels,) of every phrase that has a token."""

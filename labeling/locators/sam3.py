@@ -63,11 +63,6 @@ class Sam3Locator(ZeroShotLocator):
                     out = self._ask(seen, row, [encoded[phrase] for phrase in chunk])
                     yield from self._answers(out, i, images[i].size, chunk, threshold)
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        prepare = self.processor.image_processor
-        seen = [prepare(image.convert("RGB"), return_tensors="pt") for image in images]
-        return fill(torch.cat([s["pixel_values"] for s in seen]), self.batch_size)
-
     @torch.inference_mode()
     def _encode(self, pixels: Tensor) -> Any:
         return self.model.get_vision_features(pixels.to(self.model.device, self.model.dtype))

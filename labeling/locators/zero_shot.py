@@ -10,15 +10,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+from torch import Tensor
+from transformers import AutoModelForZeroShotObjectDetection
 
 from labeling import checkpoints
+from labeling.batching import fill
 from labeling.boxes import Detection, suppress
+from labeling.checkpoints import FromCheckpoint
 from labeling.facts import Kind
 from labeling.info import ModelInfo
 from labeling.locators.base import Sought
@@ -44,7 +48,7 @@ class Look:
     masks: NDArray[np.bool_] | None = None
 
 
-class ZeroShotLocator(ABC):
+class ZeroShotLocator(FromCheckpoint, ABC):
     """A checkpoint of transformers that finds what a phrase names.
 
     thresholds: the default threshold of each architecture, by its ``model_type``.
@@ -53,7 +57,6 @@ class ZeroShotLocator(ABC):
     kinds: frozenset[Kind] = frozenset({"object", "attribute", "count", "relation"})
     thresholds: ClassVar[dict[str, float]]
     model_class: ClassVar[Any] = AutoModelForZeroShotObjectDetection
-    processor_class: ClassVar[Any] = AutoProcessor
 
     def __init__(
         self,
@@ -73,33 +76,11 @@ class ZeroShotLocator(ABC):
             it scores far above the threshold (``needed``).
         batch_size: images in one forward, no fewer and no more (``labeling.batching``).
         """
-        self.model, self.processor = model.eval(), processor
+        super().__init__(model, processor, checkpoint=checkpoint, revision=revision)
         kind = model.config.model_type
         self.name = kind
         self.threshold = self.thresholds[kind] if threshold is None else threshold
         self.nms_iou, self.max_area, self.batch_size = nms_iou, max_area, batch_size
-        self.checkpoint, self.revision = checkpoint, revision
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        revision: str | None = None,
-        device: str = "cpu",
-        dtype: str = "float32",
-        **settings: Any,
-    ) -> Self:
-        """Of the Hub or a local folder; ``settings`` are those of ``__init__``."""
-        model, processor, found = checkpoints.load(
-            cls.model_class,
-            name,
-            processor_class=cls.processor_class,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-        )
-        return cls(model, processor, checkpoint=name, revision=found, **settings)
 
     def info(self) -> ModelInfo:
         settings = {
@@ -125,6 +106,13 @@ class ZeroShotLocator(ABC):
             checkpoints.require_numbers(look.scores, self.model)
             found[look.image] += self._kept(look, images[look.image].size, threshold)
         return [suppress(detections, self.nms_iou) for detections in found]
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the model sees of images that it sees in one size: (``batch_size``, 3, height,
+        width)."""
+        prepare = self.processor.image_processor
+        seen = [prepare(image.convert("RGB"), return_tensors="pt") for image in images]
+        return fill(torch.cat([one["pixel_values"] for one in seen]), self.batch_size)
 
     @abstractmethod
     def _look(

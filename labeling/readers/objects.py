@@ -6,23 +6,11 @@ import re
 from collections.abc import Iterator
 
 from labeling.facts import Fact, Kind
+from labeling.readers.phrases import adjectives_of, pattern
 from labeling.readers.spelling import Plain
-from labeling.readers.vocabulary import (
-    ADJECTIVES,
-    COLORS,
-    CONTAINERS,
-    NUMBERS,
-    is_thing,
-    singular,
-)
+from labeling.readers.vocabulary import COLORS, CONTAINERS, is_thing, singular
 
-_PHRASE = re.compile(
-    rf"\b(?P<article>(?:an?|the|another)\s+)?(?P<count>(?:{'|'.join(NUMBERS)}|\d{{1,2}})\s+)?"
-    rf"(?P<adjectives>(?:(?:{'|'.join(ADJECTIVES)})(?:,?\s+|-)){{0,6}})"
-    r"(?:(?P<label>(?:letter|number)\s+[\"'“]?(?-i:[A-Z]|\d+)\b)"
-    rf"|(?:line\s+(?=segment))?(?P<noun>(?!(?:{'|'.join(NUMBERS)})\b)[a-z]+)\b)",
-    re.I,
-)
+_PHRASE = pattern(letter="[A-Z]")
 _NEGATION = re.compile(
     r"\b(?:no|without|neither|nor|(?:(?:can)?not|n't)\s+(?:see\s+)?(?:an?|any))\b[^,;]*$", re.I
 )
@@ -51,16 +39,12 @@ def _kind(match: re.Match[str]) -> Kind:
 def _phrase(match: re.Match[str], sentence: str) -> str:
     """What to look for, singular and in lower case; empty for what is nothing to be found."""
     if match["label"]:
-        kind, value = re.split(r"\s+", match["label"], maxsplit=1)
-        return " ".join([*_words(match), kind.lower(), value.strip("\"'“").lower()])
+        label = (match["labelled"].lower(), match["value"].lower())
+        return " ".join([*adjectives_of(match), *label])
     noun = singular(match["noun"])
     if noun is None:
         return ""
-    words = _words(match)
+    words = adjectives_of(match)
     bare = noun in CONTAINERS and not set(words) & set(COLORS)
     before, behind = sentence[: match.start("noun")], sentence[match.end() : match.end() + 60]
     return "" if bare or not is_thing(noun, before[-60:], behind) else " ".join([*words, noun])
-
-
-def _words(match: re.Match[str]) -> list[str]:
-    return [w for w in re.split(r"[\s,-]+", match["adjectives"].lower()) if w]

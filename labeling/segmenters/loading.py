@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeling.checkpoints import model_type
+from labeling.checkpoints import of_family
 from labeling.segmenters.prompted import PromptedSegmenter
 from labeling.segmenters.sam import SamSegmenter
 from labeling.segmenters.sam2 import Sam2Segmenter
@@ -38,14 +38,5 @@ def load_segmenter(
 
     ``ValueError`` if the checkpoint is of another architecture, or the dtype of no known name.
     """
-    kind = model_type(name, revision)
-    if kind not in FAMILIES:
-        families = ", ".join(FAMILIES)
-        raise ValueError(f"{name} is a {kind!r} model, which draws no masks; expected {families}")
-    return FAMILIES[kind].from_pretrained(
-        name,
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        **settings,
-    )
+    kind = of_family(FAMILIES, name, revision, "draws no masks")
+    return kind.from_pretrained(name, revision=revision, device=device, dtype=dtype, **settings)

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForMaskGeneration, AutoProcessor
+from transformers import AutoModelForMaskGeneration
 
 from labeling import checkpoints, masks
 from labeling.ahead import ahead
 from labeling.batching import batches, fill
+from labeling.checkpoints import FromCheckpoint
 from labeling.info import ModelInfo
 from labeling.segmenters.base import RawMask, Segment, View, finish_all, views
 
 Encoded = dict[str, Any]  # the arguments of a forward that stand for an image
 
 
-class PromptedSegmenter(ABC):
+class PromptedSegmenter(FromCheckpoint, ABC):
     """A checkpoint of transformers that draws what a box holds. An image is encoded once; boxes are
     prompted in chunks, so memory does not grow with their number."""
 
     model_class: ClassVar[Any] = AutoModelForMaskGeneration
-    processor_class: ClassVar[Any] = AutoProcessor
 
     def __init__(
         self,
@@ -42,30 +42,8 @@ class PromptedSegmenter(ABC):
     ) -> None:
         """batch_size: images that are encoded at once, no fewer and no more
         (``labeling.batching``)."""
-        self.model, self.processor = model.eval(), processor
+        super().__init__(model, processor, checkpoint=checkpoint, revision=revision)
         self.boxes_at_once, self.batch_size = boxes_at_once, batch_size
-        self.checkpoint, self.revision = checkpoint, revision
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        revision: str | None = None,
-        device: str = "cpu",
-        dtype: str = "float32",
-        **settings: Any,
-    ) -> Self:
-        """Of the Hub or a local folder; ``settings`` are those of ``__init__``."""
-        model, processor, found = checkpoints.load(
-            cls.model_class,
-            name,
-            processor_class=cls.processor_class,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-        )
-        return cls(model, processor, checkpoint=name, revision=found, **settings)
 
     def info(self) -> ModelInfo:
         settings = {"backend": "transformers", "dtype": checkpoints.dtype_name(self.model)}

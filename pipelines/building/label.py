@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.building.ingest import Shard, ingest
 from pipelines.building.models import Models
-from pipelines.building.steps import Annotate, Check, Collect, Draw, Ground, Intervene, Select, Step, Weigh
+from pipelines.building.steps import Annotate, Check, Collect, DrawMasks, Ground, Intervene, Select, Step, Weigh
 from pipelines.config import BuildConfig
 from pipelines.dataset.schema import Ledger
 from pipelines.rows.sources import Source
@@ -24,7 +24,7 @@ def steps_of(config: BuildConfig, models: Models) -> tuple[Step, ...]:
         Annotate(models.annotator),
         Select(),
         Ground(models.locators, required=needs_region, verifier=models.verifier),
-        Draw(models.segmenter, models.drawn),
+        DrawMasks(models.segmenter, models.segmenter_domain),
         Weigh(models.answerer, config.answerer_draws),
         Intervene(config.counterfactual, models.locators, required=needs_image),
     )

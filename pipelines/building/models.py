@@ -59,7 +59,7 @@ class Models:
     collector: TraceCollector | None = None
     verifier: Verifier | None = None
     answerer: Answerer | None = None
-    drawn: Domain | None = None  # what the segmenter was taught; everything without one
+    segmenter_domain: Domain | None = None  # everything without one
 
     def infos(self) -> dict[str, Any]:
         """What the manifest records about the models."""

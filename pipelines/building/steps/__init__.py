@@ -11,8 +11,8 @@ from pipelines.building.steps.check import Check
 from pipelines.building.steps.collect import Collect
 from pipelines.building.steps.ground import Ground
 from pipelines.building.steps.intervene import Intervene
-from pipelines.building.steps.segment import Draw
+from pipelines.building.steps.segment import DrawMasks
 from pipelines.building.steps.select import Select
 from pipelines.building.steps.weigh import Weigh
 
-__all__ = ["Annotate", "Check", "Collect", "Draw", "Ground", "Intervene", "Rejection", "Select", "Step", "Weigh"]
+__all__ = ["Annotate", "Check", "Collect", "DrawMasks", "Ground", "Intervene", "Rejection", "Select", "Step", "Weigh"]

@@ -82,7 +82,7 @@ def sought_in(row: Mapping[str, Any]) -> list[Sought]:
         if is_marked and a["kind"] in _WRITING:
             continue  # whoever gave boxes has marked the writing that matters
         if phrase := normalize_phrase(a["phrase"]):
-            sought.setdefault(phrase, Sought(phrase, a["kind"], a["statement"], a["quote"]))
+            sought.setdefault(phrase, Sought(phrase, a["kind"], a["quote"]))
     for region in row["regions"]:
         if phrase := normalize_phrase(region["phrase"]):
             sought.setdefault(phrase, Sought(phrase, quote=region["phrase"]))

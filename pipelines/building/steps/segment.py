@@ -19,7 +19,7 @@ OUT_OF_DOMAIN = "out_of_domain"  # flag of a region whose mask is the box for th
 
 
 @dataclass(frozen=True)
-class Draw(Step):
+class DrawMasks(Step):
     """domain: what the segmenter's checkpoint knows; everything without one."""
 
     segmenter: Segmenter

@@ -1,4 +1,7 @@
-"""Noun phrases of plain English: "two small red circles", "the letter A", "the purple object"."""
+"""Noun phrases of plain English: "two small red circles", "the letter A", "the purple object".
+
+One grammar reads them in traces (``readers.objects``), in questions and in phrases.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from labeling.readers.vocabulary import ADJECTIVES, COLORS, NOUNS, SIZES, is_thing, singular
+from labeling.readers.vocabulary import ADJECTIVES, COLORS, NUMBERS, SIZES, is_thing, singular
 
 # Shapes of which one thing has no more than one.
 _SHAPES = frozenset(
@@ -48,33 +51,46 @@ def _said_of(adjective: str) -> str:
     return "size" if adjective in SIZES else adjective
 
 
+def pattern(letter: str, pronouns: bool = False) -> re.Pattern[str]:
+    """Noun phrases; any word but a number may be the noun.
+
+    letter: how one looks behind its noun: in a trace a capital, since "the letter a child wrote"
+        names none.
+    pronouns: "the red one" is a noun phrase.
+    """
+    numbers = "|".join(number for number in NUMBERS if not (pronouns and number == "one"))
+    return re.compile(
+        rf"\b(?P<article>(?:an?|the|another)\s+)?(?P<count>(?:{'|'.join(NUMBERS)}|\d{{1,2}})\s+)?"
+        rf"(?P<adjectives>(?:(?:{'|'.join(ADJECTIVES)})(?:,?\s+|-)){{0,6}})"
+        rf"(?:(?P<label>(?P<labelled>letter|number)\s+[\"'“]?(?P<value>(?-i:{letter}|\d+))\b)"
+        rf"|(?:line\s+(?=segment))?(?P<noun>(?!(?:{numbers})\b)[a-z]+)\b)",
+        re.I,
+    )
+
+
+_ANYWHERE = pattern(letter="[A-Za-z]", pronouns=True)
+
+
+def adjectives_of(match: re.Match[str]) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,-]+", match["adjectives"].lower()) if word)
+
+
 def noun_phrases(text: str, also: Collection[str] = ()) -> Iterator[NounPhrase]:
     """The noun phrases of a text in reading order; ``also`` are nouns beside those of the
     vocabulary. A square root is no square."""
-    for match in _pattern(tuple(sorted(also))).finditer(text):
-        words = tuple(word for word in re.split(r"[\s,-]+", match["adjectives"].lower()) if word)
-        if match["labelled"]:
-            noun = match["labelled"].lower()
+    for match in _ANYWHERE.finditer(text):
+        words = adjectives_of(match)
+        if match["label"]:
+            noun, label = match["labelled"].lower(), match["value"].lower()
         else:
             known = _singular(match["noun"].lower(), also)
             if known is None and not words:
                 continue  # any word at all; behind an adjective it would be a thing
-            noun = known or match["noun"].lower()
+            noun, label = known or match["noun"].lower(), ""
             if not is_thing(noun, text[: match.start("noun")], text[match.end() :]):
                 continue
-        label = match["label"].lower() if match["label"] else ""
-        yield NounPhrase(" ".join(match.group().lower().split()), words, noun, label)
-
-
-@functools.lru_cache(maxsize=8)
-def _pattern(also: tuple[str, ...]) -> re.Pattern[str]:
-    adjective = "|".join(ADJECTIVES)
-    nouns = "|".join(sorted({*NOUNS, *also}, key=lambda noun: (-len(noun), noun)))
-    label = r"(?P<labelled>letter|number)\s+[\"'“]?(?P<label>(?-i:[A-Za-z]|\d+))\b"
-    noun = rf"(?P<noun>(?:{nouns})(?:es|s)?|[a-z]+)"
-    return re.compile(
-        rf"\b(?P<adjectives>(?:(?:{adjective})(?:,?\s+|-))*)(?:{label}|{noun})\b", re.I
-    )
+        start = match.start("adjectives")
+        yield NounPhrase(" ".join(text[start : match.end()].lower().split()), words, noun, label)
 
 
 def _singular(noun: str, also: Collection[str]) -> str | None:
