@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from demo.questions import make_row, write_rows
+from demo.questions import write_rows
 from labeling import masks
 from labeling.counterfactual import intervene
 from pipelines.build import build
@@ -79,23 +78,11 @@ def alike(rows: int, repetitions: int) -> dict[str, float]:
 def mixed(rows: int, repetitions: int) -> dict[str, float]:
     """The overhead on canvases of ``SIZES`` sizes, in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        source = write_mixed(Path(folder) / "scenes", rows, seed=13)
+        sizes = [(100 + 37 * n % 60, 100 + 23 * n % 61) for n in range(SIZES)]
+        assert len(set(sizes)) == SIZES
+        source = write_rows(Path(folder) / "scenes", rows, 13, "canvas", sizes)
         figures = overhead(source, Path(folder), repetitions)
     return {f"mixed_{name}": value for name, value in figures.items()}
-
-
-def write_mixed(out: Path, rows: int, seed: int) -> Path:
-    """Rows about canvases of ``SIZES`` different sizes, one after the other."""
-    rng = random.Random(seed)
-    sizes = [(100 + 37 * n % 60, 100 + 23 * n % 61) for n in range(SIZES)]
-    assert len(set(sizes)) == SIZES
-    (out / "images").mkdir(parents=True)
-    with (out / "rows.jsonl").open("w") as file:
-        for n in range(rows):
-            row, scene = make_row(rng, f"mixed-{n:05d}", "canvas", sizes[n % SIZES])
-            scene.image.save(out / row["image"])
-            file.write(json.dumps(row) + "\n")
-    return out / "rows.jsonl"
 
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]

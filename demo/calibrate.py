@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from demo.scenes import COLORS, LETTERS, SHAPES, SIZES, Scene, make_scene
+from demo.scenes import CANVAS_SIZE, COLORS, LETTERS, SHAPES, SIZES, Scene, make_scene
 from labeling.domain import Domain, Range, measure
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -46,7 +46,7 @@ WORDS = [*COLORS, *SHAPES, *SIZES, "object", "letter", *LETTERS.lower()]
 
 def draw(rng: random.Random) -> Scene:
     """A scene of either kind as the models were taught them, never an empty one."""
-    size = (112, 112) if rng.random() < 0.5 else (rng.randint(100, 160), rng.randint(100, 160))
+    size = CANVAS_SIZE if rng.random() < 0.5 else (rng.randint(100, 160), rng.randint(100, 160))
     scene = make_scene(rng, size=size)
     return scene if scene.things else draw(rng)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from demo.scenes import COLORS, SHAPES, STRIP_BOXES, Scene, Thing, make_scene
+from demo.scenes import CANVAS_SIZE, COLORS, SHAPES, STRIP_BOXES, Scene, Thing, make_scene
 from labeling import masks
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -180,7 +180,7 @@ def make_row(
     rng: random.Random,
     row_id: str,
     kind: Literal["strip", "canvas"] | None = None,
-    size: tuple[int, int] = (112, 112),
+    size: tuple[int, int] = CANVAS_SIZE,
 ) -> tuple[dict[str, Any], Scene]:
     """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names, with its role."""
     question = None
@@ -215,14 +215,20 @@ def _gold(thing: Thing, question: Question) -> dict[str, Any]:
     return {"phrase": thing.name, "bbox": list(thing.bbox), "mask": masks.encode(thing.mask), "role": role}
 
 
-def write_rows(out: Path, count: int, seed: int) -> Path:
-    """Write ``rows.jsonl`` and ``images/``; returns the path of the rows."""
+def write_rows(
+    out: Path,
+    count: int,
+    seed: int,
+    kind: Literal["strip", "canvas"] | None = None,
+    sizes: Sequence[tuple[int, int]] = (CANVAS_SIZE,),
+) -> Path:
+    """Write ``rows.jsonl`` and ``images/``; returns the path of the rows. Canvases have the ``sizes`` (width, height) in turn."""
     rng = random.Random(seed)
     (out / "images").mkdir(parents=True, exist_ok=True)
     path = out / "rows.jsonl"
     with path.open("w") as file:
         for n in range(count):
-            row, scene = make_row(rng, f"shapes-{seed}-{n:05d}")
+            row, scene = make_row(rng, f"shapes-{seed}-{n:05d}", kind, sizes[n % len(sizes)])
             scene.image.save(out / row["image"])
             file.write(json.dumps(row) + "\n")
     return path

@@ -32,6 +32,7 @@ SIZES = {"small": (9, 13), "medium": (18, 24), "large": (28, 40)}  # side in pix
 NLVR_COLORS, NLVR_SHAPES = ("black", "yellow", "blue"), ("circle", "square", "triangle")
 NLVR_SIDES = {"small": 10, "medium": 20, "large": 30}
 STRIP_SIZE = (400, 100)
+CANVAS_SIZE = (112, 112)  # as questions are asked about; any other does as well
 STRIP_BOXES = {"left": (0, 0, 100, 100), "middle": (150, 0, 250, 100), "right": (300, 0, 400, 100)}
 _OVERSAMPLE = 4
 _MIN_VISIBLE = 0.5  # an object of which less than this can be seen is not part of the ground truth
@@ -78,7 +79,7 @@ class _Placed:
     side: int
 
 
-def make_scene(rng: random.Random, kind: Literal["strip", "canvas"] | None = None, size: tuple[int, int] = (112, 112)) -> Scene:
+def make_scene(rng: random.Random, kind: Literal["strip", "canvas"] | None = None, size: tuple[int, int] = CANVAS_SIZE) -> Scene:
     """Draw one scene. ``size`` (width, height) is used by canvases; strips are always 400x100."""
     kind = kind or rng.choice(("strip", "canvas"))
     if kind == "strip":

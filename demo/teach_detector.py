@@ -34,13 +34,12 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
-from demo.scenes import COLORS, LETTERS, SHAPES, SIZES, STRIP_SIZE, Scene, Thing, make_scene
+from demo.scenes import CANVAS_SIZE, COLORS, LETTERS, SHAPES, SIZES, STRIP_SIZE, Scene, Thing, make_scene
 from labeling.locators.grounding_dino import image_share
 from labeling.locators.prompts import Prompt, build_prompts
 
 MAX_TEXT = 128
-CANVAS_SIDE = 112  # pixels; what demo.questions draws
-ABREAST = 4  # canvases of that side that make a strip's shape
+ABREAST = 4  # canvases of the usual size that make a strip's shape
 WORDS = [*COLORS, *SHAPES, *SIZES, "letter", "shape", "object", "block", "box", "tower", "the", "a", "of", "in", "on", "with"]
 
 
@@ -189,9 +188,9 @@ def draw(rng: random.Random, kind: str) -> Scene:
     if kind == "strip":
         return make_scene(rng, "strip")
     if rng.random() < 0.5:
-        return abreast([make_scene(rng, "canvas", (CANVAS_SIDE, CANVAS_SIDE)) for _ in range(ABREAST)])
+        return abreast([make_scene(rng, "canvas", CANVAS_SIZE) for _ in range(ABREAST)])
     if rng.random() < 0.7:
-        return make_scene(rng, "canvas", (CANVAS_SIDE, CANVAS_SIDE))
+        return make_scene(rng, "canvas", CANVAS_SIZE)
     return make_scene(rng, "canvas", (rng.randint(100, 160), rng.randint(100, 160)))
 
 

@@ -22,10 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
-from demo.scenes import Scene, Thing, make_scene
+from demo.scenes import CANVAS_SIZE, Scene, Thing, make_scene
 
 SIDE, PATCH, MASK_SIDE, WIDTH = 200, 8, 100, 64
-CANVAS = (112, 112)  # pixels; what demo.questions draws
 PROMPTS = 6  # boxes per image and step
 
 
@@ -76,7 +75,7 @@ def make_batch(rng: random.Random, processor: SamProcessor, count: int) -> tuple
     """Model inputs and coverage targets (images, PROMPTS, MASK_SIDE, MASK_SIDE) in [0, 1]."""
     scenes: list[Scene] = []
     while len(scenes) < count:
-        size = CANVAS if rng.random() < 0.5 else (rng.randint(100, 160), rng.randint(100, 160))
+        size = CANVAS_SIZE if rng.random() < 0.5 else (rng.randint(100, 160), rng.randint(100, 160))
         scene = make_scene(rng, size=size)
         scene = crop(rng, scene) if scene.kind == "strip" else scene
         if scene.things:

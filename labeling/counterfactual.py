@@ -11,7 +11,7 @@ touch any evidence; and whoever wants to know whether the evidence is really gon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import cv2
@@ -188,11 +188,15 @@ class Removal:
     """Locators' scores of what was found, at the places where it was found. ``verified`` is what
     the image was made for: nothing of what was erased is still found there, or everything of the
     evidence is, where something else was erased. None where no locator saw the evidence itself, or
-    one could not be asked again."""
+    one could not be asked again.
+
+    asked: what locators that ask somebody answered, or could not, to be accounted for.
+    """
 
     verified: bool | None
     score_before: float | None
     score_after: float | None
+    asked: Located | None = field(default=None, compare=False, repr=False)
 
 
 UNSEEN = Removal(None, None, None)
@@ -248,15 +252,15 @@ def _removal(
     same_place: float,
 ) -> Removal:
     if again.failures:
-        return UNSEEN
+        return replace(UNSEEN, asked=again)
     scores = [_score_at(region, again.detections, same_place) for region in before]
     is_seen = [
         score >= locators.threshold(region.locator)
         for region, score in zip(before, scores, strict=True)
     ]
     if made.role == "control":
-        return Removal(all(is_seen), min(d.score for d in before), min(scores))
-    return Removal(not any(is_seen), max(d.score for d in before), max(scores))
+        return Removal(all(is_seen), min(d.score for d in before), min(scores), again)
+    return Removal(not any(is_seen), max(d.score for d in before), max(scores), again)
 
 
 def _score_at(region: Detection, detections: Sequence[Detection], same_place: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipelines.dataset.schema import Item, Ledger
 from pipelines.validate import validate
 from rewardlib.judge import JudgeError
 from tests.conftest import FakeAnnotator, FakeSegmenter, fake_models, record, scene, write_rows
+from tests.judge_server import Answer, Server, completion
 
 IMAGE = Image.new("RGB", (64, 48))
 BOX = (4.0, 4.0, 20.0, 20.0)
@@ -62,8 +64,8 @@ class Dark:
     about: str = "the dark"
     cure: str = "a/brighter-one"
 
-    def knows(self, image: Image.Image) -> bool:
-        return image.getpixel((0, 0)) == (0, 0, 0)
+    def why(self, image: Image.Image) -> str:
+        return "" if image.getpixel((0, 0)) == (0, 0, 0) else "it is bright"
 
     def knows_phrase(self, phrase: str) -> bool:
         return set(phrase.split()) <= self.words
@@ -86,8 +88,8 @@ def test_what_a_checkpoint_was_never_taught_is_not_looked_for() -> None:
     chain = LocatorChain([detector], {"dino": Dark(frozenset({"red", "cat"}))})
     white = Image.new("RGB", (64, 48), "white")
     known, foreign = chain.locate([IMAGE, white], [seek("red cat", "mug"), seek("red cat")])
-    assert ([d.phrase for d in known.detections], known.foreign, known.out_of_domain) == (["red cat"], {"mug"}, set())
-    assert (foreign.detections, foreign.out_of_domain) == ([], {"dino"})
+    assert ([d.phrase for d in known.detections], known.foreign, known.out_of_domain) == (["red cat"], {"mug"}, {})
+    assert (foreign.detections, foreign.out_of_domain) == ([], {"dino": "it is bright"})
 
 
 def test_a_locator_that_fails_has_not_said_that_nothing_is_there() -> None:
@@ -245,3 +247,34 @@ def test_an_answerer_weighs_every_region(tmp_path: Path, monkeypatch: pytest.Mon
     assert (blue["effect"], blue["role"], blue["role_by"]) == (0, "context", "effect")
     assert (row["provenance"]["answerer"], manifest["counts"]["regions_weighed"]) == ("sees red", 2)
     assert validate(out)["valid"]
+
+
+FACTS = [{"kind": "object", "statement": f"There is a {name}.", "phrase": name, "quote": name} for name in ("mug", "cat")]
+
+
+def see(n: int, body: dict[str, Any]) -> Answer:
+    """A judge that sees: facts for a trace, boxes for phrases, and a word on a crop."""
+    content = body["messages"][1]["content"]
+    asked = json.loads(content if isinstance(content, str) else content[1]["text"])
+    if "trace" in asked:
+        return completion(json.dumps({"facts": [{**fact, "needed": "yes", "why": "seen"} for fact in FACTS]}))
+    if "phrases" in asked:
+        return completion(json.dumps({"boxes": [{"bbox_2d": [100, 100, 400, 500], "label": p} for p in asked["phrases"]]}))
+    return completion(json.dumps({"shows": asked["phrase"] == "mug", "reason": "that is what it is"}))
+
+
+def test_boxes_are_asked_for_and_verified_and_paid(tmp_path: Path) -> None:
+    """From flags to the dataset: a word that the embedded detector was never taught is asked for, and looked at again."""
+    row = record("a", "red", traces=["A mug and a cat. The answer is red."], license="cc0-1.0")
+    with Server(see).running() as server:
+        seer = {"model": "seer", "base_url": server.url, "price_in": 1.0, "price_out": 1.0}
+        config = BuildConfig(source=str(write_rows(tmp_path, [row])), out=tmp_path / "out", annotator=seer, boxes=seer, verify=True)
+        manifest = pipelines.build.build(config)
+    (made,) = store.read_rows(tmp_path / "out")
+    (region,) = made["regions"]
+    assert (region["phrase"], region["locator"], region["role"], region["role_by"]) == ("mug", "vlm-boxes", "evidence", "judge")
+    assert [locator["locator"] for locator in made["provenance"]["locators"]] == ["ocr", "grounding-dino", "vlm-boxes"]
+    assert {m["stage"]: m["requests"] for m in manifest["cost"]["models"]} == {"judge": 1, "verifier": 2, "vlm-boxes": 3}
+    assert {m["prompt_tokens"] for m in manifest["cost"]["models"]} == {100, 200, 300}  # of the image, the evidence and the control
+    assert manifest["counts"]["findings_refuted"] == 1
+    assert validate(tmp_path / "out")["valid"]

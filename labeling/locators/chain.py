@@ -24,14 +24,15 @@ class Located:
 
     answers: of locators that ask somebody, by locator.
     failures: theirs, too; where there are any, what was not found may be there.
-    out_of_domain: the locators that were not asked, since their checkpoint was taught other images.
+    out_of_domain: why a locator was not asked, since its checkpoint was taught other images, by
+        locator.
     foreign: phrases that a locator was not asked for, since its checkpoint was never taught them.
     """
 
     detections: list[Detection] = field(default_factory=list)
     answers: dict[str, Answered] = field(default_factory=dict)
     failures: dict[str, JudgeError] = field(default_factory=dict)
-    out_of_domain: set[str] = field(default_factory=set)
+    out_of_domain: dict[str, str] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
 
     def has(self, phrase: str) -> bool:
@@ -75,8 +76,8 @@ class LocatorChain:
         left = [s for s in sought if not located.has(s.phrase) and _serves(locator, domain, s)]
         if domain is None or not left:
             return left
-        if not domain.knows(image):
-            located.out_of_domain.add(locator.name)
+        if why := domain.why(image):
+            located.out_of_domain[locator.name] = why
             return []
         known = [s for s in left if domain.knows_phrase(s.phrase)]
         located.foreign |= {s.phrase for s in left} - {s.phrase for s in known}

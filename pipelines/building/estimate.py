@@ -71,7 +71,9 @@ def estimate(config: BuildConfig) -> Estimate:
         counts[f"{stage}_requests"] = len(asked)
         counts[f"{stage}_prompt_tokens"] = sum(map(_prompt_tokens, asked))
         counts[f"{stage}_completion_tokens"] = len(asked) * _completion_tokens(endpoints(config)[stage], stage, cache)
-    for stage, looks in (("verifier", sum(map(len, phrases.values()))), ("vlm-boxes", len(phrases))):
+    # Boxes are asked for on the image, and again on what is made of it: the evidence, a control, the context.
+    images = 1 + 3 * config.counterfactual.pairs
+    for stage, looks in (("verifier", sum(map(len, phrases.values()))), ("vlm-boxes", len(phrases) * images)):
         if stage in endpoints(config):
             counts[f"{stage}_requests"] = looks
             counts[f"{stage}_prompt_tokens"] = looks * _LOOK
@@ -81,8 +83,8 @@ def estimate(config: BuildConfig) -> Estimate:
     clients = {stage: JudgeClient(endpoint_of(endpoint), cache) for stage, endpoint in endpoints(config).items()}
     paid = sum(clients[stage].knows(request) for stage, asked in requests.items() for request in asked)
     regions = round(sum(map(len, phrases.values())) * rows / sampled) if config.answerer else 0
-    images = regions * 2 * config.answerer_draws
-    return Estimate(rows, sampled, dict(rejects), cost(config, scaled), paid, regions, images)
+    erased = regions * 2 * config.answerer_draws
+    return Estimate(rows, sampled, dict(rejects), cost(config, scaled), paid, regions, erased)
 
 
 def _first(shards: Sequence[Shard], rows: int) -> list[Shard]:

@@ -21,7 +21,7 @@ from labeling.locators.base import Sought
 from labeling.locators.chain import Located, LocatorChain
 from labeling.verify import Claim, Verifier
 from pipelines.building.steps.base import Rejection, Step
-from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
+from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay, settle
 from pipelines.dataset.regions import new_region
 from pipelines.dataset.schema import Item, Ledger
 from rewardlib.judge import JudgeError
@@ -51,12 +51,7 @@ class Ground(Step):
         return [self._ground(item.row, wanted, found, ledger) for item, wanted, found in zip(items, sought, located, strict=True)]
 
     def _ground(self, row: dict[str, Any], sought: Sequence[Sought], located: Located, ledger: Ledger) -> Rejection | None:
-        for locator, error in located.failures.items():
-            fail(locator, error, ledger)
-        for locator, answer in located.answers.items():
-            pay(locator, answer, ledger)
-            for reason in answer.dropped_for:
-                ledger.counts[f"boxes_dropped: {reason}"] += 1
+        settle(located, ledger)
         ledger.counts["rows_out_of_domain"] += bool(located.out_of_domain)
         ledger.counts["phrases_out_of_domain"] += len(located.foreign)
         _add_regions(row, located, ledger)
@@ -176,7 +171,8 @@ def _rejection(sought: Sequence[Sought], located: Located, domain: Domain | None
     if located.failures:
         return Rejection(ENDPOINT_FAILED[2], "; ".join(f"{name}: {error}" for name, error in located.failures.items()))
     if domain is not None and (located.out_of_domain or located.foreign):
-        what = "the image is none of it" if located.out_of_domain else f"it was never taught: {', '.join(sorted(located.foreign))}"
+        why = [f"the image is none of it ({told})" for told in located.out_of_domain.values()]
+        what = ", ".join(why or [f"it was never taught: {', '.join(sorted(located.foreign))}"])
         cure = f"name a checkpoint that knows more, e.g. --detector.name {domain.cure}"
         return Rejection(_OUT_OF_DOMAIN, f"looked for {names}; the detector knows {domain.about} only, and {what}; {cure}")
     return Rejection(

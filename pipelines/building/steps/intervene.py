@@ -21,6 +21,7 @@ from labeling.facts import normalize_phrase
 from labeling.locators.chain import LocatorChain
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.building.steps.ground import sought_in
+from pipelines.building.steps.payment import settle
 from pipelines.config import CounterfactualConfig
 from pipelines.dataset.schema import Item, Ledger
 from rewardlib.rows.images import png
@@ -50,6 +51,8 @@ class Intervene(Step):
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
         cases = [(item, case) for item, own in self._made(items) for case in own]
         removals = verify_removal(self.locators, [case for _, case in cases])
+        for asked in [removal.asked for own in removals for removal in own if removal.asked]:
+            settle(asked, ledger)
         stored = ahead(_stored, list(zip(cases, removals, strict=True)), workers=WORKERS)
         for (item, case), images in zip(cases, stored, strict=True):
             item.row["counterfactuals"] += images

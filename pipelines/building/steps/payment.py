@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from labeling.locators.chain import Located
 from pipelines.dataset.schema import Ledger
 from rewardlib.judge import JudgeError
 
@@ -44,6 +45,16 @@ def fail(asked: str, error: JudgeError, ledger: Ledger) -> None:
     if error.usage.requests:
         pay(asked, error.usage, ledger)
         pay(f"{asked}{_WASTED}", error.usage, ledger)
+
+
+def settle(located: Located, ledger: Ledger) -> None:
+    """Enter what the locators that ask somebody took to look at an image, and where they failed."""
+    for locator, error in located.failures.items():
+        fail(locator, error, ledger)
+    for locator, answer in located.answers.items():
+        pay(locator, answer, ledger)
+        for reason in answer.dropped_for:
+            ledger.counts[f"boxes_dropped: {reason}"] += 1
 
 
 def carry_over(counts: Mapping[str, int], ledger: Ledger) -> None:
