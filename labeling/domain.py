@@ -15,6 +15,7 @@ on the same world share the file. A checkpoint without one knows everything.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ Range = tuple[float, float]
 Color = tuple[int, int, int]
 Grounds = tuple[int, int, int]
 Statistics = dict[str, float]
-Pixels = NDArray[np.int16]
+Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 _LARGEST = 640  # pixels: of a longer image, no detail is looked at
@@ -137,16 +138,15 @@ def statistics(pixels: Pixels, colors: Sequence[Color], grounds: Grounds) -> Sta
     - taught: near one of the colours;
     - strange: none of these, and not on an edge, where colours blend;
     - edges: much unlike a neighbour;
-    - lines: the same of what is neither muted nor white, as drawings on paper are;
-    - thin: of all that is not muted, what is part of a line rather than of an area.
+    - thin: of all that is not muted, what is part of a line rather than of an area;
+    - lines: the same of what is neither muted nor white, as drawings on paper are.
     """
-    low, high = pixels.min(2), pixels.max(2)
+    red, green, blue = cv2.split(pixels)
+    low, high = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
     dark, light, spread = grounds
     muted = (low >= dark) & (high <= light) & (high - low <= spread)
     edge = _edges(pixels)
-    away = np.abs(pixels[~muted][:, None] - np.array(colors, np.int16)).max(2).min(1)
-    taught = np.zeros_like(muted)
-    taught[~muted] = away <= _NEAR
+    taught = _near(tuple(colors))[red, green, blue] & ~muted
     return {
         "white": float((low > light).mean()),
         "muted": float(muted.mean()),
@@ -162,7 +162,16 @@ def statistics(pixels: Pixels, colors: Sequence[Color], grounds: Grounds) -> Sta
 def _pixels(image: Image.Image, scale: float) -> Pixels:
     width, height = (max(1, round(side * scale)) for side in image.size)
     small = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(small, np.int16)
+    return np.asarray(small)
+
+
+@functools.lru_cache(maxsize=2)
+def _near(colors: tuple[Color, ...]) -> Mask:
+    """Whether an RGB level is near one of the colours, (256, 256, 256)."""
+    near = np.zeros((256, 256, 256), bool)
+    for color in colors:
+        near[tuple(slice(max(0, level - _NEAR), level + _NEAR + 1) for level in color)] = True
+    return near
 
 
 def _span(levels: NDArray[np.float64]) -> float:
@@ -173,13 +182,20 @@ def _span(levels: NDArray[np.float64]) -> float:
 def _edges(pixels: Pixels) -> Mask:
     """Pixels that differ much from the one before or after, down or across, (height, width)."""
     edge = np.zeros(pixels.shape[:2], bool)
-    across = np.abs(np.diff(pixels, axis=1)).max(2) > _STEP
-    down = np.abs(np.diff(pixels, axis=0)).max(2) > _STEP
+    across = _unlike(pixels[:, 1:], pixels[:, :-1])
+    down = _unlike(pixels[1:], pixels[:-1])
     edge[:, 1:] |= across
     edge[:, :-1] |= across
     edge[1:] |= down
     edge[:-1] |= down
     return edge
+
+
+def _unlike(pixels: Pixels, others: Pixels) -> Mask:
+    if not pixels.size:
+        return np.zeros(pixels.shape[:2], bool)
+    red, green, blue = cv2.split(cv2.absdiff(pixels, others))
+    return np.asarray(cv2.max(cv2.max(red, green), blue) > _STEP)
 
 
 def _thin(things: Mask) -> float:

@@ -19,13 +19,14 @@ from labeling.locators.base import Answered, Sought
 from labeling.locators.chain import LocatorChain
 from labeling.masks import from_box
 from labeling.verify import Verdict
+from pipelines.building.label import steps_of
 from pipelines.building.models import Models
 from pipelines.building.steps import Ground
 from pipelines.building.steps.ground import stated_number
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.regions import new_region
-from pipelines.dataset.schema import Item, Ledger
+from pipelines.dataset.schema import STAGES, Item, Ledger
 from pipelines.validate import validate
 from rewardlib.judge import JudgeError
 from tests.conftest import FakeAnnotator, FakeSegmenter, fake_models, record, scene, write_rows
@@ -197,6 +198,11 @@ def test_a_second_opinion_drops_what_is_not_there_and_keeps_what_it_cannot_judge
 
 
 # ------------------------------------------------------------------------------------ the build
+
+
+def test_stages_are_the_steps_in_order() -> None:
+    steps = steps_of(BuildConfig(source="rows.jsonl", out=Path("out")), fake_models())
+    assert ("ingest", *(step.stage for step in steps)) == STAGES
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ class Weigh(Step):
     """Without an answerer nothing is weighed. draws: erased images of a region, each with a fill and a seed of its own."""
 
     answerer: Answerer | None
-    draws: int = 4
+    draws: int
     stage: ClassVar[str] = "weigh"
 
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
