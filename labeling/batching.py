@@ -1,15 +1,15 @@
-"""Batches that change nothing: what a model says of an image does not depend on its company.
+"""Batches that change next to nothing: what a model says does not depend on an image's company.
 
-A matrix product rounds differently for one row than for eight, and a score that is rounded to four
-digits, or a mask that is cut at a threshold, can show it. Padding images to a common size changes
-far more: Swin's windows see the padding (measured on ``demo/checkpoints/detector``: scores move by
-up to 0.05). So images are batched only with images of the same processed size, and every forward
-has exactly as many rows as a batch has, filled up with copies of its last row. Measured with
-torch 2.15 on a CPU: with the number of rows fixed, a row's result is the same, bit for bit,
-wherever it stands and whatever stands beside it.
+Padding images to a common size changes a lot: Swin's windows see the padding (measured on
+``demo/checkpoints/detector``: scores move by up to 0.05). So images are batched only with images of
+the same processed size, and every forward has exactly as many rows as a batch has, filled up with
+copies of its last row, since a matrix product rounds differently for one row than for eight.
 
-The price is that a batch which is not full takes the time of a full one. With one row in a batch
-there is no such price; it is the default.
+With one row in a batch, the default, results are the same bit for bit. With more, that is so on
+most processors; on some (AMD with AVX-512, torch 2.15, one thread) a row's roundings depend on
+where it stands, and a score can differ in its last digit, by 1e-4.
+
+The price is that a batch which is not full takes the time of a full one.
 """
 
 from __future__ import annotations

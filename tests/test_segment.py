@@ -234,11 +234,12 @@ def boxes_of(scene: Scene) -> list[tuple[float, ...]]:
 # -------------------------------------------------------------------------- what changes nothing
 
 
-def test_company_and_order_change_nothing_at_all(tiny: PromptedSegmenter) -> None:
-    together = tiny.segment(IMAGES, BOXES)
-    backwards = tiny.segment(IMAGES[::-1], [b[::-1] for b in BOXES[::-1]])[::-1]
+def test_company_and_order_change_nothing_at_all(checkpoint: str) -> None:
+    single = load_segmenter(checkpoint)
+    together = single.segment(IMAGES, BOXES)
+    backwards = single.segment(IMAGES[::-1], [b[::-1] for b in BOXES[::-1]])[::-1]
     for image, boxes, a, c in zip(IMAGES, BOXES, together, backwards, strict=True):
-        assert same(a, tiny.segment([image], [boxes])[0])
+        assert same(a, single.segment([image], [boxes])[0])
         assert same(a, c[::-1])
 
 
@@ -262,10 +263,13 @@ def test_a_model_is_always_asked_in_the_same_form(
 
 def test_the_embedded_segmenters_masks_do_not_depend_on_company() -> None:
     scenes = [make_scene(random.Random(n), "canvas" if n % 2 else "strip") for n in range(5)]
-    segmenter = load_segmenter(EMBEDDED, batch_size=4)
+    segmenter, batched = load_segmenter(EMBEDDED), load_segmenter(EMBEDDED, batch_size=4)
     images, boxes = [s.image for s in scenes], [boxes_of(s) for s in scenes]
-    for a, image, wanted in zip(segmenter.segment(images, boxes), images, boxes, strict=True):
+    together = segmenter.segment(images, boxes)
+    for a, image, wanted in zip(together, images, boxes, strict=True):
         assert same(a, segmenter.segment([image], [wanted])[0])
+    for a, b in zip(together, batched.segment(images, boxes), strict=True):
+        assert agreement(a, b) > 0.999
 
 
 @pytest.mark.parametrize("changed", [{"boxes_at_once": 2}, {"batch_size": 1}])
