@@ -1,12 +1,14 @@
-"""Does each reward do what its paper says? Recipes on the shapes world, several seeds each, the same budget for all.
+"""Does a reward for looking pay? Every paper's headline, on a task where its mechanism can show (``demo.tasks``).
 
-    python -m bench.efficacy               # 8 recipes x 5 seeds x 100 steps: an hour on two cores; goes on where it was stopped
+    python -m bench.efficacy                                   # an hour and a half on two cores; goes on where it was stopped
     python -m bench.efficacy --steps 20 --seeds 2 --out runs/quick
 
-Every run starts from demo/checkpoints/policy and trains on a dataset that ``flows.build_dataset`` labelled. What is compared is measured by
-``train.evaluate`` on rows that no run has seen: accuracy, attention contrast, pointing game, and how much more accuracy the erased evidence
-costs than the erased control. ``gain`` is what a run has added to its own reward on such rows. Intervals are 95 %, Student's, over seeds.
-Writes bench/results/efficacy.json, docs/efficacy.svg and the table in docs/efficacy.md, and ends with the table as one line of JSON.
+Every run starts from the careless policy of ``demo.teach_policy``, trains on rows that the pipeline labelled, and is compared on rows
+that no run has seen. Settings on one task are paired: the same seeds, the same questions in the same order, the same number of
+completions. Each has its own learning rate, chosen among the same three on other seeds and other rows. The controls reward attention on
+a region that is not the evidence: of another row, of the same size elsewhere, and on all that traces mention.
+
+Writes bench/results/efficacy.json, the tables in docs/efficacy.md and docs/efficacy.svg, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,214 +17,325 @@ import argparse
 import json
 import multiprocessing
 import re
-from dataclasses import asdict, replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from scipy import stats
 
+from bench.efficacy_page import PAGE, PLOT, page, plot
+from bench.policy import POLICY, labelled, sampled
+from bench.policy import RESULTS as POLICY_RESULTS
+from bench.regions import Regions, relabel
 from demo.judge import serving
-from demo.questions import write_rows
-from pipelines.build import build
-from pipelines.config import BuildConfig
+from demo.tasks import Task
+from rewardlib.console import quiet_libraries, say
 from train.anchor import AnchorSettings
 from train.anchoring import anchor
-from train.data import load_rows
-from train.engines.local import LocalEngine
+from train.data import Rows, load_rows
 from train.evaluate import EvaluateSettings
 from train.evaluation import evaluate
 from train.loading import load_model
-from train.loop import make_methods, train
+from train.loop import train
 from train.methods import RECIPES
-from train.plan import Plan
+from train.policy import Policy
 from train.recipe import Recipe
-from train.rewards import make_rewards
-from train.sampling import Sampler
+from train.rewards import weights
 from train.settings import Settings
-from train.step import assess
 
 ROOT = Path(__file__).parents[1]
-POLICY = str(ROOT / "demo" / "checkpoints" / "policy")
-RESULTS, PAGE, PLOT = ROOT / "bench" / "results" / "efficacy.json", ROOT / "docs" / "efficacy.md", ROOT / "docs" / "efficacy.svg"
+RESULTS = ROOT / "bench" / "results" / "efficacy.json"
+ROWS = {"train": (260, 11), "held-out": (90, 12), "choosing": (50, 13)}  # how many are drawn of each, and their seed
+LEARNING_RATES = (5e-5, 1e-4, 2e-4)
+CHOOSING_SEEDS = (100, 101)
+# What differs from the papers' settings, for all alike: the policy is a thousandth of theirs in size, its responses a tenth. The learning
+# rate rises and falls, because at 48 completions a step Adam's noise undoes what a constant one of this height has learnt.
+BUDGET: dict[str, Any] = {"prompts": 6, "num_generations": 8, "max_tokens": 96, "window": None, "template": "think-answer"}
+BUDGET |= {"schedule": "linear", "warmup": 5, "top_p": 1.0, "filter_groups": False, "kl": 0.0}
 
-# What differs from the papers' settings, for all recipes alike: the policy is a thousandth of theirs in size, its responses a tenth. The
-# learning rate rises and falls, because at 32 completions a step Adam's noise undoes what a constant one of this height has learnt.
-BUDGET: dict[str, Any] = {"prompts": 4, "num_generations": 8, "max_tokens": 96, "window": None}
-BUDGET |= {"learning_rate": 1e-4, "schedule": "linear", "warmup": 15}
-RUNS: dict[str, Recipe] = {
-    "accuracy": RECIPES["grpo"],
-    "attention (sayo)": RECIPES["sayo"],
-    "accuracy + attention": replace(RECIPES["grpo"], attention_contrast=0.5),
-    "perception-r1": RECIPES["perception-r1"],
-    "faithful-mr1": RECIPES["faithful-mr1"],
-    "faithful-mr1, anchored": RECIPES["faithful-mr1"],
-    "faithful-mr1, stage 1 without anchor": RECIPES["faithful-mr1"],
-    "vgpo": RECIPES["vgpo"],
+LOOK = RECIPES["look"]
+ATTENTION = replace(LOOK, **weights(format=0.1, attention_contrast=1.0))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared with others on the same task.
+
+    first_stage: the anchor's weight beside the language model's in ``train.anchor``; without it there is no first stage.
+    """
+
+    task: Task
+    recipe: Recipe
+    regions: Regions = "evidence"
+    first_stage: float | None = None
+
+
+SETTINGS: dict[str, Setting] = {
+    "credit: accuracy": Setting("credit", RECIPES["grpo"]),
+    "credit: attention": Setting("credit", ATTENTION),
+    "credit: look": Setting("credit", LOOK),
+    "credit: sayo": Setting("credit", RECIPES["sayo"]),
+    "credit: accuracy + sayo": Setting("credit", replace(RECIPES["grpo"], attention_contrast=0.5)),
+    "credit: attention, another row's region": Setting("credit", ATTENTION, "shuffled"),
+    "credit: attention, elsewhere": Setting("credit", ATTENTION, "elsewhere"),
+    "credit: attention, all mentions": Setting("credit", ATTENTION, "mentions"),
+    "perception: accuracy": Setting("perception", RECIPES["grpo"]),
+    "perception: perception-r1": Setting("perception", RECIPES["perception-r1"]),
+    "perception: look": Setting("perception", LOOK),
+    "faithful: accuracy": Setting("faithful", RECIPES["grpo"]),
+    "faithful: faithful-mr1": Setting("faithful", RECIPES["faithful-mr1"]),
+    "faithful: faithful-mr1, anchored": Setting("faithful", RECIPES["faithful-mr1"], first_stage=1.0),
+    "faithful: faithful-mr1, first stage without anchor": Setting("faithful", RECIPES["faithful-mr1"], first_stage=0.0),
+    "long: accuracy": Setting("long", RECIPES["grpo"]),
+    "long: vgpo": Setting("long", RECIPES["vgpo"]),
+    "long: papo": Setting("long", RECIPES["papo"]),
+    "long: vppo": Setting("long", RECIPES["vppo"]),
 }
-FIRST_STAGE = {
-    "faithful-mr1, anchored": 1.0,
-    "faithful-mr1, stage 1 without anchor": 0.0,
-}  # the anchor's weight beside the language model's
-PROBED = 40  # rows on which a run's own reward is measured, a group of completions each
-MEASURES = ("accuracy", "attention_contrast", "pointing_game", "evidence_minus_control", "gain")
+# What each paper claims: that of two settings the first has more of something.
+HEADLINES = {
+    "sayo": ("credit: attention", "credit: accuracy", "accuracy"),
+    "look": ("credit: look", "credit: accuracy", "accuracy"),
+    "perception-r1": ("perception: perception-r1", "perception: accuracy", "accuracy"),
+    "faithful-mr1": ("faithful: faithful-mr1, anchored", "faithful: faithful-mr1", "evidence_minus_control"),
+    "vgpo": ("long: vgpo", "long: accuracy", "accuracy"),
+}
+# The same of settings that should not have it, and other questions that the runs answer.
+CONTROLS = {
+    "another row's region": ("credit: attention, another row's region", "credit: accuracy", "accuracy"),
+    "elsewhere": ("credit: attention, elsewhere", "credit: accuracy", "accuracy"),
+    "all mentions": ("credit: attention, all mentions", "credit: attention", "accuracy"),
+    "released token choice": ("credit: sayo", "credit: attention", "accuracy"),
+    "released token choice, with accuracy": ("credit: accuracy + sayo", "credit: look", "accuracy"),
+    "look on perception": ("perception: look", "perception: accuracy", "accuracy"),
+    "anchor against its first stage": (
+        "faithful: faithful-mr1, anchored",
+        "faithful: faithful-mr1, first stage without anchor",
+        "evidence_minus_control",
+    ),
+    "vgpo's late looking": ("long: vgpo", "long: accuracy", "late_looking"),
+    "papo": ("long: papo", "long: accuracy", "accuracy"),
+    "vppo": ("long: vppo", "long: accuracy", "accuracy"),
+}
+MEASURES = ("accuracy", "greedy_accuracy", "naming", "contrast", "pointing", "evidence_minus_control", "late_looking", "gain")
+ENOUGH = 0.7  # accuracy of sampled completions, which sample efficiency asks for
 
 
-NEW_PAGE = """# What the rewards do on the shapes world
+@dataclass(frozen=True)
+class Job:
+    """One run of a setting."""
 
-```bash
-python -m bench.efficacy
-```
+    name: str
+    seed: int
+    learning_rate: float
+    steps: int
+    out: Path
+    judge_url: str
+    rows: Literal["held-out", "choosing"] = "held-out"
 
-Every recipe trains the demo's tiny Qwen2.5-VL (2.6 million parameters, taught with careless traces among the right ones) on the rows
-that the pipeline kept of 400 questions, with the same budget of steps of 4 prompts x 8 completions. It is evaluated on the rows kept of
-200 questions that it has not seen. Means and 95 % intervals over seeds; the columns are explained in [training.md](training.md). *Gain*
-is what a run has added to its own reward, on completions sampled for unseen questions.
+    @property
+    def setting(self) -> Setting:
+        return SETTINGS[self.name]
 
-<!-- table -->
-<!-- end -->
-
-![Every measure with its interval; the dashed line is the policy before training](efficacy.svg)
-"""
-
-
-def datasets(out: Path) -> tuple[Path, Path]:
-    """Labelled rows to train on and others to evaluate on."""
-    made = []
-    for name, rows, seed in (("train", 400, 11), ("held-out", 200, 12)):
-        if not (out / name / "manifest.json").exists():
-            source = write_rows(out / f"scenes-{name}", rows, seed)
-            build(BuildConfig(source=str(source), out=out / name, shard_size=25))
-        made.append(out / name)
-    return made[0], made[1]
+    @property
+    def folder(self) -> Path:
+        return self.out / _slug(self.name) / f"{self.learning_rate:g}-{self.seed}"
 
 
-def run(name: str, seed: int, steps: int, out: Path, judge_url: str) -> dict[str, float]:
-    """Train one recipe with one seed and evaluate it; what has been done before is read."""
+def _slug(name: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", name).strip("-")
+
+
+def data(out: Path, task: Task, rows: str, regions: Regions = "evidence") -> Path:
+    """Labelled rows of a task, with regions as they are labelled, or others instead."""
+    made = labelled(out / f"{task}-{rows}", task, *ROWS[rows])
+    return made if regions == "evidence" else relabel(made, out / f"{task}-{rows}-{regions}", regions)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train a setting with a seed and measure it; what has been done before is read."""
     torch.set_num_threads(1)
-    recipe, folder = RUNS[name], out / f"{re.sub('[^a-z0-9]+', '-', name)}-{seed}"
-    if not (folder / "figures.json").exists():
-        model = _first_stage(name, seed, out, folder, recipe)
-        where = {"data": str(out / "train"), "model": model, "out": folder, "steps": steps, "seed": seed, "save_every": 25}
-        tools = {"judge": "rules", "judge_url": judge_url, "device": "cpu", "trackers": (), "show_every": 50}
-        settings = Settings(**asdict(recipe) | BUDGET | where | tools)
-        train(settings)
-        trained = str(folder / f"checkpoint-{steps}")
-        found = {"gain": own_reward(settings, trained, out) - _before(name, settings, out)}
-        found |= _evaluate(trained, out, folder / "evaluation", recipe)
-        (folder / "figures.json").write_text(json.dumps(found) + "\n")
-    return json.loads((folder / "figures.json").read_text())
-
-
-def _before(name: str, settings: Settings, out: Path) -> float:
-    """A run's own reward before it, the same for all seeds that start from the same model."""
-    if settings.model != POLICY:
-        return own_reward(settings, settings.model, out)
-    known = out / f"{re.sub('[^a-z0-9]+', '-', name)}-before.json"
+    quiet_libraries()
+    known = job.folder / "figures.json"
     if not known.exists():
-        aside = known.with_suffix(f".{settings.seed}.tmp")  # other workers may be reading
-        aside.write_text(json.dumps(own_reward(settings, POLICY, out)))
-        aside.replace(known)
+        setting, folder = job.setting, job.folder
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        model = _first_stage(job)
+        where = {"data": str(data(job.out, setting.task, "train", setting.regions)), "model": model, "out": folder / "run"}
+        where |= {
+            "steps": job.steps,
+            "seed": job.seed,
+            "learning_rate": job.learning_rate,
+            "save_every": job.steps,
+            "show_every": job.steps,
+        }
+        tools = {"judge": "rules", "judge_url": job.judge_url, "device": "cpu", "trackers": ()}
+        train(Settings(**asdict(setting.recipe) | BUDGET | where | tools))
+        found: dict[str, Any] = measure(str(folder / "run" / f"checkpoint-{job.steps}"), job.out, setting.task, job.rows, folder)
+        found["curve"], found["gain"] = _curve(folder / "run")
+        known.write_text(json.dumps(found) + "\n")
+        shutil.rmtree(folder / "run" / f"checkpoint-{job.steps}")  # of thousands of runs
     return json.loads(known.read_text())
 
 
-def own_reward(settings: Settings, model: str, out: Path) -> float:
-    """The mean reward, by a run's own rewards and weights, of completions that a model samples for rows that no run has seen."""
-    policy, rewards = load_model(model, "cpu"), make_rewards(settings)
-    rows = load_rows(str(out / "held-out"), settings.template)
-    numbers = range(PROBED)
-    plan = Plan(replace(settings, kl=0.0), rewards, make_methods(settings))
-    sampler = Sampler(policy, LocalEngine(policy), plan)
-    groups = sampler.sample([rows[n] for n in numbers], numbers, numbers)
-    sampler.score_texts(groups)
-    totals = [assess(policy, group, plan).rewards for group in groups]
-    return torch.cat(totals).nanmean().item()
-
-
-def _first_stage(name: str, seed: int, out: Path, folder: Path, recipe: Recipe) -> str:
+def _first_stage(job: Job) -> str:
     """The model that a run starts from."""
-    if name not in FIRST_STAGE:
-        return POLICY
-    if not (model := folder / "stage1" / "model").exists():
-        settings = AnchorSettings(data=str(out / "train"), model=POLICY, out=folder / "stage1", weight=FIRST_STAGE[name])
-        anchor(replace(settings, steps=60, learning_rate=5e-4, template=recipe.template, seed=seed, device="cpu"))
-    return str(model)
+    if job.setting.first_stage is None:
+        return str(POLICY)
+    folder = job.folder / "stage1"
+    if not (folder / "model").exists():
+        start = AnchorSettings(data=str(data(job.out, job.setting.task, "train")), model=str(POLICY), out=folder, device="cpu")
+        anchor(replace(start, weight=job.setting.first_stage, steps=30, learning_rate=2e-4, seed=job.seed))
+    return str(folder / "model")
 
 
-def _evaluate(model: str, out: Path, folder: Path, recipe: Recipe) -> dict[str, float]:
-    """What a model is compared by."""
-    held_out = EvaluateSettings(data=str(out / "held-out"), model=model, out=folder, template=recipe.template, max_tokens=96, device="cpu")
-    found = evaluate(held_out)
-    shown = {name: found[name]["value"] for name in ("accuracy", "attention_contrast", "pointing_game", "format", "length")}
-    return shown | {"evidence_minus_control": found["drop_without_evidence"]["value"] - found["drop_without_control"]["value"]}
+def _curve(folder: Path) -> tuple[list[float | None], float]:
+    """The accuracy of every step's completions where it is rewarded, and by how much the run raised its own reward from its first
+    quarter to its last."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    own = [line["reward"] for line in lines]
+    quarter = max(1, len(own) // 4)
+    return [line.get("rewards/accuracy/mean") for line in lines], fmean(own[-quarter:]) - fmean(own[:quarter])
 
 
-def interval(values: list[float]) -> dict[str, float]:
+def measure(model: str, out: Path, task: Task, rows: str, folder: Path) -> dict[str, Any]:
+    """What models are compared by, on rows of a task that no run has seen."""
+    where = data(out, task, rows)
+    policy, known = load_model(model, "cpu"), load_rows(str(where), "think-answer")
+    groups = _groups(policy, known)
+    found = {
+        "accuracy": groups["right"],
+        "naming": groups["named"],
+        "contrast": groups["all layers"],
+        "pointing": groups["pointing"],
+        "late_looking": groups["late_looking"],
+    }
+    settings = EvaluateSettings(data=str(where), model=model, out=folder / "evaluation", max_tokens=96, device="cpu")
+    greedy = evaluate(settings)
+    drops = [greedy[f"drop_without_{role}"]["value"] for role in ("evidence", "control")]
+    return found | {"greedy_accuracy": greedy["accuracy"]["value"], "evidence_minus_control": drops[0] - drops[1]}
+
+
+def _groups(policy: Policy, rows: Rows) -> dict[str, float]:
+    """The means over completions that a model samples for rows."""
+    groups = [sampled(policy, rows[n], n, count=4) for n in range(len(rows))]
+    return {name: float(np.concatenate([group[name] for group in groups]).mean()) for name in groups[0]}
+
+
+# ------------------------------------------------------------------------------------------------------------------ figures
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
     """Mean with Student's 95 % interval over seeds."""
     half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values)) if len(values) > 1 else float("nan")
     return {"mean": fmean(values), "low": fmean(values) - half, "high": fmean(values) + half}
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
-    lines = ["| recipe | " + " | ".join(name.replace("_", " ") for name in MEASURES) + " |", "|---|" + "---|" * len(MEASURES)]
-    for name, row in result["recipes"].items():
-        cells = [f"{row[m]['mean']:.3f} ({row[m]['low']:.3f} to {row[m]['high']:.3f})" if m in row else "" for m in MEASURES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    start = " | ".join(f"{result['start'][m]:.3f}" if m in result["start"] else "" for m in MEASURES)
-    return "\n".join([*lines, f"| *the policy before training* | {start} |"])
+def difference(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """The mean difference of paired runs, with its 95 % interval."""
+    found = interval([a - b for a, b in zip(one, other, strict=True)])
+    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
-def plot(result: dict[str, Any]) -> str:
-    """Every measure of every recipe with its interval, and a line where the policy started, as SVG."""
-    names, measures = list(result["recipes"]), MEASURES[:4]
-    width, left, panel, row = 1120, 240, 215, 26
-    height = 60 + row * len(names)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">']
-    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
-    parts += [f'<text x="8" y="{64 + row * i}">{name}</text>' for i, name in enumerate(names)]
-    for k, measure in enumerate(measures):
-        rows = [result["recipes"][name][measure] for name in names]
-        start = result["start"][measure]
-        low, high = min([r["low"] for r in rows] + [start]), max([r["high"] for r in rows] + [start])
-        x0 = left + panel * k
+def completions_until(curves: Sequence[Sequence[float | None]], enough: float) -> int | None:
+    """Completions until the accuracy of five steps together, meaned over seeds, first is enough; None if it never is."""
+    per_step = BUDGET["prompts"] * BUDGET["num_generations"]
+    means = np.array(curves, float).mean(axis=0)
+    for step in range(4, len(means)):
+        if means[step - 4 : step + 1].mean() >= enough:
+            return (step + 1) * per_step
+    return None
 
-        def at(value: float, x0: int = x0, low: float = low, high: float = high) -> float:
-            return x0 + 12 + (panel - 40) * (value - low) / (high - low or 1)
 
-        parts.append(f'<text x="{x0 + 12}" y="22" font-weight="bold">{measure.replace("_", " ")}</text>')
-        parts.append(f'<path d="M{at(start):.1f} 34V{height - 14}" stroke="#999" stroke-dasharray="3 3"/>')
-        parts += [f'<text x="{at(v):.1f}" y="{height - 2}" font-size="10" text-anchor="middle">{v:.2f}</text>' for v in (low, high)]
-        for i, r in enumerate(rows):
-            y = 60 + row * i
-            parts.append(f'<path d="M{at(r["low"]):.1f} {y}H{at(r["high"]):.1f}" stroke="#1f6fb2" stroke-width="2"/>')
-            parts.append(f'<circle cx="{at(r["mean"]):.1f}" cy="{y}" r="4" fill="#1f6fb2"/>')
-    return "\n".join([*parts, "</svg>\n"])
+def summarise(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], start: dict[str, Any]) -> dict[str, Any]:
+    """All figures, by setting, and the differences that headlines and controls are about."""
+
+    def about(pairs: dict[str, tuple[str, str, str]]) -> dict[str, dict[str, float]]:
+        known = {name: pair for name, pair in pairs.items() if pair[0] in found and pair[1] in found}
+        return {n: difference([r[m] for r in found[a]], [r[m] for r in found[b]]) for n, (a, b, m) in known.items()}
+
+    settings = {}
+    for name, runs in found.items():
+        curves = [run["curve"] for run in runs]
+        rewarded = curves[0][0] is not None
+        settings[name] = {m: interval([run[m] for run in runs]) for m in MEASURES} | {
+            "learning_rate": rates[name],
+            "completions": completions_until(curves, ENOUGH) if rewarded else None,
+            "curve": np.array(curves, float).mean(axis=0).round(4).tolist() if rewarded else None,
+            "seeds": {m: [round(run[m], 4) for run in runs] for m in MEASURES},
+        }
+    return {"headlines": about(HEADLINES), "controls": about(CONTROLS), "settings": settings, "start": start}
+
+
+# --------------------------------------------------------------------------------------------------------------------- runs
+
+
+def chosen_rates(pool: Any, names: Sequence[str], a: argparse.Namespace, url: str) -> dict[str, float]:
+    """The learning rate of every setting: of ``LEARNING_RATES`` the one whose runs, on seeds and rows of their own, end most accurate."""
+    jobs = [Job(name, seed, rate, a.steps, a.out, url, "choosing") for name in names for rate in LEARNING_RATES for seed in CHOOSING_SEEDS]
+    figures = pool.map(run, jobs, chunksize=1)
+    tried: dict[tuple[str, float], list[float]] = {}
+    for job, found in zip(jobs, figures, strict=True):
+        tried.setdefault((job.name, job.learning_rate), []).append(found["accuracy"])
+    return {name: max(LEARNING_RATES, key=lambda rate, name=name: fmean(tried[name, rate])) for name in names}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/efficacy"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2, help="runs at the same time, a core each")
+    parser.add_argument("--only", default="", help="settings whose names begin so, for a look at one task; writes no results")
+    parser.add_argument("--rate", type=float, help="one learning rate for all, instead of choosing")
     a = parser.parse_args()
     torch.set_num_threads(1)
-    datasets(a.out)
-    start = _evaluate(POLICY, a.out, a.out / "start", RECIPES["grpo"])
+    names = [name for name in SETTINGS if name.startswith(a.only)]
+    tasks = list(dict.fromkeys(SETTINGS[name].task for name in names))
+    for name in names:
+        for rows in ROWS:
+            data(a.out, SETTINGS[name].task, rows, SETTINGS[name].regions if rows == "train" else "evidence")
+    start = {task: _start(a.out, task) for task in tasks}
     with serving() as url, multiprocessing.get_context("spawn").Pool(a.workers) as pool:
-        jobs = [(name, seed, a.steps, a.out, url) for seed in range(a.seeds) for name in RUNS]
-        jobs.sort(key=lambda job: FIRST_STAGE.get(job[0]) == 0)  # the control last
-        found = dict(zip(((name, seed) for name, seed, *_ in jobs), pool.starmap(run, jobs, chunksize=1), strict=True))
-    recipes = {name: {m: interval([found[name, seed][m] for seed in range(a.seeds)]) for m in found[name, 0]} for name in RUNS}
-    result = {"steps": a.steps, "seeds": a.seeds, "budget": BUDGET, "start": start, "recipes": recipes}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    PLOT.write_text(plot(result))
-    page = PAGE.read_text() if PAGE.exists() else NEW_PAGE  # what people have written about the table stays
-    PAGE.write_text(re.sub(r"(?s)(<!-- table -->\n).*(?=<!-- end -->)", lambda found: found[1] + table(result) + "\n", page))
-    print(json.dumps(result))
+        rates = dict.fromkeys(names, a.rate) if a.rate else chosen_rates(pool, names, a, url)
+        jobs = [Job(name, seed, rates[name], a.steps, a.out, url) for seed in range(a.seeds) for name in names]
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for job, figures in zip(jobs, pool.imap(run, jobs), strict=True):
+            found[job.name].append(figures)
+            say(f"{job.name}, seed {job.seed}: accuracy {figures['accuracy']:.3f}, naming {figures['naming']:.3f}")
+    result = {"steps": a.steps, "seeds": a.seeds, "budget": BUDGET} | summarise(found, rates, start)
+    if not a.only:
+        result["policy"] = _policy()
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        PLOT.write_text(plot(result))
+        PAGE.write_text(page(result))
+    print(json.dumps({name: value for name, value in result.items() if name in ("headlines", "controls", "policy")}))
+
+
+def _start(out: Path, task: Task) -> dict[str, Any]:
+    """The policy before training, on the rows that all runs of a task are measured on."""
+    known = out / f"{task}-start.json"
+    if not known.exists():
+        known.write_text(json.dumps(measure(str(POLICY), out, task, "held-out", out / f"{task}-start")) + "\n")
+    return json.loads(known.read_text())
+
+
+def _policy() -> dict[str, float]:
+    """What ``bench.policy`` has found of the policy that all runs start from, and of the one that it was made of."""
+    found = json.loads(POLICY_RESULTS.read_text())
+    seeing, careless = found["seeing"]["all"], found["careless"]["all"]
+    return {
+        "accuracy": seeing["accuracy"],
+        "drop_evidence": seeing["drop_evidence"],
+        "drop_control": seeing["drop_control"],
+        "attention_reward_correlation": careless["all layers with right"],
+        "naming_correlation": careless["naming_with_right"],
+    }
 
 
 if __name__ == "__main__":

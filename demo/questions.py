@@ -12,7 +12,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -158,14 +158,13 @@ def _observe(rng: random.Random, seen: Sequence[Thing]) -> str:
 
 
 def _listing(things: Sequence[Thing]) -> str:
-    names = [_with_article(t) for t in things]
+    names = [f"the letter {t.shape[-1].upper()}" if t.shape.startswith("letter") else with_article(t.name) for t in things]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _with_article(thing: Thing) -> str:
-    if thing.shape.startswith("letter"):
-        return f"the letter {thing.shape[-1].upper()}"
-    return f"an {thing.name}" if thing.name[0] in "aeiou" else f"a {thing.name}"
+def with_article(name: str) -> str:
+    """A name with its indefinite article."""
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def _absent(rng: random.Random, scene: Scene) -> str:
@@ -182,11 +181,16 @@ def make_row(
     kind: Literal["strip", "canvas"] | None = None,
     size: tuple[int, int] = CANVAS_SIZE,
 ) -> tuple[dict[str, Any], Scene]:
-    """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names, with its role."""
+    """A row about a new scene, and the scene."""
     question = None
     while question is None:
         scene = make_scene(rng, kind, size)
         question = ask(rng, scene)
+    return row_of(rng, row_id, scene, question), scene
+
+
+def row_of(rng: random.Random, row_id: str, scene: Scene, question: Question) -> dict[str, Any]:
+    """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names, with its role."""
     rights = [True] + [rng.random() < 0.6 for _ in range(rng.randint(0, 2))]
     if rng.random() < 0.06:
         rights = [False]
@@ -196,7 +200,7 @@ def make_row(
     ]
     named = " ".join(t["text"].lower() for t in traces if t["reported_correct"])
     gold = [_gold(thing, question) for thing in scene.things if thing.name in named]
-    row = {
+    return {
         "id": row_id,
         "source": "shapes",
         "license": "cc0-1.0",
@@ -207,7 +211,6 @@ def make_row(
         "traces": traces,
         "gold_regions": gold,
     }
-    return row, scene
 
 
 def _gold(thing: Thing, question: Question) -> dict[str, Any]:
@@ -224,11 +227,16 @@ def write_rows(
 ) -> Path:
     """Write ``rows.jsonl`` and ``images/``; returns the path of the rows. Canvases have the ``sizes`` (width, height) in turn."""
     rng = random.Random(seed)
+    rows = (make_row(rng, f"shapes-{seed}-{n:05d}", kind, sizes[n % len(sizes)]) for n in range(count))
+    return save_rows(out, rows)
+
+
+def save_rows(out: Path, rows: Iterable[tuple[dict[str, Any], Scene]]) -> Path:
+    """Write rows and their scenes' images; returns the path of ``rows.jsonl``."""
     (out / "images").mkdir(parents=True, exist_ok=True)
     path = out / "rows.jsonl"
     with path.open("w") as file:
-        for n in range(count):
-            row, scene = make_row(rng, f"shapes-{seed}-{n:05d}", kind, sizes[n % len(sizes)])
+        for row, scene in rows:
             scene.image.save(out / row["image"])
             file.write(json.dumps(row) + "\n")
     return path

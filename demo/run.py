@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 POLICY = Path(__file__).parent / "checkpoints" / "policy"
 SCORES = ("evidence_precision", "evidence_recall", "recall", "precision", "box_iou", "mask_iou", "answer_agreement")
@@ -19,7 +20,18 @@ def run(out: Path, rows: int, seed: int, steps: int) -> None:
     """Draw ``rows`` questions, build ``out``/dataset from them, and train the embedded policy on it for ``steps`` steps."""
     dataset = label(out, rows, seed)
     if steps:
-        learn(out, dataset, steps)
+        learn(out, dataset, others(out, rows // 3, seed + 1), steps)
+
+
+def others(out: Path, rows: int, seed: int) -> Path:
+    """Labelled rows to measure on, in ``out``/held-out."""
+    from demo.tasks import write_rows
+    from pipelines.build import build
+    from pipelines.config import BuildConfig
+
+    source = write_rows(out / "held-out-scenes", rows, seed)
+    build(BuildConfig(source=str(source), out=out / "held-out", shard_size=25))
+    return out / "held-out"
 
 
 def label(out: Path, rows: int, seed: int) -> Path:
@@ -34,7 +46,7 @@ def label(out: Path, rows: int, seed: int) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home))
 
-    from demo.questions import write_rows
+    from demo.tasks import write_rows
     from flows.build_dataset import build_dataset
     from flows.summary import print_summary
     from pipelines.config import BuildOptions
@@ -45,7 +57,7 @@ def label(out: Path, rows: int, seed: int) -> Path:
 
     source = write_rows(out / "scenes", rows, seed)
     quiet_libraries()
-    say(f"{rows} questions about procedural scenes in {source}")
+    say(f"{rows} questions about drawn boards in {source}")
     say("building the dataset with the embedded detector, segmenter and rule-based judge ...")
     dataset = Path(build_dataset(source=str(source), out=str(out / "dataset"), options=BuildOptions(shard_size=25)))
     manifest = store.read_manifest(dataset)
@@ -63,23 +75,50 @@ def label(out: Path, rows: int, seed: int) -> Path:
     return dataset
 
 
-def learn(out: Path, dataset: Path, steps: int) -> None:
-    """A short GRPO run: accuracy, and attention on the regions that have just been labelled."""
+def learn(out: Path, dataset: Path, held_out: Path, steps: int) -> None:
+    """A short GRPO run that rewards right answers and looking at what has just been labelled; measured before and after on other rows."""
     import torch
 
     from rewardlib.console import say
     from train.loop import train
-    from train.settings import Settings
+    from train.settings import from_command_line
 
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it does
-    settings = Settings(
-        data=str(dataset), model=str(POLICY), out=out / "grpo", steps=steps, attention_contrast=0.5, max_tokens=96, learning_rate=1e-4,
-        warmup=10, schedule="linear", device="cpu", trackers=(),
-    )  # fmt: skip
-    say(f"\ntraining a tiny Qwen2.5-VL with GRPO, {steps} steps of {settings.prompts} prompts, to answer and to look ...")
-    shutil.rmtree(settings.out, ignore_errors=True)
+    run = out / "grpo"
+    shutil.rmtree(run, ignore_errors=True)
+    flags = f"--recipe look --data {dataset} --model {POLICY} --out {run} --steps {steps} --save-every {steps} --prompts 6 --max-tokens 96"
+    settings = from_command_line([*flags.split(), "--learning-rate", "1e-4", "--warmup", "5", "--schedule", "linear", "--trackers"])
+    say(f"\ntraining a tiny Qwen2.5-VL that has learnt not to look, {steps} steps of {settings.prompts} prompts, to look and to answer ...")
+    before = examined(str(POLICY), held_out, out / "before")
     train(settings)
-    say(f"\nmetrics  {settings.out / 'metrics.jsonl'}\nreport   {settings.out / 'report.html'}")
+    after = examined(str(run / f"checkpoint-{steps}"), held_out, out / "after")
+    say(f"\nmetrics  {run / 'metrics.jsonl'}\nreport   {run / 'report.html'}")
+    say("\n" + compared(before, after))
+
+
+def examined(model: str, data: Path, out: Path) -> list[dict[str, Any]]:
+    """A model's likeliest responses to rows, and what they say of it."""
+    import polars
+
+    from train.evaluate import EvaluateSettings
+    from train.evaluation import evaluate
+
+    evaluate(EvaluateSettings(data=str(data), model=model, out=out, max_tokens=96, share=1.0, layers=None, device="cpu"))
+    return polars.read_parquet(out / "responses.parquet").to_dicts()
+
+
+def compared(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
+    """What has changed, in a line."""
+    from train.intervals import mean
+
+    def figures(name: str) -> str:
+        pairs = [(b[name], a[name]) for b, a in zip(before, after, strict=True) if b[name] is not None and a[name] is not None]
+        old, new = (sum(values) / len(values) for values in zip(*pairs, strict=True))
+        gain = mean([a - b for b, a in pairs])
+        return f"{old:.2f} -> {new:.2f} ({gain['value']:+.2f}, 95 % interval {gain['low']:+.2f} to {gain['high']:+.2f})"
+
+    rows = f"on {len(before)} questions that it was not trained on"
+    return f"{rows}: accuracy {figures('correct')}; attention on the evidence {figures('attention_contrast')}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The shapes world: procedural scenes with exact ground truth.
 
-Two families. A *strip* is drawn the way NLVR v1 draws its images (400x100 pixels, three light boxes on grey, towers of squares or scattered
-shapes); a *canvas* goes beyond it (any size, textured backgrounds, overlaps, letters). Every object knows its visible box and mask, so a
-labeller, a reward or a policy can be scored without a human.
+Three families. A *strip* is drawn the way NLVR v1 draws its images (400x100 pixels, three light boxes on grey, towers of squares or
+scattered shapes); a *canvas* goes beyond it (any size, textured backgrounds, overlaps, letters); a *board* is a canvas whose objects,
+each of another shape, keep to cells of their own, so that a small policy can see them well. Every object knows its visible box and mask,
+so a labeller, a reward or a policy can be scored without a human.
 
     python -m demo.scenes --out scenes.png      # a contact sheet to look at
 """
@@ -33,8 +34,10 @@ NLVR_COLORS, NLVR_SHAPES = ("black", "yellow", "blue"), ("circle", "square", "tr
 NLVR_SIDES = {"small": 10, "medium": 20, "large": 30}
 STRIP_SIZE = (400, 100)
 CANVAS_SIZE = (112, 112)  # as questions are asked about; any other does as well
+BOARD_CELL = 28  # pixels, of which a board has four by four: what the demo's policy sees as one token
 STRIP_BOXES = {"left": (0, 0, 100, 100), "middle": (150, 0, 250, 100), "right": (300, 0, 400, 100)}
 _OVERSAMPLE = 4
+Family = Literal["strip", "canvas", "board"]
 _MIN_VISIBLE = 0.5  # an object of which less than this can be seen is not part of the ground truth
 
 
@@ -61,7 +64,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    kind: Literal["strip", "canvas"]
+    kind: Family
     image: Image.Image
     things: tuple[Thing, ...]
 
@@ -79,11 +82,13 @@ class _Placed:
     side: int
 
 
-def make_scene(rng: random.Random, kind: Literal["strip", "canvas"] | None = None, size: tuple[int, int] = CANVAS_SIZE) -> Scene:
-    """Draw one scene. ``size`` (width, height) is used by canvases; strips are always 400x100."""
+def make_scene(rng: random.Random, kind: Family | None = None, size: tuple[int, int] = CANVAS_SIZE) -> Scene:
+    """Draw one scene, by default a strip or a canvas. ``size`` (width, height) is used by canvases; strips are 400x100, boards 112x112."""
     kind = kind or rng.choice(("strip", "canvas"))
     if kind == "strip":
         background, placed = _strip_background(rng), _strip_objects(rng)
+    elif kind == "board":
+        background, placed = _canvas_background(rng, CANVAS_SIZE), _board_objects(rng)
     else:
         background, placed = _canvas_background(rng, size), _canvas_objects(rng, size)
     return _paint(rng, kind, background, placed)
@@ -140,6 +145,17 @@ def _canvas_objects(rng: random.Random, size: tuple[int, int]) -> list[_Placed]:
     return placed
 
 
+def _board_objects(rng: random.Random) -> list[_Placed]:
+    """Four to six objects of different shapes, a cell each, in at most four colours: some are alike in colour."""
+    palette = rng.sample(list(COLORS), 4)
+    placed = []
+    for shape, cell in zip(rng.sample(SHAPES, rng.randint(4, 6)), rng.sample(range(16), 6), strict=False):
+        side = rng.randint(18, 24)
+        x, y = (BOARD_CELL * at + rng.randint(1, BOARD_CELL - side - 1) for at in divmod(cell, 4))
+        placed.append(_Placed(rng.choice(palette), shape, "medium", "", x, y, side))
+    return placed
+
+
 def _apart(x: int, y: int, side: int, other: _Placed) -> bool:
     return x >= other.x + other.side or other.x >= x + side or y >= other.y + other.side or other.y >= y + side
 
@@ -170,7 +186,7 @@ def _canvas_background(rng: random.Random, size: tuple[int, int]) -> np.ndarray:
     return np.clip(pixels, 0, 255)
 
 
-def _paint(rng: random.Random, kind: Literal["strip", "canvas"], pixels: np.ndarray, placed: list[_Placed]) -> Scene:
+def _paint(rng: random.Random, kind: Family, pixels: np.ndarray, placed: list[_Placed]) -> Scene:
     masks: list[np.ndarray] = []
     for p in placed:
         color = np.clip(np.array(COLORS[p.color], np.float32) + rng.uniform(-12, 12) * (rng.random() < 0.4), 0, 255)

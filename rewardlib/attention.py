@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rewardlib.sample import Values
+    from rewardlib.sample import Run, Values
 
 # SAYO's guard of the logarithm.
 _EPS = 1e-8
@@ -59,6 +59,11 @@ class AttentionContrast:
     about: ClassVar[str] = "attention on the labelled region (SAYO)"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "entropy"})
     requires: ClassVar[frozenset[str]] = frozenset({"regions"})
+
+    @classmethod
+    def for_run(cls, run: Run) -> AttentionContrast:
+        """Over the run's share of tokens."""
+        return cls(run.share)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._score(sample) for sample in samples]

@@ -95,6 +95,9 @@ class Run(Protocol):
     def window(self) -> tuple[int, int] | None: ...
 
     @property
+    def share(self) -> float: ...
+
+    @property
     def judge(self) -> str: ...
 
     @property

@@ -11,7 +11,7 @@ from tests.test_grpo import dataset_folder  # noqa: F401  a fixture
 
 
 def test_the_demo_trains_on_its_dataset_and_shows_it(dataset_folder, tmp_path, capsys):  # noqa: F811
-    learn(tmp_path, dataset_folder, steps=2)
+    learn(tmp_path, dataset_folder, dataset_folder, steps=2)
     lines = [json.loads(line) for line in (tmp_path / "grpo" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1]
     assert all(line["rewards/format/mean"] > 0.2 for line in lines)
@@ -20,4 +20,6 @@ def test_the_demo_trains_on_its_dataset_and_shows_it(dataset_folder, tmp_path, c
     assert "How many? 1" in report
     assert "attention_contrast" in (tmp_path / "grpo" / "settings.json").read_text()
     assert "data:image/png" in report
-    assert str(tmp_path / "grpo" / "report.html") in capsys.readouterr().out.replace("\n", "")
+    said = capsys.readouterr().out.replace("\n", "")
+    assert str(tmp_path / "grpo" / "report.html") in said
+    assert "attention on the evidence" in said

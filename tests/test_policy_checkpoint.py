@@ -1,32 +1,67 @@
-"""The embedded policy is small, loads as any Qwen2.5-VL does, keeps to its templates, looks at its image, and is right half the time."""
+"""The embedded policies are small and load as any Qwen2.5-VL does. One sees and says what it sees; the other has learnt not to look."""
 
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from demo.questions import write_trace  # noqa: E402
-from demo.teach_policy import TEMPLATES, draw, held_out, make_row, mean, respond, respond_to, sample_groups  # noqa: E402
+from demo.tasks import KINDS, careless_trace, draw, right_trace  # noqa: E402
+from demo.teach_policy import TEMPLATES, make_row, respond  # noqa: E402
 from rewardlib import Accuracy, Format  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
-from train.forward import forward  # noqa: E402
+from train.engines import Sampling  # noqa: E402
+from train.engines.local import LocalEngine  # noqa: E402
 from train.loading import load_model  # noqa: E402
+from train.sampling import texts  # noqa: E402
 
-FOLDER = ROOT / "demo" / "checkpoints" / "policy"
+CHECKPOINTS = ROOT / "demo" / "checkpoints"
+
+
+@pytest.fixture(scope="module", params=["policy", "policy-seeing"])
+def policy(request):
+    return load_model(str(CHECKPOINTS / request.param), "cpu")
 
 
 @pytest.fixture(scope="module")
-def policy():
-    return load_model(str(FOLDER), "cpu")
+def careless():
+    return load_model(str(CHECKPOINTS / "policy"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    return load_model(str(CHECKPOINTS / "policy-seeing"), "cpu")
+
+
+def rows(count, template="think-answer", task=None):
+    rng = random.Random(f"rows of the tests, {template}")
+    drawn = [draw(rng, *([task] if task else [])) for _ in range(count)]
+    return [(scene, question, make_row(scene, question, template, str(n))) for n, (scene, (question,)) in enumerate(drawn)]
+
+
+def answers(policy, rows, count=1, temperature=0.0, images=None):
+    """Samples of ``count`` responses to every row, greedy by default."""
+    prompts = [
+        policy.encode(row.messages, [image] if image else row.images) for row, image in zip(rows, images or [None] * len(rows), strict=True)
+    ]
+    found = LocalEngine(policy).generate(prompts, count, Sampling(96, temperature), list(range(len(rows))))
+    return [replace(row.sample, response=text) for row, group in zip(rows, found, strict=True) for text in texts(policy, group)]
+
+
+def mean(scores):
+    return sum(scores) / len(scores)
 
 
 def test_it_is_small(policy):
     assert 2e6 < sum(weight.numel() for weight in policy.model.parameters()) < 10e6
-    assert max(path.stat().st_size for path in FOLDER.iterdir()) < 8 * 2**20
+    for name in ("policy", "policy-seeing"):
+        assert max(path.stat().st_size for path in (CHECKPOINTS / name).iterdir()) < 12 * 2**20
+
+
+def test_its_heads_are_as_wide_as_engines_know(policy):
+    text = policy.model.config.text_config
+    assert text.hidden_size // text.num_attention_heads in (64, 80, 96, 128)
 
 
 def test_any_text_can_be_encoded_and_a_token_added(policy):
@@ -39,37 +74,45 @@ def test_any_text_can_be_encoded_and_a_token_added(policy):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_what_it_was_taught_is_right_and_well_formed(template):
-    rng = random.Random(1)
-    samples = []
-    for _ in range(200):
-        scene, (question,) = draw(rng, 1)
-        row = make_row(scene, question, template)
-        samples.append(replace(row.sample, response=respond(write_trace(rng, scene, question, right=True), template)))
+    samples = [
+        replace(row.sample, response=respond(right_trace(scene, question), template)) for scene, question, row in rows(200, template)
+    ]
     assert set(Accuracy()(samples)) == {1.0}
     assert set(Format(template)(samples)) == {1.0}
 
 
-def test_it_is_right_about_half_the_time_and_well_formed(policy):
-    samples = respond_to(policy, held_out(40, seed=1))
-    assert 0.3 <= mean(Accuracy()(samples)) <= 0.8
-    assert mean(Format()(samples)) > 0.8
+@pytest.mark.parametrize("task", KINDS)
+def test_who_does_not_look_is_right_by_luck_at_most(task):
+    rng = random.Random(1)
+    drawn = rows(200, task=task)
+    samples = [replace(row.sample, response=careless_trace(rng, scene, question)) for scene, question, row in drawn]
+    assert mean(Accuracy()(samples)) < 0.65
+    assert set(Format("think-answer")(samples)) == {1.0}
+    named = [all(f"{thing.name}." in s.response for thing in q.evidence) for (_, q, _), s in zip(drawn, samples, strict=True)]
+    assert mean(named) < (0.6 if task == "faithful" else 0.35)  # who trusts the caption may have seen it
+
+
+def test_the_seeing_one_answers_and_names_what_it_sees(seeing):
+    drawn = rows(60)
+    samples = answers(seeing, [row for *_, row in drawn])
+    named = [all(f"{thing.name}." in s.response for thing in q.evidence) for (_, q, _), s in zip(drawn, samples, strict=True)]
+    assert mean(Accuracy()(samples)) > 0.8
+    assert mean(named) > 0.8
+
+
+def test_without_the_image_it_does_not_know(seeing):
+    drawn = [row for *_, row in rows(60)]
+    blank = [row.images[0].point(lambda value: 150) for row in drawn]
+    assert mean(Accuracy()(answers(seeing, drawn, images=blank))) < 0.6
+
+
+def test_the_careless_one_is_right_more_or_less_by_luck(careless):
+    drawn = [row for *_, row in rows(40)]
+    samples = answers(careless, drawn, count=4, temperature=1.0)
+    assert 0.4 <= mean(Accuracy()(samples)) <= 0.8
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_sampled_groups_start_well_formed_in_every_template(policy, template):
-    samples = [sample for group in sample_groups(policy, held_out(3, template, seed=2), 8) for sample in group]
+def test_sampled_groups_start_well_formed_in_every_template(careless, template):
+    samples = answers(careless, [row for *_, row in rows(4, template)], count=8, temperature=1.0)
     assert mean(Format(template)(samples)) > 0.8
-
-
-def test_another_image_makes_its_response_unlikely(policy):
-    """The right response must lose probability when the image is exchanged for a blank one of the same size."""
-    rng, losses = random.Random(3), []
-    for _ in range(12):
-        scene, (question,) = draw(rng, 1)
-        row = make_row(scene, question, "think-answer")
-        ids = torch.tensor(policy.processor.tokenizer(write_trace(rng, scene, question, right=True))["input_ids"])
-        blank = Image.new("RGB", scene.image.size, (150, 150, 150))
-        with torch.no_grad():
-            seen, unseen = (forward(policy, policy.encode(row.messages, [image]), [ids]).logprobs.sum() for image in (scene.image, blank))
-        losses.append(float(seen - unseen))
-    assert np.mean(losses) > 2

@@ -41,8 +41,12 @@ class EvaluateSettings:
     """most tokens of a response"""
     max_prompt: int = 4096
     """most tokens of a prompt with its images; rows with longer ones are left out"""
-    layers: tuple[int, ...] = (-1,)
-    """the layers whose attention is measured; negative numbers count from the last"""
+    share: float = 0.3
+    """the share of a response's tokens, the most uncertain first, whose attention the contrast is
+    taken of
+    """
+    layers: tuple[int, ...] | None = (-1,)
+    """the layers whose attention is measured; negative numbers count from the last; None: all"""
     rows: int | None = None
     """how many rows to evaluate, from the first; all by default"""
     batch: int = 16

@@ -22,7 +22,7 @@ from train.engines.local import LocalEngine
 from train.evaluate import EvaluateSettings
 from train.forward import forward
 from train.intervals import mcnemar, mean, share
-from train.limits import COUNT, SOME, within
+from train.limits import COUNT, SHARE, SOME, within
 from train.loading import load_model
 from train.measures import ImageAttention, RegionAttention
 from train.policy import Policy, Prompt
@@ -61,6 +61,7 @@ def _cells(figure: dict[str, float | None]) -> list[str]:
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Evaluate, write the files, and return the summary."""
     within(settings, max_tokens=COUNT, max_prompt=COUNT, rows=COUNT, batch=COUNT, layers=SOME)
+    within(settings, share=SHARE)
     other = None if settings.against is None else read_responses(settings.against)
     rows = load_rows(settings.data, settings.template, settings.split)
     policy = load_model(settings.model, settings.device)
@@ -204,7 +205,7 @@ def _outcome(
         "length": len(tokens),
         "correct": Accuracy()([sample])[0],
         "format": Format(settings.template)([sample])[0],
-        "attention_contrast": AttentionContrast()([sample])[0],
+        "attention_contrast": AttentionContrast(settings.share)([sample])[0],
     }
     region = prompt.region[prompt.image]
     most = output.measured["image_attention"].mean(dim=0)

@@ -265,6 +265,7 @@ def refuse(settings: Settings) -> None:
         settings,
         temperature=POSITIVE,
         top_p=SHARE,
+        share=SHARE,
         learning_rate=POSITIVE,
         max_grad_norm=ABOVE_ZERO,
         layers=SOME,

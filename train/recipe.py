@@ -25,6 +25,12 @@ class Recipe(Weights):
     """how a response is to be laid out: what the prompt asks for, and the format reward looks at"""
     window: tuple[int, int] | None = None
     """fewest and most tokens of a response that earns the whole format reward"""
+    share: float = 0.3
+    """the share of a response's tokens, the most uncertain first, whose attention the contrast is
+    taken of: SAYO's 0.3; 1 takes all, which also reach where a trace looks (docs/efficacy.md)
+    """
+    layers: tuple[int, ...] | None = (-1,)
+    """the layers whose attention is rewarded; negative numbers count from the last; None: all"""
     freeze_vision: bool = False
     """leave the vision tower as it is"""
     filter_groups: bool = False

@@ -76,8 +76,6 @@ class Settings(Recipe):
     """length of the run, in batches of prompts"""
     prompts: int = 4
     """prompts per step, over all processes"""
-    layers: tuple[int, ...] = (-1,)
-    """the layers whose attention is rewarded; negative numbers count from the last"""
     judge: str = ""
     """the judge of the perception reward, by its name at the endpoint"""
     judge_url: str | None = None

@@ -17,6 +17,7 @@ from train.methods.evidence_rl import EvidenceRL
 from train.methods.faithful_mr1 import FaithfulMR1
 from train.methods.gdpo import GDPO
 from train.methods.grpo import GRPO
+from train.methods.look import Look
 from train.methods.noisyrollout import NoisyRollout
 from train.methods.othink_mr1 import OThinkMR1
 from train.methods.papo import PAPO
@@ -37,6 +38,7 @@ PAPERS: dict[str, type[Method]] = {
     paper.name: paper
     for paper in (
         GRPO,
+        Look,
         SAYO,
         PerceptionR1,
         FaithfulMR1,

@@ -1,0 +1,226 @@
+"""Tasks in which looking decides the answer, and the ways in which a careless mind fails at them.
+
+Every question is about a board, of which a policy that looks can see everything. Whoever goes wrong here has looked wrong: at another
+object, not at all, or no more.
+
+``credit``: two answers are offered, so that whoever looks at the wrong object is right half of the time. The answer says little about the
+    look; attention says it at once (SAYO).
+``perception``: the answer, again one of two mostly, needs several facts, which a judge checks one by one (Perception-R1).
+``faithful``: a caption says which answer it would be, truly or not. Whoever trusts it is right half of the time, whatever the trace has
+    stated before (Faithful-MR1).
+``long``: three other objects are described first, and the answer needs one more look, late; whoever has ceased to look repeats a colour
+    that was said (VGPO).
+``look``: plain questions, whose answer tells whoever looked wrong.
+
+    python -m demo.tasks --task credit --out runs/credit --rows 200      # rows.jsonl and images, as flows.build_dataset reads them
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import hypot
+from pathlib import Path
+from typing import Any, Literal
+
+from demo.questions import Question, row_of, save_rows, with_article
+from demo.scenes import CANVAS_SIZE, Scene, Thing, make_scene
+
+Task = Literal["look", "credit", "perception", "faithful", "long"]
+MIDDLE = CANVAS_SIZE[0] / 2
+
+
+def draw(rng: random.Random, *tasks: Task, count: int = 1) -> tuple[Scene, list[Question]]:
+    """A board and that many different questions about it, of the tasks, or of all if none is named."""
+    while True:
+        scene, found = make_scene(rng, "board"), dict[str, Question]()
+        for _ in range(3 * count):
+            kinds = KINDS[rng.choice(tasks or list(KINDS))]
+            if question := rng.choice(kinds)(rng, scene):
+                found.setdefault(question.text, question)
+            if len(found) == count:
+                return scene, list(found.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------- questions
+
+
+def _color(rng: random.Random, scene: Scene) -> Question | None:
+    thing, other = _of_two_colors(rng, scene)
+    return other and _question("color", f"What color is the {thing.shape}?", thing.color, other.color, (thing,))
+
+
+def _shape(rng: random.Random, scene: Scene) -> Question | None:
+    tally = Counter(thing.color for thing in scene.things)
+    if not (things := [thing for thing in scene.things if tally[thing.color] == 1]):
+        return None
+    thing = rng.choice(things)
+    wrong = rng.choice([other.shape for other in scene.things if other is not thing])
+    return _question("shape", f"What shape is the {thing.color} object?", thing.shape, wrong, (thing,))
+
+
+def _choice(rng: random.Random, scene: Scene) -> Question | None:
+    thing, other = _of_two_colors(rng, scene)
+    return other and _between("choice", "", rng, thing, other.color)
+
+
+def _yes_no(rng: random.Random, scene: Scene) -> Question | None:
+    thing, other = _of_two_colors(rng, scene)
+    if other is None:
+        return None
+    asked, answer, wrong = (thing.color, "yes", "no") if rng.random() < 0.5 else (other.color, "no", "yes")
+    return _question("yes-no", f"Is the {thing.shape} {asked}?", answer, wrong, (thing,), ("yes", "no"))
+
+
+def _same(rng: random.Random, scene: Scene) -> Question | None:
+    alike = rng.random() < 0.5
+    pairs = [(a, b) for a in scene.things for b in scene.things if a is not b and (a.color == b.color) == alike]
+    if not pairs:
+        return None
+    a, b = rng.choice(pairs)
+    answer, wrong = ("yes", "no") if alike else ("no", "yes")
+    return _question("same", f"Do the {a.shape} and the {b.shape} have the same color?", answer, wrong, (a, b), ("yes", "no"))
+
+
+def _side(rng: random.Random, scene: Scene) -> Question | None:
+    pairs = [(a, b) for a in scene.things for b in scene.things if abs(a.center[0] - b.center[0]) > 20]
+    if not pairs:
+        return None
+    a, b = rng.choice(pairs)
+    answer, wrong = ("left", "right") if a.center[0] < b.center[0] else ("right", "left")
+    text = f"Is the {a.shape} to the left or to the right of the {b.shape}?"
+    return _question("side", text, answer, wrong, (a, b), ("left", "right"))
+
+
+def _count(rng: random.Random, scene: Scene) -> Question | None:
+    color = rng.choice(scene.things).color
+    matching = tuple(thing for thing in scene.things if thing.color == color)
+    n = len(matching)
+    wrong = rng.choice([m for m in (n - 1, n + 1) if m])
+    return _question("count", f"How many {color} objects are there?", str(n), str(wrong), matching)
+
+
+def _caption(rng: random.Random, scene: Scene) -> Question | None:
+    thing, other = _of_two_colors(rng, scene)
+    if other is None:
+        return None
+    said = rng.choice((thing.color, other.color))
+    return _between("caption", f"A caption says that the {thing.shape} is {said}. ", rng, thing, other.color)
+
+
+def _tour(rng: random.Random, scene: Scene) -> Question | None:
+    thing, other = _of_two_colors(rng, scene)
+    return other and _question("tour", f"Look around first. What color is the {thing.shape}?", thing.color, other.color, (thing,))
+
+
+KINDS: dict[Task, Sequence[Callable[[random.Random, Scene], Question | None]]] = {
+    "look": (_color, _shape),
+    "credit": (_choice, _yes_no),
+    "perception": (_same, _side, _count),
+    "faithful": (_caption,),
+    "long": (_tour,),
+}
+
+
+def _of_two_colors(rng: random.Random, scene: Scene) -> tuple[Thing, Thing | None]:
+    """Something, and something else of another colour, if there is any."""
+    thing = rng.choice(scene.things)
+    others = [other for other in scene.things if other.color != thing.color]
+    return thing, rng.choice(others) if others else None
+
+
+def _between(kind: str, lead: str, rng: random.Random, thing: Thing, wrong: str) -> Question:
+    choices = tuple(rng.sample((thing.color, wrong), 2))
+    return _question(kind, f"{lead}Is the {thing.shape} {choices[0]} or {choices[1]}?", thing.color, wrong, (thing,), choices)
+
+
+def _question(kind: str, text: str, answer: str, wrong: str, evidence: tuple[Thing, ...], choices: tuple[str, ...] = ()) -> Question:
+    return Question(kind, text, answer, wrong, evidence, conclusion(kind, answer), choices)
+
+
+def conclusion(kind: str, answer: str) -> str:
+    """How a trace ends."""
+    if kind == "shape":
+        return f"So it is {with_article(answer)}"
+    if kind in ("yes-no", "same"):
+        return f"So the answer is {answer}"
+    if kind == "side":
+        return f"The first is further to the {answer}"
+    return f"That makes {answer}" if kind == "count" else f"So it is {answer}"
+
+
+# ------------------------------------------------------------------------------------------------------------------- traces
+
+
+def right_trace(scene: Scene, question: Question) -> str:
+    """What a mind says that looks."""
+    return _trace(question, [thing.name for thing in _seen(scene, question)], question.answer)
+
+
+def careless_trace(rng: random.Random, scene: Scene, question: Question) -> str:
+    """What one says that does not look, or at what lies in the middle instead; it may be right by luck."""
+    seen, evidence = _seen(scene, question), question.evidence
+    if question.kind == "caption" and rng.random() < 0.5:
+        return _trace(question, [thing.name for thing in seen], _claimed(question))  # states it, and trusts the caption
+    if question.kind == "tour":  # a colour that was said, for the object that was asked for
+        said = rng.choice([thing.color for thing in seen[:-1] if thing.color != question.answer] or [question.wrong])
+        return _trace(question, [*(thing.name for thing in seen[:-1]), f"{said} {evidence[0].shape}"], said)
+    missed = rng.choice(evidence)
+    others = [thing for thing in scene.things if thing not in evidence]
+    other = min(others, key=lambda thing: hypot(thing.center[0] - MIDDLE, thing.center[1] - MIDDLE))
+    if question.kind == "count":
+        looked = [thing for thing in evidence if thing is not missed] if question.wrong < question.answer else [*evidence, other]
+        return _trace(question, [thing.name for thing in looked], question.wrong)
+    looked = [other if thing is missed else thing for thing in seen]
+    return _trace(question, [thing.name for thing in looked], _from_elsewhere(rng, question, other))
+
+
+def _from_elsewhere(rng: random.Random, question: Question, other: Thing) -> str:
+    """The answer of somebody who has looked at another object."""
+    if question.kind in ("color", "shape"):
+        return other.color if question.kind == "color" else other.shape
+    return _claimed(question) if question.kind == "caption" else rng.choice(question.choices)
+
+
+def _claimed(question: Question) -> str:
+    """What the caption says."""
+    return question.text.partition(".")[0].rpartition(" ")[2]
+
+
+def _seen(scene: Scene, question: Question) -> list[Thing]:
+    """What is described: the evidence, and on a tour three other objects first, from left to right."""
+    if question.kind != "tour":
+        return list(question.evidence)
+    others = sorted((thing for thing in scene.things if thing not in question.evidence), key=lambda thing: thing.center)
+    return [*others[:3], *question.evidence]
+
+
+def _trace(question: Question, names: Sequence[str], answer: str) -> str:
+    sights = " ".join(f"There is {with_article(name)}." for name in names)
+    return f"<think>{sights} {conclusion(question.kind, answer)}.</think><answer>{answer}</answer>"
+
+
+# --------------------------------------------------------------------------------------------------------------------- rows
+
+
+def write_rows(out: Path, count: int, seed: int, task: Task | None = None) -> Path:
+    """Write rows of a task, or of all, and their images; returns the path of ``rows.jsonl``."""
+    rng = random.Random(f"{task} {seed}")
+
+    def row(n: int) -> tuple[dict[str, Any], Scene]:
+        scene, (question,) = draw(rng, *([task] if task else []))
+        return row_of(rng, f"{question.kind}-{seed}-{n:05d}", scene, question), scene
+
+    return save_rows(out, map(row, range(count)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write questions in which looking decides the answer, with traces and ground truth.")
+    parser.add_argument("--task", choices=list(KINDS), help="all of them by default")
+    parser.add_argument("--out", type=Path, default=Path("demo_out/tasks"))
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    a = parser.parse_args()
+    print(write_rows(a.out, a.rows, a.seed, a.task))
