@@ -17,8 +17,7 @@ from rewardlib import Accuracy, AttentionContrast, Format
 from rewardlib.console import console, failing_clearly, quiet_libraries, say, table
 from rewardlib.sample import VisualAttention
 from train.data import Row, Rows, by_reason, load_rows
-from train.engines import Sampling
-from train.engines.local import LocalEngine
+from train.engines.local import greedy
 from train.evaluate import EvaluateSettings
 from train.forward import forward
 from train.intervals import mcnemar, mean, share
@@ -145,9 +144,8 @@ def examine(
     """
     if not asked:
         return []
-    answers = iter(
-        _answers(policy, [prompt for one in asked for prompt in one.prompts.values()], settings)
-    )
+    prompts = [prompt for one in asked for prompt in one.prompts.values()]
+    answers = iter(greedy(policy, prompts, settings.max_tokens))
     told = [
         {role: (prompt, next(answers)) for role, prompt in one.prompts.items()} for one in asked
     ]
@@ -164,13 +162,6 @@ def _views(row: Row) -> dict[str, Any]:
         if erased is not None:
             views[role] = erased
     return views
-
-
-def _answers(policy: Policy, prompts: Sequence[Prompt], settings: EvaluateSettings) -> list[Tensor]:
-    """The most likely response to every prompt, as tokens."""
-    greedy = Sampling(settings.max_tokens, temperature=0)
-    completions = LocalEngine(policy).generate(prompts, 1, greedy, [0] * len(prompts))
-    return [ids for (ids,) in completions]
 
 
 def _outcome(

@@ -46,6 +46,7 @@ from train.methods.base import Method
 from train.missing import heed
 from train.plan import Plan
 from train.policy import Policy
+from train.portrait import first_rows, portrait
 from train.record import Record, summarise, tally
 from train.report import findings_of, write_report
 from train.rewards import REWARDS, make_rewards, needs_of
@@ -88,6 +89,8 @@ def command(settings: Settings) -> None:
 def _learn(run: Run, settings: Settings) -> None:
     policy, world = run.policy, run.world
     drawn, skipped, learnt = run.progress.prompts, 0, run.progress.step > 0
+    if not run.progress.step:
+        run.portray("before", 0)
 
     for number in range(run.progress.step, settings.steps):
         began = time.perf_counter()
@@ -133,6 +136,8 @@ def _learn(run: Run, settings: Settings) -> None:
         last = number + 1 == settings.steps
         if last or number % settings.show_every == 0:
             run.record.completions(number, groups, signals or [], policy)
+        if last:  # before the checkpoint: a run that is killed meanwhile does both again
+            run.portray("after", number + 1)
         if last or (number + 1) % settings.save_every == 0:
             run.record.left_out(run.rows)
             run.save(number + 1, drawn)
@@ -167,6 +172,19 @@ class Run:
         self.optimizer.zero_grad()
         reshard(self.policy.model)
         return norm
+
+    def portray(self, moment: str, steps: int) -> None:
+        """Keep what the policy answers and looks at now, on the rows that the report shows
+        ``before`` and ``after``.
+
+        The main process does it alone. Sharded processes, whose forwards need all of them, leave it
+        out.
+        """
+        sharded = self.settings.shard and self.world.size > 1
+        if self.world.main and not sharded:
+            numbers = first_rows(self.policy, self.rows, self.settings)
+            rows = portrait(self.policy, self.rows, numbers, self.settings)
+            self.record.portrait(moment, steps, rows)
 
     def save(self, steps: int, prompts: int) -> None:
         """A checkpoint, and the report so far."""

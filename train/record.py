@@ -1,5 +1,5 @@
-"""What a run leaves to look at: metrics.jsonl, the trackers, completions/step-*.parquet with
-attention maps, a line or a bar on the screen.
+"""What a run leaves to look at: metrics.jsonl, the trackers, completions/step-*.parquet and
+portrait/*.parquet with attention maps, a line or a bar on the screen.
 
 Metrics have the field's names (those of TRL). A metric that could not be measured is null, never
 zero.
@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from train.data import Rows
 from train.distributed import World
 from train.forward import forward
 from train.measures import ImageAttention
-from train.policy import Policy
+from train.policy import Policy, Prompt
 from train.settings import Settings, flags_of
 
 MAX_SIDE = 448  # pixels of an image kept with the completions
@@ -58,6 +59,7 @@ class Record:
             _forget(self.path, start)
             if not start:
                 (settings.out / "left_out.jsonl").unlink(missing_ok=True)
+                shutil.rmtree(settings.out / "portrait", ignore_errors=True)
             if console.is_terminal:
                 self.progress.start()
         self.task = self.progress.add_task("", total=settings.steps, completed=start)
@@ -96,11 +98,20 @@ class Record:
         ]
         if not self.world.main or not rows:
             return
-        folder = self.settings.out / "completions"
-        folder.mkdir(exist_ok=True)
-        aside = folder / f"step-{step:06d}.parquet.tmp"
-        polars.DataFrame(rows, infer_schema_length=None).drop("number").write_parquet(aside)
-        os.replace(aside, aside.with_suffix(""))
+        table = polars.DataFrame(rows, infer_schema_length=None).drop("number")
+        _write(table, self.settings.out / "completions" / f"step-{step:06d}.parquet")
+
+    def portrait(self, moment: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The rows of ``train.portrait`` as they are ``before`` the first step or ``after`` the
+        last one.
+
+        step: how many steps the policy has learnt from.
+        """
+        if rows:
+            table = polars.DataFrame(
+                [{"step": step, **row} for row in rows], infer_schema_length=None
+            )
+            _write(table, self.settings.out / "portrait" / f"{moment}.parquet")
 
     def left_out(self, rows: Rows, together: bool = True) -> None:
         """The rows that the run goes on without, in left_out.jsonl: id, reason and remedy. Those of
@@ -145,7 +156,7 @@ class Record:
             }
             row |= {f"rewards/{name}": column[i] for name, column in group.scores.items()}
             row |= {
-                "image": _png(image) if image and i == 0 else None,
+                "image": png(image) if image and i == 0 else None,
                 "boxes": [list(box) for box in group.row.boxes] if image and i == 0 else None,
             }
             rows.append(row | {"attention": maps.get(i)})
@@ -222,26 +233,43 @@ def attention_maps(
         {int(totals.nan_to_num(-math.inf).argmax()), int(totals.nan_to_num(math.inf).argmin())}
     )
     prompt = group.prompt.without_features()  # the weights have changed since
-    output = forward(
-        policy,
-        prompt,
-        [group.completions[i] for i in chosen],
-        measures=[ImageAttention(settings.layers)],
-    )
+    maps = image_maps(policy, prompt, [group.completions[i] for i in chosen], settings.layers)
+    return {i: grid.tolist() for i, grid in zip(chosen, maps, strict=True)}
+
+
+def image_maps(
+    policy: Policy,
+    prompt: Prompt,
+    completions: Sequence[torch.Tensor],
+    layers: Sequence[int] | None,
+) -> list[torch.Tensor]:
+    """Attention of each completion, (n,) token ids, on the first image's tokens: shares of all its
+    attention, averaged over its tokens and the layers, as a grid (rows, columns).
+    """
+    output = forward(policy, prompt, completions, measures=[ImageAttention(layers)])
     rows, columns = policy.family.grid(prompt.images)
-    maps = {}
-    for n, i in enumerate(chosen):
-        mean = output.measured["image_attention"][output.completion_index == n].mean(dim=0)
-        maps[i] = mean[: rows * columns].view(rows, columns).tolist()
-    return maps
+    on_image = output.measured["image_attention"][:, : rows * columns]
+    return [
+        on_image[output.completion_index == n].mean(dim=0).view(rows, columns)
+        for n in range(len(completions))
+    ]
 
 
-def _png(image: Any) -> bytes:
+def png(image: Any) -> bytes:
+    """An image as it is kept with completions: no larger than a page needs."""
     small = image.convert("RGB")
     small.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _write(table: polars.DataFrame, path: Path) -> None:
+    """A file that is whole or is not there."""
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    table.write_parquet(aside)
+    os.replace(aside, path)
 
 
 def _line(metrics: Mapping[str, float]) -> str:

@@ -1,5 +1,5 @@
-"""A page about a GRPO run: its curves, and its completions with what was looked at while they were
-written, early and late.
+"""A page about a GRPO run: the same rows before and after it, its curves, and its completions with
+what was looked at while they were written, early and late.
 
 Curves say that a reward rises; only the completions say why. One HTML file with everything inside
 and nothing that runs: all text is escaped, the page has no script, and a content-security policy
@@ -14,7 +14,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -50,13 +50,17 @@ SECTIONS = {
 }
 IN_HEADER = {"recipe", "model", "data", "seed", "steps", "out"}
 COLUMNS = {"step", "id", "question", "answer", "completion", "tokens", "reward", "advantage"}
+PORTRAYED = {
+    *("step", "number", "id", "question", "answer", "response", "correct"),
+    *("share", "area", "image", "boxes", "attention"),
+}
 # Colours of an attention map from its coldest to its hottest cell: red, green, blue, opacity.
 HEAT = np.array([(10, 10, 40, 0.4), (150, 25, 90, 0.5), (240, 80, 40, 0.65), (255, 225, 60, 0.8)])
 
 
 def write_report(out: Path, limit: int = 24) -> Path:
-    """Write ``report.html`` into a run's folder: its curves, and at most ``limit`` groups of
-    completions, first and last ones.
+    """Write ``report.html`` into a run's folder: some rows before and after, its curves, and at
+    most ``limit`` groups of completions, first and last ones.
     """
     history = read_metrics(out / "metrics.jsonl")
     groups, total = read_groups(out / "completions", limit)
@@ -69,6 +73,7 @@ def write_report(out: Path, limit: int = 24) -> Path:
         "done": steps[-1] + 1,
         "silent": silent,
         "findings": diagnose(columns),
+        "portrait": view_portrait(read_portrait(out / "portrait")),
         "left_out": read_left_out(out / "left_out.jsonl"),
         "recipe": str(settings.get("recipe")) in PAPERS,
         "changed": changed_settings(settings),
@@ -225,20 +230,40 @@ def read_groups(folder: Path, limit: int) -> tuple[list[list[dict[str, Any]]], i
 
 def _groups(file: Path, columns: list[str] | None = None) -> list[list[dict[str, Any]]]:
     """A file's rows, those of the same prompt together."""
+    frame = _read(file, set(columns or COLUMNS), columns)
+    return [
+        list(rows) for _, rows in groupby(frame.iter_rows(named=True), key=lambda row: row["id"])
+    ]
+
+
+def _read(file: Path, needed: Set[str], columns: list[str] | None = None) -> pl.DataFrame:
+    """A table, or some of its columns. ``ValueError`` if it cannot be read or lacks some."""
     try:
         frame = pl.read_parquet(file, columns=columns).fill_nan(None)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(
             f"{file} cannot be read ({error}): remove it to see the rest of the run"
         ) from error
-    if columns is None and (missing := COLUMNS - set(frame.columns)):
+    if missing := needed - set(frame.columns):
         raise ValueError(
             f"{file} has no column {', '.join(sorted(missing))}: remove it to see the rest of the "
             "run"
         )
-    return [
-        list(rows) for _, rows in groupby(frame.iter_rows(named=True), key=lambda row: row["id"])
-    ]
+    return frame
+
+
+def read_portrait(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The rows that were asked before and after a run, in pairs; none while it has not ended, or
+    where no row was fit.
+    """
+    files = [folder / f"{moment}.parquet" for moment in ("before", "after")]
+    if not all(file.exists() for file in files):
+        return []
+    before, after = (
+        {row["number"]: row for row in _read(file, PORTRAYED).iter_rows(named=True)}
+        for file in files
+    )
+    return [(row, after[number]) for number, row in before.items() if number in after]
 
 
 # ------------------------------------------------------------------------------------------- curves
@@ -271,6 +296,38 @@ def draw_sections(
     ]
 
 
+# --------------------------------------------------------------------------------- before and after
+
+
+def view_portrait(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> dict[str, Any] | None:
+    """What the page shows of rows before and after, with the figures of them all; None without
+    rows.
+    """
+    if not pairs:
+        return None
+    shares = [(a["share"], b["share"]) for a, b in pairs if None not in (a["share"], b["share"])]
+    right = [(a["correct"], b["correct"]) for a, b in pairs if a["correct"] is not None]
+    return {
+        "steps": pairs[0][1]["step"],
+        "share": [sum(column) / len(column) for column in zip(*shares, strict=True)],
+        "right": [int(sum(column)) for column in zip(*right, strict=True)],
+        "judged": len(right),
+        "rows": [
+            {
+                "head": before,
+                **view_image(before["image"], before["boxes"]),
+                "times": [
+                    {"moment": moment, "row": row, **heat_map(row["attention"])}
+                    for moment, row in (("before", before), ("after", after))
+                ],
+            }
+            for before, after in pairs
+        ],
+    }
+
+
 # -------------------------------------------------------------------------------------- completions
 
 
@@ -287,21 +344,28 @@ def view_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         reverse=True,
     )
     encoded = next((row["image"] for row in rows if row.get("image")), None)
-    image = Image.open(io.BytesIO(encoded)).convert("RGB") if encoded else None
-    width, height = image.size if image else (1, 1)
     boxes: list[list[float]] = next((row["boxes"] for row in rows if row.get("boxes")), [])
     return {
         "head": rows[0],
-        "image": data_url(image) if image else None,
-        "width": width,
-        "height": height,
-        "boxes": [place_box(box, width, height) for box in boxes],
-        "maps": view_maps(ordered) if image else [],
+        **view_image(encoded, boxes),
+        "maps": view_maps(ordered) if encoded else [],
         "names": [name.removeprefix("rewards/") for name in rewards],
         "rows": [
             {"number": n, "row": row, "scores": [row[name] for name in rewards]}
             for n, row in ordered
         ],
+    }
+
+
+def view_image(encoded: bytes | None, boxes: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """An image for the page, None where there is none, with its boxes in its pixels."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB") if encoded else None
+    width, height = image.size if image else (1, 1)
+    return {
+        "image": data_url(image) if image else None,
+        "width": width,
+        "height": height,
+        "boxes": [place_box(box, width, height) for box in boxes],
     }
 
 

@@ -41,6 +41,13 @@ class LocalEngine:
         """Nothing to do: it is the policy itself that samples."""
 
 
+def greedy(policy: Policy, prompts: Sequence[Prompt], max_tokens: int) -> list[Tensor]:
+    """The most likely response (n,) to every prompt, token by token."""
+    sampling = Sampling(max_tokens, temperature=0)
+    completions = LocalEngine(policy).generate(prompts, 1, sampling, [0] * len(prompts))
+    return [ids for (ids,) in completions]
+
+
 @torch.no_grad()
 def rollout(
     policy: Policy,
