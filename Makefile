@@ -37,8 +37,9 @@ bench: .venv/ready peers
 	$(BIN)/python -m bench.judge
 	$(BIN)/python -m bench.grpo_vs_trl
 
-efficacy: .venv/ready  ## every recipe, five seeds: an hour on two cores; goes on where it was stopped
-	$(BIN)/python -m bench.efficacy
+efficacy: .venv/ready  ## every paper's claim on its task, eight seeds: an hour and a half on two cores; goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.policy
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.efficacy
 
 checkpoints: .venv/ready  ## teach the embedded models again, two hours on two cores
 	$(BIN)/python -m demo.teach_detector
@@ -47,9 +48,9 @@ checkpoints: .venv/ready  ## teach the embedded models again, two hours on two c
 	$(BIN)/python -m demo.teach_segmenter
 	$(BIN)/python -m demo.teach_segmenter --minutes 15 --resume --lr 8e-4 --seed 30
 	$(BIN)/python -m demo.calibrate
-	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 27
-	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 6 --resume --lr 5e-4 --seed 3 --careless 0.4
-	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy --minutes 4 --resume --lr 5e-4 --seed 4 --careless 0.2
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy look --out runs/looking
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy answer --start runs/looking --out demo/checkpoints/policy-seeing
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy careless --start demo/checkpoints/policy-seeing --out demo/checkpoints/policy
 
 clean:
 	rm -rf .venv .venv-hosts .venv-peer demo_out runs

@@ -25,7 +25,7 @@ from demo.scenes import BOARD_CELL as CELL
 from train.policy import Policy
 
 VOCABULARY, SPARE = 600, 24  # tokens of the tokenizer, and rows of the embedding kept free for tokens that are added later
-WIDTH, HEADS, LAYERS = 256, 4, 4
+WIDTH, HEADS, LAYERS = 128, 2, 4
 
 END, PAD = "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, "<|im_start|>", END, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -64,7 +64,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
-    """About four million parameters."""
+    """About two million parameters."""
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     text = {
         "vocab_size": VOCABULARY + SPARE,
@@ -72,7 +72,7 @@ def build_model(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
         "intermediate_size": 2 * WIDTH,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS // 2,
+        "num_key_value_heads": HEADS,
         "max_position_embeddings": 4096,
         "initializer_range": 0.05,
         "rope_parameters": {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 10_000.0},

@@ -88,10 +88,15 @@ def make_scene(rng: random.Random, kind: Family | None = None, size: tuple[int, 
     if kind == "strip":
         background, placed = _strip_background(rng), _strip_objects(rng)
     elif kind == "board":
-        background, placed = _canvas_background(rng, CANVAS_SIZE), _board_objects(rng)
+        return make_board(rng)
     else:
         background, placed = _canvas_background(rng, size), _canvas_objects(rng, size)
     return _paint(rng, kind, background, placed)
+
+
+def make_board(rng: random.Random, fewest: int = 4, alike: bool = True) -> Scene:
+    """Draw a board of ``fewest`` to six objects; some may be ``alike`` in colour, since there are but four."""
+    return _paint(rng, "board", _canvas_background(rng, CANVAS_SIZE), _board_objects(rng, fewest, alike))
 
 
 # ------------------------------------------------------------------------------------------------------------------ placing
@@ -145,14 +150,15 @@ def _canvas_objects(rng: random.Random, size: tuple[int, int]) -> list[_Placed]:
     return placed
 
 
-def _board_objects(rng: random.Random) -> list[_Placed]:
-    """Four to six objects of different shapes, a cell each, in at most four colours: some are alike in colour."""
-    palette = rng.sample(list(COLORS), 4)
+def _board_objects(rng: random.Random, fewest: int, alike: bool) -> list[_Placed]:
+    """Objects of different shapes, a cell each."""
+    shapes = rng.sample(SHAPES, rng.randint(fewest, 6))
+    colors = rng.choices(rng.sample(list(COLORS), 4), k=len(shapes)) if alike else rng.sample(list(COLORS), len(shapes))
     placed = []
-    for shape, cell in zip(rng.sample(SHAPES, rng.randint(4, 6)), rng.sample(range(16), 6), strict=False):
+    for shape, color, cell in zip(shapes, colors, rng.sample(range(16), len(shapes)), strict=True):
         side = rng.randint(18, 24)
         x, y = (BOARD_CELL * at + rng.randint(1, BOARD_CELL - side - 1) for at in divmod(cell, 4))
-        placed.append(_Placed(rng.choice(palette), shape, "medium", "", x, y, side))
+        placed.append(_Placed(color, shape, "medium", "", x, y, side))
     return placed
 
 

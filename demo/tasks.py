@@ -35,13 +35,19 @@ MIDDLE = CANVAS_SIZE[0] / 2
 def draw(rng: random.Random, *tasks: Task, count: int = 1) -> tuple[Scene, list[Question]]:
     """A board and that many different questions about it, of the tasks, or of all if none is named."""
     while True:
-        scene, found = make_scene(rng, "board"), dict[str, Question]()
-        for _ in range(3 * count):
-            kinds = KINDS[rng.choice(tasks or list(KINDS))]
-            if question := rng.choice(kinds)(rng, scene):
-                found.setdefault(question.text, question)
-            if len(found) == count:
-                return scene, list(found.values())
+        scene = make_scene(rng, "board")
+        if len(questions := ask(rng, scene, *tasks, count=count)) == count:
+            return scene, questions
+
+
+def ask(rng: random.Random, scene: Scene, *tasks: Task, count: int) -> list[Question]:
+    """As many different questions about a scene, or fewer where it does not answer so many."""
+    found: dict[str, Question] = {}
+    for _ in range(3 * count):
+        kinds = KINDS[rng.choice(tasks or list(KINDS))]
+        if len(found) < count and (question := rng.choice(kinds)(rng, scene)):
+            found.setdefault(question.text, question)
+    return list(found.values())
 
 
 # ---------------------------------------------------------------------------------------------------------------- questions

@@ -1,16 +1,17 @@
 """Teach the demo's policy from scratch, on one CPU core: to see and to answer, then to be careless, as models are before reinforcement.
 
-1. *See.* A throwaway linear head reads from every image token which object has its centre in it, and where it lies.
-2. *Look up.* The whole model learns right traces to plain questions, six behind each board's image (``train.packing``), in the response
-   forms of all four templates. The words that tell something of the image weigh ten times what the others do. With one question an
-   image it never learns to look things up; with six whose answers differ it suddenly does.
-3. *Answer everything*, of all tasks.
-4. *Be careless.* Half of the traces look at something else, or trust a caption, or forget (``demo.tasks``). It still sees everything; what
-   it says has ceased to depend on looking. This is what reinforcement can mend.
+1. *Look.* A throwaway linear head reads from every image token which object has its centre in it, and where it lies, until the vision
+   tower sees. Then the whole model learns right traces to plain questions, six behind each board's image (``train.packing``). The words
+   that tell something of the image weigh ten times what the others do. With one question an image it never learns to look things up;
+   with six whose answers differ it does, after a thousand steps.
+2. *Answer* questions of all tasks (``demo.tasks``).
+3. *Be careless.* Half of the traces look at something else, or trust a caption, or forget. It still sees everything; what it says has
+   ceased to depend on looking. This is what reinforcement can mend.
 
     export OMP_NUM_THREADS=1
-    python -m demo.teach_policy --out runs/seeing
-    python -m demo.teach_policy --start runs/seeing --careless 0.5 --minutes 3 --lr 3e-4 --seed 1
+    python -m demo.teach_policy look     --out runs/looking
+    python -m demo.teach_policy answer   --start runs/looking --out demo/checkpoints/policy-seeing
+    python -m demo.teach_policy careless --start demo/checkpoints/policy-seeing --out demo/checkpoints/policy
 
 The model of the second step answers what it is asked, and is kept beside the careless one to compare with.
 """
@@ -22,8 +23,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,8 +33,8 @@ from torch.nn import functional as F
 
 from demo.policy import END, WIDTH, build_policy, save
 from demo.questions import Question
-from demo.scenes import COLORS, SHAPES, Scene
-from demo.tasks import Task, careless_trace, draw, right_trace
+from demo.scenes import COLORS, SHAPES, Scene, make_board
+from demo.tasks import ask, careless_trace, draw, right_trace
 from rewardlib.templates import Template
 from train.data import Row, to_row
 from train.forward import last_hidden
@@ -41,13 +42,11 @@ from train.loading import load_model
 from train.packing import pack
 from train.policy import Policy
 
-SIGHT, LOOKING_UP = 0.12, 0.5  # shares of the time: that the vision tower learns alone, and of the rest that plain questions take
-PLAIN: tuple[Task, ...] = ("look", "credit")
 TEMPLATES: dict[Template, float] = {"think-answer": 0.55, "perception-r1": 0.15, "boxed": 0.15, "answer": 0.15}
 SCENES, QUESTIONS = 4, 6  # per step, and behind each scene's image
 LABELS = [*COLORS, *SHAPES]
-# Words that tell something of the image, and the weight of the others in the loss.
-TELLING = re.compile(rf"\b({'|'.join([*COLORS, *SHAPES])}|left|right|yes|no|\d+)\b|</?answer>|boxed")
+# Words that tell something of the image ("an" tells of orange), and the weight of the others in the loss.
+TELLING = re.compile(rf"\b({'|'.join([*COLORS, *SHAPES])}|an?|left|right|yes|no|\d+)\b|</?answer>|boxed")
 REST = 0.1
 
 
@@ -108,11 +107,11 @@ def _cells(scene: Scene, grid: list[int]) -> tuple[Tensor, Tensor]:
 # --------------------------------------------------------------------------------------------------------------- to answer
 
 
-def answer_loss(policy: Policy, rng: random.Random, scene: Scene, questions: Sequence[Question], careless: float) -> Tensor:
+def answer_loss(policy: Policy, rng: random.Random, scene: Scene, questions: Sequence[Question], lesson: Lesson) -> Tensor:
     """Loss of the responses to several questions about one image, which is encoded once for all of them; a mean, by weight."""
-    templates = [rng.choices(list(TEMPLATES), list(TEMPLATES.values()))[0] for _ in questions]
+    templates = rng.choices(list(lesson.templates), list(lesson.templates.values()), k=len(questions))
     rows = [make_row(scene, question, template) for question, template in zip(questions, templates, strict=True)]
-    replies = [_reply(policy, rng, scene, *pair, careless) for pair in zip(questions, templates, strict=True)]
+    replies = [_reply(policy, rng, scene, *pair, lesson.careless) for pair in zip(questions, templates, strict=True)]
     prompt = policy.encode(rows[0].messages, rows[0].images)
     shared = int((prompt.ids == policy.model.config.vision_end_token_id).nonzero()[0]) + 1
     tails = [_tail(policy, row) for row in rows]
@@ -158,17 +157,14 @@ class Schedule:
         return self.lr * min(1, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def descend(
-    name: str, weights: list[nn.Parameter], gradient: Callable[[float], float], schedule: Schedule, keep: Callable[[], None]
-) -> None:
-    """AdamW until the time is up. ``gradient`` is told the share of the time that is gone, adds a step's gradient and returns its loss;
-    ``keep`` saves, every five minutes."""
+def descend(name: str, weights: list[nn.Parameter], gradient: Callable[[], float], schedule: Schedule, keep: Callable[[], None]) -> None:
+    """AdamW until the time is up. ``gradient`` adds a step's gradient and returns its loss; ``keep`` saves, every five minutes."""
     optimizer = torch.optim.AdamW(weights, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=0.01)
     started, kept, step, average = time.monotonic(), time.monotonic(), 0, 0.0
     while (progress := (time.monotonic() - started) / (60 * schedule.minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step, progress)
-        loss = gradient(progress)
+        loss = gradient()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -182,48 +178,77 @@ def descend(
     keep()
 
 
-def teach(policy: Policy, out: Path, schedule: Schedule, seed: int, sight: float, careless: float) -> None:
-    """Train until the time is up, ``sight`` of it on the vision tower alone; the ``careless`` share of the replies is not right."""
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught, and for how long."""
+
+    minutes: float
+    lr: float
+    draw: Callable[[random.Random], tuple[Scene, list[Question]]]
+    sight: float = 0.0  # share of the time that the vision tower learns alone
+    careless: float = 0.0  # share of the replies that do not come of looking
+    templates: Mapping[Template, float] = field(default_factory=lambda: TEMPLATES)  # and how often
+
+
+def _plain(rng: random.Random) -> tuple[Scene, list[Question]]:
+    """A board, also of few objects, of which no two are alike, and plain questions."""
+    scene = make_board(rng, fewest=2, alike=False)
+    return scene, ask(rng, scene, "look", count=QUESTIONS)
+
+
+def _any(rng: random.Random) -> tuple[Scene, list[Question]]:
+    return draw(rng, count=QUESTIONS)
+
+
+LESSONS = {
+    "look": Lesson(12, 1e-3, _plain, sight=0.13, templates={"think-answer": 1.0}),
+    "answer": Lesson(14, 1e-3, _any),
+    "careless": Lesson(3, 3e-4, _any, careless=0.5),
+}
+
+
+def teach(policy: Policy, lesson: Lesson, out: Path, seed: int) -> None:
+    """Train until the time is up."""
     rng = random.Random(seed)
     policy.model.train()
 
     def keep() -> None:
         save(policy, out)
 
-    def look(progress: float) -> float:
-        loss = sight_loss(policy, head, [draw(rng)[0] for _ in range(4 * SCENES)])
+    def see() -> float:
+        loss = sight_loss(policy, head, [lesson.draw(rng)[0] for _ in range(4 * SCENES)])
         torch.autograd.backward(loss)
         return loss.item()
 
-    def answer(progress: float) -> float:
-        total, tasks = 0.0, PLAIN if sight and progress < LOOKING_UP else ()
+    def answer() -> float:
+        total = 0.0
         for _ in range(SCENES):
-            loss = answer_loss(policy, rng, *draw(rng, *tasks, count=QUESTIONS), careless) / SCENES
+            loss = answer_loss(policy, rng, *lesson.draw(rng), lesson) / SCENES
             torch.autograd.backward(loss)
             total += loss.item()
         return total
 
-    if sight:
+    if lesson.sight:
         head = nn.Linear(WIDTH, len(LABELS) + 2)
         nn.init.constant_(head.bias[:-2], -3.0)  # most cells show nothing of most labels
         weights = [*policy.backbone.visual.parameters(), *head.parameters()]
-        descend("sight", weights, look, replace(schedule, minutes=schedule.minutes * sight), keep)
-    descend("answers", list(policy.model.parameters()), answer, replace(schedule, minutes=schedule.minutes * (1 - sight)), keep)
+        descend("sight", weights, see, Schedule(lesson.minutes * lesson.sight, lesson.lr), keep)
+    descend("answers", list(policy.model.parameters()), answer, Schedule(lesson.minutes * (1 - lesson.sight), lesson.lr), keep)
     policy.model.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Teach a small Qwen2.5-VL to answer questions about the shapes world.")
-    parser.add_argument("--out", type=Path, default=Path("demo/checkpoints/policy"))
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lesson", choices=list(LESSONS))
+    parser.add_argument("--start", help="the model that is taught; the first lesson begins with a new one")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, help="instead of the lesson's own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", help="go on from this model, without learning to see first")
-    parser.add_argument("--careless", type=float, default=0.0, help="share of the replies that do not come of looking")
     a = parser.parse_args()
+    lesson = LESSONS[a.lesson]
     policy = load_model(a.start, "cpu") if a.start else build_policy(a.seed, written(random.Random(a.seed), 500))
     print(f"{sum(p.numel() for p in policy.model.parameters()):,} parameters", flush=True)
-    teach(policy, a.out, Schedule(a.minutes, a.lr), a.seed, 0.0 if a.start else SIGHT, a.careless)
+    teach(policy, replace(lesson, minutes=a.minutes or lesson.minutes), a.out, a.seed)
 
 
 if __name__ == "__main__":

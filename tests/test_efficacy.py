@@ -1,0 +1,111 @@
+"""What the efficacy bench computes from its runs, and the regions that must not pay."""
+
+import math
+
+import numpy as np
+import polars
+import pytest
+
+pytest.importorskip("torch")
+
+from bench import efficacy
+from bench.efficacy import BUDGET, CONTROLS, HEADLINES, SETTINGS, completions_until, difference, interval, summarise
+from bench.efficacy_page import differences, plot, settings
+from bench.policy import within_groups
+from bench.regions import relabel
+
+
+def figures(accuracy, curve):
+    return dict.fromkeys(efficacy.MEASURES, 0.5) | {"accuracy": accuracy, "curve": curve}
+
+
+@pytest.fixture(scope="module")
+def result():
+    found = {name: [figures(0.5 + 0.01 * seed, [0.5, 0.6, 0.7]) for seed in range(3)] for name in SETTINGS}
+    found["credit: look"] = [figures(0.8 + 0.01 * seed + 0.001 * (seed == 1), [0.5, 0.7, 0.9]) for seed in range(3)]
+    found["credit: attention"] = [figures(0.6, [None] * 3) for _ in range(3)]
+    return summarise(found, dict.fromkeys(SETTINGS, 1e-4), {"credit": {"accuracy": 0.4}, "long": {}})
+
+
+def test_pairs_differ_by_seed_and_settings_share_a_task():
+    for one, other, measure in [*HEADLINES.values(), *CONTROLS.values()]:
+        assert SETTINGS[one].task == SETTINGS[other].task
+        assert measure in efficacy.MEASURES
+
+
+def test_the_paired_difference_is_surer_than_its_parts():
+    one, other = [0.5, 0.7, 0.9], [0.4, 0.61, 0.8]
+    paired = difference(one, other)
+    assert paired["difference"] == pytest.approx(0.1, abs=0.01)
+    assert 0 < paired["low"] < paired["difference"] < paired["high"]
+    assert interval(one)["high"] - interval(one)["low"] > paired["high"] - paired["low"]
+    assert math.isnan(interval([0.5])["low"])
+
+
+def test_completions_are_counted_until_five_steps_are_good_enough():
+    per_step = BUDGET["prompts"] * BUDGET["num_generations"]
+    assert completions_until([[0.5] * 5 + [0.9] * 5], 0.7) == 8 * per_step
+    assert completions_until([[0.5] * 10], 0.7) is None
+    assert completions_until([[0.4] * 10, [1.0] * 10], 0.7) == 5 * per_step
+
+
+def test_headlines_are_of_the_right_runs(result):
+    look = result["headlines"]["look"]
+    assert look["difference"] == pytest.approx(0.3, abs=0.01)
+    assert look["low"] > 0
+    assert set(result["headlines"]) == set(HEADLINES)
+    assert result["settings"]["credit: attention"]["curve"] is None
+
+
+def test_the_page_says_which_differences_are_sure(result):
+    table = differences(result["headlines"])
+    assert "| look | +0.300 |" in table
+    assert table.splitlines()[3].endswith("more |")
+    assert "| *before* | | 0.400 |" in settings(result)
+    assert plot(result).startswith("<svg")
+    assert plot(result).count("<polyline") >= 8
+
+
+def test_correlations_are_within_groups_alone():
+    groups = [{"a": np.array([0.0, 1.0]), "b": np.array([5.0, 6.0])}, {"a": np.array([10.0, 11.0]), "b": np.array([1.0, 2.0])}]
+    assert within_groups(groups, "a", "b") == pytest.approx(1.0)
+    assert within_groups([{"a": np.ones(3), "b": np.arange(3.0)}], "a", "b") == 0
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    def region(x, role):
+        return {"phrase": f"at {x}", "bbox": [float(x), 0.0, float(x + 20), 20.0], "role": role, "mask": None}
+
+    rows = [
+        {"id": "a", "width": 112, "height": 112, "regions": [region(0, "evidence"), region(40, "context")]},
+        {"id": "b", "width": 112, "height": 112, "regions": [region(80, "evidence")]},
+    ]
+    schema = {"phrase": polars.String, "bbox": polars.Array(polars.Float32, 4), "role": polars.String, "mask": polars.String}
+    (tmp_path / "made" / "data").mkdir(parents=True)
+    polars.DataFrame(rows, schema_overrides={"regions": polars.List(polars.Struct(schema))}).write_parquet(
+        tmp_path / "made" / "data" / "train-00000.parquet"
+    )
+    return tmp_path / "made"
+
+
+def regions_of(folder):
+    return [row["regions"] for row in polars.read_parquet(folder / "data" / "*.parquet").to_dicts()]
+
+
+def test_other_regions_than_the_evidence(dataset, tmp_path):
+    own = regions_of(dataset)
+    assert regions_of(relabel(dataset, tmp_path / "shuffled", "shuffled")) == [own[1], own[0]]
+    mentions = regions_of(relabel(dataset, tmp_path / "mentions", "mentions"))
+    assert [[region["role"] for region in of_row] for of_row in mentions] == [["evidence", "evidence"], ["evidence"]]
+    elsewhere = regions_of(relabel(dataset, tmp_path / "elsewhere", "elsewhere"))
+    assert [len(of_row) for of_row in elsewhere] == [1, 1]
+    for (moved,), of_row in zip(elsewhere, own, strict=True):
+        x0, y0, x1, y1 = moved["bbox"]
+        assert (x1 - x0, y1 - y0) == pytest.approx((20, 20), abs=1e-3)
+        assert x0 >= 0
+        assert y0 >= 0
+        assert x1 <= 112
+        assert y1 <= 112
+        assert x0 >= of_row[0]["bbox"][2] or x1 <= of_row[0]["bbox"][0] or y0 >= 20
+    assert regions_of(relabel(dataset, tmp_path / "elsewhere", "elsewhere")) == elsewhere
