@@ -7,7 +7,7 @@ On labelled rows of every task (``demo.tasks``) that it was not taught on:
 - sampled, eight completions a row: the same shares, and how the attention contrast and naming the evidence go with being right, as
   correlations within groups, for several choices of layers and tokens.
 
-    python -m bench.policy [--rows 60]                         # of the seeing and of the careless policy
+    python -m bench.policy [--rows 40]                         # of the seeing and of the careless policy
     python -m bench.policy --model runs/grpo/checkpoint-40     # of another; writes no results
 
 Writes bench/results/policy.json, and ends with it as one line of JSON.
@@ -83,9 +83,11 @@ class LayersAttention:
 
 @torch.no_grad()
 def sampled(policy: Policy, row: Row, seed: int, count: int = GROUP) -> dict[str, NDArray[np.float64]]:
-    """What a group's completions are worth, (G,) each: ``right``, ``named`` (all the evidence), the contrasts of ``CHOICES``, ``pointing``
-    (most of the attention lies on an image token in the evidence), and ``late_looking`` (the attention on the image of the last third of a
-    response, as a share of the first third's)."""
+    """What a group's completions are worth, (G,) each; attention NaN where the row has no region.
+
+    ``right``; ``named``: all the evidence is; the contrasts of ``CHOICES``; ``pointing``: most of the attention lies on an image token in
+    the evidence; ``late_looking``: the attention on the image of the last third of a response, as a share of the first third's.
+    """
     prompt = policy.encode(row.messages, row.images, row.region)
     (completions,) = LocalEngine(policy).generate([prompt], count, Sampling(96), [seed])
     output = forward(policy, prompt, completions, measures=[LayersAttention(), ImageAttention(None)])
@@ -115,8 +117,9 @@ def names_evidence(row: Row, response: str) -> bool:
 
 
 def within_groups(groups: Sequence[dict[str, NDArray[np.float64]]], one: str, other: str) -> float:
-    """The correlation of two figures within groups: of their deviations from their groups' means."""
-    a, b = (np.concatenate([group[name] - group[name].mean() for group in groups]) for name in (one, other))
+    """The correlation of two figures within groups that have both: of their deviations from their groups' means."""
+    known = [group for group in groups if not np.isnan(group[one] + group[other]).any()]
+    a, b = (np.concatenate([group[name] - group[name].mean() for group in known]) for name in (one, other))
     return float((a * b).sum() / max(1e-12, np.sqrt((a * a).sum() * (b * b).sum())))
 
 
@@ -168,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="another than the demo's")
     parser.add_argument("--out", type=Path, default=Path("runs/policy"))
-    parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("--rows", type=int, default=40)
     a = parser.parse_args()
     models = {a.model: a.model} if a.model else {"seeing": str(SEEING), "careless": str(POLICY)}
     found = {name: examine(model, a.out, a.rows) for name, model in models.items()}

@@ -186,18 +186,16 @@ def make_row(
     while question is None:
         scene = make_scene(rng, kind, size)
         question = ask(rng, scene)
-    return row_of(rng, row_id, scene, question), scene
-
-
-def row_of(rng: random.Random, row_id: str, scene: Scene, question: Question) -> dict[str, Any]:
-    """A row as the pipeline reads it, plus ``gold_regions``: every object that a right trace names, with its role."""
     rights = [True] + [rng.random() < 0.6 for _ in range(rng.randint(0, 2))]
     if rng.random() < 0.06:
         rights = [False]
-    traces = [
-        {"model": "template", "text": write_trace(rng, scene, question, right=right), "reported_correct": right}
-        for right in rng.sample(rights, len(rights))
-    ]
+    traces = [(write_trace(rng, scene, question, right=right), right) for right in rng.sample(rights, len(rights))]
+    return row_of(row_id, scene, question, traces), scene
+
+
+def row_of(row_id: str, scene: Scene, question: Question, told: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+    """A row as the pipeline reads it, of traces that are right or not, plus ``gold_regions``: every object that a right one names."""
+    traces = [{"model": "template", "text": text, "reported_correct": right} for text, right in told]
     named = " ".join(t["text"].lower() for t in traces if t["reported_correct"])
     gold = [_gold(thing, question) for thing in scene.things if thing.name in named]
     return {

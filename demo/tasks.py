@@ -5,7 +5,7 @@ object, not at all, or no more.
 
 ``credit``: two answers are offered, so that whoever looks at the wrong object is right half of the time. The answer says little about the
     look; attention says it at once (SAYO).
-``perception``: the answer, again one of two mostly, needs several facts, which a judge checks one by one (Perception-R1).
+``perception``: the answer, again one of two, needs two facts, which a judge checks one by one (Perception-R1).
 ``faithful``: a caption says which answer it would be, truly or not. Whoever trusts it is right half of the time, whatever the trace has
     stated before (Faithful-MR1).
 ``long``: three other objects are described first, and the answer needs one more look, late; whoever has ceased to look repeats a colour
@@ -72,40 +72,19 @@ def _choice(rng: random.Random, scene: Scene) -> Question | None:
     return other and _between("choice", "", rng, thing, other.color)
 
 
-def _yes_no(rng: random.Random, scene: Scene) -> Question | None:
-    thing, other = _of_two_colors(rng, scene)
-    if other is None:
+def _pair(rng: random.Random, scene: Scene) -> Question | None:
+    """Two answers that differ in the colour of one of two objects."""
+    pair = rng.sample(scene.things, 2)
+    colors, other = [thing.color for thing in pair], rng.randrange(2)
+    wrong = [thing.color for thing in scene.things if thing.color != colors[other]]
+    if not wrong:
         return None
-    asked, answer, wrong = (thing.color, "yes", "no") if rng.random() < 0.5 else (other.color, "no", "yes")
-    return _question("yes-no", f"Is the {thing.shape} {asked}?", answer, wrong, (thing,), ("yes", "no"))
-
-
-def _same(rng: random.Random, scene: Scene) -> Question | None:
-    alike = rng.random() < 0.5
-    pairs = [(a, b) for a in scene.things for b in scene.things if a is not b and (a.color == b.color) == alike]
-    if not pairs:
-        return None
-    a, b = rng.choice(pairs)
-    answer, wrong = ("yes", "no") if alike else ("no", "yes")
-    return _question("same", f"Do the {a.shape} and the {b.shape} have the same color?", answer, wrong, (a, b), ("yes", "no"))
-
-
-def _side(rng: random.Random, scene: Scene) -> Question | None:
-    pairs = [(a, b) for a in scene.things for b in scene.things if abs(a.center[0] - b.center[0]) > 20]
-    if not pairs:
-        return None
-    a, b = rng.choice(pairs)
-    answer, wrong = ("left", "right") if a.center[0] < b.center[0] else ("right", "left")
-    text = f"Is the {a.shape} to the left or to the right of the {b.shape}?"
-    return _question("side", text, answer, wrong, (a, b), ("left", "right"))
-
-
-def _count(rng: random.Random, scene: Scene) -> Question | None:
-    color = rng.choice(scene.things).color
-    matching = tuple(thing for thing in scene.things if thing.color == color)
-    n = len(matching)
-    wrong = rng.choice([m for m in (n - 1, n + 1) if m])
-    return _question("count", f"How many {color} objects are there?", str(n), str(wrong), matching)
+    told = [" and ".join(colors)]
+    colors[other] = rng.choice(wrong)
+    told.append(" and ".join(colors))
+    choices = tuple(rng.sample(told, 2))
+    text = f"Are the {pair[0].shape} and the {pair[1].shape} {choices[0]} or {choices[1]}?"
+    return _question("pair", text, told[0], told[1], tuple(pair), choices)
 
 
 def _caption(rng: random.Random, scene: Scene) -> Question | None:
@@ -123,8 +102,8 @@ def _tour(rng: random.Random, scene: Scene) -> Question | None:
 
 KINDS: dict[Task, Sequence[Callable[[random.Random, Scene], Question | None]]] = {
     "look": (_color, _shape),
-    "credit": (_choice, _yes_no),
-    "perception": (_same, _side, _count),
+    "credit": (_choice,),
+    "perception": (_pair,),
     "faithful": (_caption,),
     "long": (_tour,),
 }
@@ -148,13 +127,9 @@ def _question(kind: str, text: str, answer: str, wrong: str, evidence: tuple[Thi
 
 def conclusion(kind: str, answer: str) -> str:
     """How a trace ends."""
-    if kind == "shape":
-        return f"So it is {with_article(answer)}"
-    if kind in ("yes-no", "same"):
-        return f"So the answer is {answer}"
-    if kind == "side":
-        return f"The first is further to the {answer}"
-    return f"That makes {answer}" if kind == "count" else f"So it is {answer}"
+    if kind == "pair":
+        return f"So they are {answer}"
+    return f"So it is {with_article(answer)}" if kind == "shape" else f"So it is {answer}"
 
 
 # ------------------------------------------------------------------------------------------------------------------- traces
@@ -163,6 +138,13 @@ def conclusion(kind: str, answer: str) -> str:
 def right_trace(scene: Scene, question: Question) -> str:
     """What a mind says that looks."""
     return _trace(question, [thing.name for thing in _seen(scene, question)], question.answer)
+
+
+def mentioning_trace(rng: random.Random, scene: Scene, question: Question) -> str:
+    """What one says that looks, and mentions other things as well."""
+    others = [thing.name for thing in scene.things if thing not in question.evidence]
+    names = [thing.name for thing in question.evidence]
+    return _trace(question, [*names, *rng.sample(others, min(len(others), rng.randint(1, 3)))], question.answer)
 
 
 def careless_trace(rng: random.Random, scene: Scene, question: Question) -> str:
@@ -176,9 +158,6 @@ def careless_trace(rng: random.Random, scene: Scene, question: Question) -> str:
     missed = rng.choice(evidence)
     others = [thing for thing in scene.things if thing not in evidence]
     other = min(others, key=lambda thing: hypot(thing.center[0] - MIDDLE, thing.center[1] - MIDDLE))
-    if question.kind == "count":
-        looked = [thing for thing in evidence if thing is not missed] if question.wrong < question.answer else [*evidence, other]
-        return _trace(question, [thing.name for thing in looked], question.wrong)
     looked = [other if thing is missed else thing for thing in seen]
     return _trace(question, [thing.name for thing in looked], _from_elsewhere(rng, question, other))
 
@@ -217,7 +196,11 @@ def write_rows(out: Path, count: int, seed: int, task: Task | None = None) -> Pa
 
     def row(n: int) -> tuple[dict[str, Any], Scene]:
         scene, (question,) = draw(rng, *([task] if task else []))
-        return row_of(rng, f"{question.kind}-{seed}-{n:05d}", scene, question), scene
+        told = [right_trace(scene, question), mentioning_trace(rng, scene, question)]
+        if rng.random() < 0.3:
+            told.append(careless_trace(rng, scene, question))
+        traces = [(trace, trace.endswith(f"<answer>{question.answer}</answer>")) for trace in told]
+        return row_of(f"{question.kind}-{seed}-{n:05d}", scene, question, traces), scene
 
     return save_rows(out, map(row, range(count)))
 
