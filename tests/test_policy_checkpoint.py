@@ -54,7 +54,7 @@ def mean(scores):
 
 
 def test_it_is_small(policy):
-    assert 2e6 < sum(weight.numel() for weight in policy.model.parameters()) < 10e6
+    assert 1e6 < sum(weight.numel() for weight in policy.model.parameters()) < 10e6
     for name in ("policy", "policy-seeing"):
         assert max(path.stat().st_size for path in (CHECKPOINTS / name).iterdir()) < 12 * 2**20
 
@@ -109,7 +109,7 @@ def test_without_the_image_it_does_not_know(seeing):
 def test_the_careless_one_is_right_more_or_less_by_luck(careless):
     drawn = [row for *_, row in rows(40)]
     samples = answers(careless, drawn, count=4, temperature=1.0)
-    assert 0.4 <= mean(Accuracy()(samples)) <= 0.8
+    assert 0.35 <= mean(Accuracy()(samples)) <= 0.7
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
