@@ -3,8 +3,8 @@
 Every question is about a board, of which a policy that looks can see everything. Whoever goes wrong here has looked wrong: at another
 object, not at all, or no more.
 
-``credit``: two answers are offered, so that whoever looks at the wrong object is right half of the time. The answer says little about the
-    look; attention says it at once (SAYO).
+``credit``: two colours are offered, and whoever looks for one of them, instead of for the object, is often right by luck. The answer says
+    little about the look; attention says it at once (SAYO).
 ``perception``: the answer, again one of two, needs two facts, which a judge checks one by one (Perception-R1).
 ``faithful``: a caption says which answer it would be, truly or not. Whoever trusts it is right half of the time, whatever the trace has
     stated before (Faithful-MR1).
@@ -148,25 +148,36 @@ def mentioning_trace(rng: random.Random, scene: Scene, question: Question) -> st
 
 
 def careless_trace(rng: random.Random, scene: Scene, question: Question) -> str:
-    """What one says that does not look, or at what lies in the middle instead; it may be right by luck."""
+    """What one says that does not look, or at something else instead; it may be right by luck."""
     seen, evidence = _seen(scene, question), question.evidence
     if question.kind == "caption" and rng.random() < 0.5:
         return _trace(question, [thing.name for thing in seen], _claimed(question))  # states it, and trusts the caption
     if question.kind == "tour":  # a colour that was said, for the object that was asked for
         said = rng.choice([thing.color for thing in seen[:-1] if thing.color != question.answer] or [question.wrong])
         return _trace(question, [*(thing.name for thing in seen[:-1]), f"{said} {evidence[0].shape}"], said)
-    missed = rng.choice(evidence)
-    others = [thing for thing in scene.things if thing not in evidence]
-    other = min(others, key=lambda thing: hypot(thing.center[0] - MIDDLE, thing.center[1] - MIDDLE))
-    looked = [other if thing is missed else thing for thing in seen]
-    return _trace(question, [thing.name for thing in looked], _from_elsewhere(rng, question, other))
-
-
-def _from_elsewhere(rng: random.Random, question: Question, other: Thing) -> str:
-    """The answer of somebody who has looked at another object."""
     if question.kind in ("color", "shape"):
-        return other.color if question.kind == "color" else other.shape
-    return _claimed(question) if question.kind == "caption" else rng.choice(question.choices)
+        other = _nearest([thing for thing in scene.things if thing not in evidence])
+        return _trace(question, [other.name], other.color if question.kind == "color" else other.shape)
+    if question.kind == "caption":
+        other = _nearest([thing for thing in scene.things if thing not in evidence])
+        return _trace(question, [other.name], _claimed(question))
+    return _of_an_offered_color(scene, question)
+
+
+def _of_an_offered_color(scene: Scene, question: Question) -> str:
+    """What one says that looks for a colour that was offered, not for the object: right by luck, where the colour is."""
+    right, wrong = question.answer.split(" and "), question.wrong.split(" and ")
+    missed = next(n for n, pair in enumerate(zip(right, wrong, strict=True)) if pair[0] != pair[1])
+    others = [thing for thing in scene.things if thing not in question.evidence and thing.color in (right[missed], wrong[missed])]
+    looked = list(question.evidence)
+    if others:
+        looked[missed] = _nearest(others)
+    return _trace(question, [thing.name for thing in looked], " and ".join(thing.color for thing in looked))
+
+
+def _nearest(things: Sequence[Thing]) -> Thing:
+    """What lies nearest to the middle."""
+    return min(things, key=lambda thing: hypot(thing.center[0] - MIDDLE, thing.center[1] - MIDDLE))
 
 
 def _claimed(question: Question) -> str:

@@ -203,7 +203,7 @@ def _any(rng: random.Random) -> tuple[Scene, list[Question]]:
 LESSONS = {
     "look": Lesson(12, 1e-3, _plain, sight=0.13, templates={"think-answer": 1.0}),
     "answer": Lesson(8, 5e-4, _any),
-    "careless": Lesson(4, 3e-4, _any, careless=0.7),
+    "careless": Lesson(3, 3e-4, _any, careless=0.6),
 }
 
 
