@@ -190,8 +190,8 @@ def test_settings_that_are_not_the_recipes_are_listed(tmp_path: Path) -> None:
     assert changed_settings(json.loads((run / "settings.json").read_text())) == [
         ("accuracy", "0.5", "0"),
         ("window", "–", "60, 100"),
-        ("learning_rate", "1e-5", "5e-6"),
         ("layers", "-1, -2", "-1"),
+        ("learning_rate", "1e-5", "5e-6"),
     ]
     page = write_report(run).read_text()
     assert "<li>learning_rate <b>1e-5</b>" in page

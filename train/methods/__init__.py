@@ -38,7 +38,6 @@ PAPERS: dict[str, type[Method]] = {
     paper.name: paper
     for paper in (
         GRPO,
-        Look,
         SAYO,
         PerceptionR1,
         FaithfulMR1,
@@ -61,6 +60,7 @@ PAPERS: dict[str, type[Method]] = {
         GDPO,
         TopEntropy,
         EntropyBonus,
+        Look,
     )
 }
 RECIPES = {name: paper.recipe for name, paper in PAPERS.items()}
