@@ -128,6 +128,8 @@ class World:
         self.accelerator.log(metrics, step=step)
 
     def close(self) -> None:
+        """End together: a process that leaves while another still works was seen to abort."""
+        self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
 
