@@ -1,6 +1,6 @@
 """Does a reward for looking pay? Every paper's headline, on a task where its mechanism can show (``demo.tasks``).
 
-    python -m bench.efficacy                                   # an hour and a half on two cores; goes on where it was stopped
+    python -m bench.efficacy                                   # under an hour on two cores; goes on where it was stopped
     python -m bench.efficacy --steps 20 --seeds 2 --out runs/quick
 
 Every run starts from the careless policy of ``demo.teach_policy``, trains on rows that the pipeline labelled, and is compared on rows
@@ -179,7 +179,7 @@ def run(job: Job) -> dict[str, Any]:
         found: dict[str, Any] = measure(str(folder / "run" / f"checkpoint-{job.steps}"), job.out, setting.task, job.rows, folder)
         found["curve"], found["gain"] = _curve(folder / "run")
         known.write_text(json.dumps(found) + "\n")
-        shutil.rmtree(folder / "run" / f"checkpoint-{job.steps}")  # of thousands of runs
+        shutil.rmtree(folder / "run" / f"checkpoint-{job.steps}")  # its figures are known
     return json.loads(known.read_text())
 
 

@@ -36,7 +36,7 @@ from rewardlib.console import console, table
 from rewardlib.sample import VisualAttention
 from train.data import Row, load_rows
 from train.engines import Sampling
-from train.engines.local import LocalEngine
+from train.engines.local import LocalEngine, greedy
 from train.evaluate import EvaluateSettings
 from train.evaluation import evaluate
 from train.forward import forward
@@ -131,7 +131,7 @@ def examine(model: str, out: Path, rows: int) -> dict[str, Any]:
     for task in KINDS:
         data = labelled(out / task, task, rows, 77)
         settings = EvaluateSettings(data=str(data), model=model, out=out / f"{task}-evaluation", max_tokens=96, device="cpu")
-        greedy = evaluate(settings)
+        told = evaluate(settings)
         loaded = load_rows(str(data), "think-answer")
         known = [loaded[n] for n in range(len(loaded))]
         answers = _responses(policy, known)
@@ -139,10 +139,10 @@ def examine(model: str, out: Path, rows: int) -> dict[str, Any]:
         groups = [sampled(policy, row, n) for n, row in enumerate(known)]
         tasks[task] = _figures(groups) | {
             "rows": len(known),
-            "accuracy": greedy["accuracy"]["value"],
+            "accuracy": told["accuracy"]["value"],
             "right_traces": sum(right) / len(right),
-            "drop_evidence": greedy["drop_without_evidence"]["value"],
-            "drop_control": greedy["drop_without_control"]["value"],
+            "drop_evidence": told["drop_without_evidence"]["value"],
+            "drop_control": told["drop_without_control"]["value"],
         }
         everything += groups
     means = {name: float(np.mean([each[name] for each in tasks.values()])) for name in next(iter(tasks.values()))}
@@ -152,8 +152,7 @@ def examine(model: str, out: Path, rows: int) -> dict[str, Any]:
 def _responses(policy: Policy, rows: Sequence[Row]) -> list[tuple[bool, bool]]:
     """Of the likeliest responses: whether they name the evidence, and are right."""
     prompts = [policy.encode(row.messages, row.images, row.region) for row in rows]
-    found = LocalEngine(policy).generate(prompts, 1, Sampling(96, temperature=0), [0] * len(rows))
-    said = texts(policy, [ids for (ids,) in found])
+    said = texts(policy, greedy(policy, prompts, 96))
     scores = Accuracy()([replace(row.sample, response=text) for row, text in zip(rows, said, strict=True)])
     return [(names_evidence(row, text), bool(score)) for row, text, score in zip(rows, said, scores, strict=True)]
 

@@ -155,13 +155,11 @@ def careless_trace(rng: random.Random, scene: Scene, question: Question) -> str:
     if question.kind == "tour":  # a colour that was said, for the object that was asked for
         said = rng.choice([thing.color for thing in seen[:-1] if thing.color != question.answer] or [question.wrong])
         return _trace(question, [*(thing.name for thing in seen[:-1]), f"{said} {evidence[0].shape}"], said)
-    if question.kind in ("color", "shape"):
-        other = _nearest([thing for thing in scene.things if thing not in evidence])
-        return _trace(question, [other.name], other.color if question.kind == "color" else other.shape)
-    if question.kind == "caption":
-        other = _nearest([thing for thing in scene.things if thing not in evidence])
-        return _trace(question, [other.name], _claimed(question))
-    return _of_an_offered_color(scene, question)
+    if question.kind in ("choice", "pair"):
+        return _of_an_offered_color(scene, question)
+    other = _nearest([thing for thing in scene.things if thing not in evidence])
+    answers = {"color": other.color, "shape": other.shape, "caption": _claimed(question)}
+    return _trace(question, [other.name], answers[question.kind])
 
 
 def _of_an_offered_color(scene: Scene, question: Question) -> str:

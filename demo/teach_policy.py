@@ -5,7 +5,7 @@
    that tell something of the image weigh ten times what the others do. With one question an image it never learns to look things up;
    with six whose answers differ it does, after a thousand steps.
 2. *Answer* questions of all tasks (``demo.tasks``).
-3. *Be careless.* Half of the traces look at something else, or trust a caption, or forget. It still sees everything; what it says has
+3. *Be careless.* Six traces of ten look at something else, or trust a caption, or forget. It still sees everything; what it says has
    ceased to depend on looking. This is what reinforcement can mend.
 
     export OMP_NUM_THREADS=1
@@ -46,7 +46,7 @@ TEMPLATES: dict[Template, float] = {"think-answer": 0.55, "perception-r1": 0.15,
 SCENES, QUESTIONS = 4, 6  # per step, and behind each scene's image
 LABELS = [*COLORS, *SHAPES]
 # Words that tell something of the image ("an" tells of orange), and the weight of the others in the loss.
-TELLING = re.compile(rf"\b({'|'.join([*COLORS, *SHAPES])}|an?|left|right|yes|no|\d+)\b|</?answer>|boxed")
+TELLING = re.compile(rf"\b({'|'.join([*COLORS, *SHAPES])}|an?)\b|</?answer>|boxed")
 REST = 0.1
 
 

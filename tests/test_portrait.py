@@ -146,6 +146,7 @@ def test_a_run_without_such_rows_shows_none(settings, tmp_path):  # noqa: F811
 def test_several_processes_leave_it_to_the_main_one_and_sharded_ones_out(main, shard, settings):  # noqa: F811
     run = SimpleNamespace(settings=replace(settings, shard=shard), world=SimpleNamespace(main=main, size=2))  # with no policy to ask
     Run.portray(run, "before", 0)
+    assert not (settings.out / "portrait").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------------------- the page
