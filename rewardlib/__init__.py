@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rewardlib.measure import Measurer as Measurer
     from rewardlib.perception import Perception as Perception
     from rewardlib.probe import AttentionProbe as AttentionProbe
+    from rewardlib.probe import JoinedMass as JoinedMass
     from rewardlib.sample import Reward as Reward
     from rewardlib.sample import Sample as Sample
     from rewardlib.sample import combine as combine
@@ -39,7 +40,7 @@ _HOME = {
     "perception": ("Perception",),
     "judge": ("JudgeClient", "JudgeEndpoint", "JudgeError", "JudgeRequest"),
     "attention": ("AttentionContrast", "CausalAttention"),
-    "probe": ("AttentionProbe",),
+    "probe": ("AttentionProbe", "JoinedMass"),
     "cache": ("ReplyCache",),
     "measure": ("Measurer",),
     "advantages": ("group_advantages",),

@@ -44,6 +44,11 @@ class AttentionMass:
             raise RuntimeError(f"layers {missing} were not run: call the whole model once inside `with probe.watch(...)`")
         return torch.stack([self._reading.masses[layer] for layer in self.layers])
 
+    @property
+    def counts(self) -> list[int]:
+        """How many rows each sample has."""
+        return [len(plan.rows) for plan in self._reading.plans]
+
     def __getitem__(self, name: str) -> Tensor:
         """Mass on the key set ``name``: (layers, batch, heads, rows)."""
         if name not in self.names:
@@ -58,6 +63,24 @@ class AttentionMass:
     def maps(self) -> list[Tensor]:
         """Per sample (R_b, V_b): the attention on each key of the mapped set, averaged over layers and heads."""
         return [total / len(self.layers) for total in self._reading.maps]
+
+
+class JoinedMass:
+    """What a probe has read of a batch, as if its samples' rows were those of one sample, one after the other."""
+
+    def __init__(self, mass: AttentionMass) -> None:
+        self._mass = mass
+
+    @property
+    def values(self) -> Tensor:
+        """All masses, float32: (layers, 1, heads, all rows, key sets)."""
+        parts = zip(self._mass.values.unbind(1), self._mass.counts, strict=True)
+        return torch.cat([values[:, :, :count] for values, count in parts], dim=2)[:, None]
+
+    @property
+    def maps(self) -> list[Tensor]:
+        """One map (all rows, V), where the mapped set has as many keys in every sample."""
+        return [torch.cat(self._mass.maps)]
 
 
 class AttentionProbe:

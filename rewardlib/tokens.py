@@ -126,6 +126,29 @@ def token_weights(tiles: Sequence[Tile], region: Weights, length: int) -> Weight
     return weights
 
 
+def painted(tiles: Sequence[Tile], values: NDArray[Any], size: Size, amounts: bool = False) -> NDArray[np.float64]:
+    """Values (length,) of a row's tokens as one picture of the image: a grid (rows, columns) as fine as its finest tile.
+
+    Where tiles overlap, as a thumbnail does with all others, their values are averaged; ``amounts``, such as attention, of which a small
+    patch holds less, are spread over the patch and added up.
+    """
+    if len(tiles) == 1:
+        return np.asarray(values[tiles[0].positions], np.float64)
+    width, height = size
+    finest = [((t.box[2] - t.box[0]) / t.positions.shape[1], (t.box[3] - t.box[1]) / t.positions.shape[0]) for t in tiles]
+    columns, rows = round(width / min(w for w, _ in finest)), round(height / min(h for _, h in finest))
+    x, y = ((np.arange(n) + 0.5) * side / n for n, side in ((columns, width), (rows, height)))
+    total, covered = np.zeros((rows, columns)), np.zeros((rows, columns))
+    for tile, (w, h) in zip(tiles, finest, strict=True):
+        column, row = np.floor((x - tile.box[0]) / w).astype(int), np.floor((y - tile.box[1]) / h).astype(int)
+        inside = np.outer((row >= 0) & (row < tile.positions.shape[0]), (column >= 0) & (column < tile.positions.shape[1]))
+        index = tile.positions[row.clip(0, tile.positions.shape[0] - 1)][:, column.clip(0, tile.positions.shape[1] - 1)]
+        share = (width / columns) * (height / rows) / (w * h) if amounts else 1.0
+        total += np.where(inside, values[index] * share, 0.0)
+        covered += inside
+    return total if amounts else total / covered.clip(min=1)
+
+
 def image_mask(images: Iterable[Sequence[Tile]], length: int) -> NDArray[np.bool_]:
     """Which positions of a row hold tokens of its images (line ends are none): (length,)."""
     mask = np.zeros(length, bool)

@@ -20,7 +20,7 @@ from train.settings import from_command_line
 from train.step import step
 
 settings = from_command_line(sys.argv[2:])
-world, rewards = World(settings), make_rewards(settings)
+world, rewards = World.of(settings), make_rewards(settings)
 policy, rows = load_policy(settings, world.device), load_rows(settings.data, settings.template)
 plan = Plan(settings, rewards, make_methods(settings), world)
 groups, _ = Sampler(policy, LocalEngine(policy), plan).draw_groups(rows, world, 0)

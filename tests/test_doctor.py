@@ -25,7 +25,7 @@ from packaging.specifiers import SpecifierSet
 
 from demo.judge import serving
 from pipelines.doctor import endpoints, machine
-from pipelines.doctor.command import COMMANDS, main
+from pipelines.doctor.command import main
 from pipelines.doctor.packages import parse_requirement, within
 from tests.conftest import ROOT
 from tests.judge_server import Answer, Server, completion, failure
@@ -515,24 +515,16 @@ def test_a_check_that_breaks_is_a_line_of_the_report(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(endpoints, "hub", broken)
     monkeypatch.setattr(endpoints, "hub_token", broken)
     monkeypatch.setenv("A_KEY_OF_MINE", JUDGE_KEY)
-    assert main(["doctor", "--api-key-env", "A_KEY_OF_MINE"]) == 1
+    assert main(["--api-key-env", "A_KEY_OF_MINE"]) == 1
     said = capsys.readouterr().out
     assert said.count("the check broke: RuntimeError: unforeseen, [A_KEY_OF_MINE]") == 3
     assert "machine" in said
 
 
-def test_help_is_quick_and_names_every_command() -> None:
-    command = [sys.executable, "-c", "import sys; from pipelines.doctor.command import main; sys.exit(main(sys.argv[1:]))"]
-    seconds = []
-    for arguments in (["--help"], [], ["--help"]):
-        started = time.monotonic()
-        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
-        seconds.append(time.monotonic() - started)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert all(f"python -m {module} " in done.stdout for module in COMMANDS if (ROOT / f"{module.replace('.', '/')}.py").exists())
-    assert min(seconds) < 0.5
-    assert PROJECT["scripts"]["sightline"] == "pipelines.doctor.command:main"
-    taught = subprocess.run([*command, "doctor", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+def test_help_tells_what_it_takes() -> None:
+    taught = subprocess.run(
+        [sys.executable, "-m", "pipelines.doctor", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    ).stdout
     assert all(word in taught for word in ("--judge-url", "--api-key-env", "--json", "exit status 1", "OPENAI_BASE_URL"))
 
 

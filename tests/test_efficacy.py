@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("torch")
 
 from bench import efficacy
-from bench.efficacy import BUDGET, CONTROLS, HEADLINES, SETTINGS, completions_until, difference, interval, summarise
+from bench.completions import within_groups
+from bench.efficacy import BUDGET, CONTROLS, HEADLINES, SETTINGS, SHOW_EVERY, completions_until, difference, interval, summarise
 from bench.efficacy_page import differences, plot, settings
-from bench.policy import within_groups
 from bench.regions import relabel
 
 
@@ -23,7 +23,6 @@ def figures(accuracy, curve):
 def result():
     found = {name: [figures(0.5 + 0.01 * seed, [0.5, 0.6, 0.7]) for seed in range(3)] for name in SETTINGS}
     found["credit: look"] = [figures(0.8 + 0.01 * seed + 0.001 * (seed == 1), [0.5, 0.7, 0.9]) for seed in range(3)]
-    found["credit: attention"] = [figures(0.6, [None] * 3) for _ in range(3)]
     return summarise(found, dict.fromkeys(SETTINGS, 1e-4), {"credit": {"accuracy": 0.4}, "long": {}})
 
 
@@ -42,11 +41,11 @@ def test_the_paired_difference_is_surer_than_its_parts():
     assert math.isnan(interval([0.5])["low"])
 
 
-def test_completions_are_counted_until_five_steps_are_good_enough():
-    per_step = BUDGET["prompts"] * BUDGET["num_generations"]
-    assert completions_until([[0.5] * 5 + [0.9] * 5], 0.7) == 8 * per_step
+def test_completions_are_counted_until_three_points_are_good_enough():
+    per_point = BUDGET["prompts"] * BUDGET["num_generations"] * SHOW_EVERY
+    assert completions_until([[0.5] * 5 + [0.9] * 5], 0.7) == 6 * per_point
     assert completions_until([[0.5] * 10], 0.7) is None
-    assert completions_until([[0.4] * 10, [1.0] * 10], 0.7) == 5 * per_step
+    assert completions_until([[0.5] * 10, [1.0] * 10], 0.7) == 2 * per_point
 
 
 def test_headlines_are_of_the_right_runs(result):
@@ -54,12 +53,11 @@ def test_headlines_are_of_the_right_runs(result):
     assert look["difference"] == pytest.approx(0.3, abs=0.01)
     assert look["low"] > 0
     assert set(result["headlines"]) == set(HEADLINES)
-    assert result["settings"]["credit: attention"]["curve"] is None
 
 
 def test_the_page_says_which_differences_are_sure(result):
     table = differences(result["headlines"])
-    assert "| look | +0.300 |" in table
+    assert table.splitlines()[3].startswith("| look | credit: look | accuracy | +0.300 accuracy |")
     assert table.splitlines()[3].endswith("more |")
     assert "| *before* | | 0.400 |" in settings(result)
     assert plot(result).startswith("<svg")

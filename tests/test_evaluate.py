@@ -1,6 +1,8 @@
 """Evaluation: what is measured on a row, and the statistics over rows."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import polars
@@ -9,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
 
-from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
+from tests.conftest import ROOT  # noqa: E402
+from tests.test_grpo import dataset_folder, free_port, policy_folder, settings  # noqa: E402, F401
 from train.data import load_rows  # noqa: E402
 from train.evaluate import EvaluateSettings  # noqa: E402
 from train.evaluation import compare, encode, evaluate, examine, summarise  # noqa: E402
@@ -107,3 +110,46 @@ def test_rows_with_and_without_image_are_answered_together(evaluation, tmp_path)
     summary = evaluate(replace(evaluation, data=str(tmp_path / "rows.jsonl"), out=tmp_path / "out", batch=4))
     assert summary["accuracy"]["n"] == 3
     assert [left["reason"] for left in summary["left_out"]] == ["missing image"]
+
+
+def test_an_evaluation_goes_on_where_it_was_stopped(evaluation, monkeypatch):
+    whole = evaluate(replace(evaluation, out=evaluation.out.with_name("whole")))
+    asked = []
+
+    def stopped(policy, rows, asked_for):
+        asked.append([each.row.id for each in rows])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return examine(policy, rows, asked_for)
+
+    monkeypatch.setattr("train.evaluation.examine", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(replace(evaluation, batch=2))
+    assert evaluate(replace(evaluation, batch=2)) == whole
+    assert asked[2] == asked[1] != asked[0]
+    assert not (evaluation.out / "parts").exists()
+
+
+def test_parts_of_another_evaluation_are_not_taken(evaluation, monkeypatch):
+    monkeypatch.setattr("train.evaluation.summarise", lambda outcomes: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(replace(evaluation, batch=2))
+    assert (evaluation.out / "parts" / "00000000.json").exists()
+    monkeypatch.undo()
+    assert evaluate(replace(evaluation, max_tokens=3))["length"]["value"] <= 3
+
+
+def test_two_processes_evaluate_what_one_does(evaluation):
+    whole = evaluate(replace(evaluation, out=evaluation.out.with_name("whole")))
+    flags = {"data": evaluation.data, "model": evaluation.model, "out": evaluation.out, "batch": 1, "max-tokens": evaluation.max_tokens}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    given = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
+    done = subprocess.run([*launch, "-m", "train.evaluate", *given, "--device", "cpu"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = json.loads((evaluation.out / "evaluation.json").read_text())
+    assert set(together) == set(whole)
+    for name in set(whole) - {"left_out"}:
+        assert together[name] == pytest.approx(whole[name], abs=1e-6), name
+    one, two = (polars.read_parquet(folder / "responses.parquet") for folder in (evaluation.out, evaluation.out.with_name("whole")))
+    assert one["id"].to_list() == two["id"].to_list()
+    assert one["response"].to_list() == two["response"].to_list()

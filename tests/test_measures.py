@@ -103,7 +103,7 @@ def test_the_divergence_from_the_evidence_and_its_gradient(family):
     made = policy(family)
     prompt = replace(prompts(made)[0], boxes=BOXES)
     group = completions()
-    rows, columns = made.family.grid(prompt.images)
+    rows, columns = prompt.tiles[0].positions.shape
     target = ease.ease_target(rows, columns, [(x0 * columns, y0 * rows, x1 * columns, y1 * rows) for x0, y0, x1, y1 in BOXES])
     layers = len(made.model.get_decoder().layers)
     for completion, values in zip(group, measured(made, prompt, EvidenceDivergence(4, 0.25, 0.1), group), strict=True):
@@ -196,7 +196,7 @@ def test_pixels_are_those_that_the_policy_sees(family):
     made = policy(family)
     seen = shown(made)
     (pixels,) = seen.pixels
-    assert [pixels.shape[1::-1]] == made.family.sizes_seen(seen.prompt.images)
+    assert [pixels.shape[1::-1]] == made.family.sizes_seen(seen.prompt.images, seen.row.images)
     again = seen.with_pixels([pixels])
     assert torch.equal(again.ids, seen.prompt.ids)
     assert (again.images["pixel_values"] - seen.prompt.images["pixel_values"]).abs().mean() < 0.1
@@ -229,6 +229,6 @@ def test_every_family_tells_how_it_writes_boxes():
     for family in FAMILIES:
         made = policy(family)
         prompt = made.encode(ask("where?"), [picture((150, 70), 0)], draw((150, 70), [BOX]))
-        spaces[family] = made.family.box_space(prompt.images)
+        spaces[family] = made.family.box_space(prompt.images, prompt.pictures)
     assert spaces["qwen3_vl"] == (1000, 1000)
     assert spaces["qwen2_5_vl"][0] % 28 == 0

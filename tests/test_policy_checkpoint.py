@@ -46,7 +46,11 @@ def answers(policy, rows, count=1, temperature=0.0, images=None):
         policy.encode(row.messages, [image] if image else row.images) for row, image in zip(rows, images or [None] * len(rows), strict=True)
     ]
     found = LocalEngine(policy).generate(prompts, count, Sampling(96, temperature), list(range(len(rows))))
-    return [replace(row.sample, response=text) for row, group in zip(rows, found, strict=True) for text in texts(policy, group)]
+    return [
+        replace(row.sample, response=text)
+        for row, group in zip(rows, found, strict=True)
+        for text in texts(policy, [drawn.ids for drawn in group])
+    ]
 
 
 def mean(scores):

@@ -1,16 +1,20 @@
 """Anchoring: the focus token's attention moves onto the region, and GRPO starts from what comes out."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.test_grpo import dataset_folder, policy_folder, settings  # noqa: E402, F401
+from tests.conftest import ROOT  # noqa: E402
+from tests.test_grpo import dataset_folder, free_port, policy_folder, settings  # noqa: E402, F401
 from train.anchor import FOCUS, AnchorSettings  # noqa: E402
-from train.anchoring import anchor, learn, load_with_focus  # noqa: E402
+from train.anchoring import anchor, learn, learn_from, load_with_focus  # noqa: E402
 from train.data import load_rows  # noqa: E402
+from train.loading import load_model  # noqa: E402
 from train.loop import train  # noqa: E402
 
 
@@ -75,3 +79,42 @@ def test_a_row_that_cannot_be_used_ends_no_anchoring(anchoring, tmp_path, capsys
     said = capsys.readouterr().out
     assert said.count("left out row absent: missing image") == said.count("left out row strip: prompt cannot be encoded") == 1
     assert "2 of 3 rows could not be used: missing image (1), prompt cannot be encoded (1)" in said
+
+
+def test_anchoring_goes_on_where_it_was_stopped(anchoring, monkeypatch):
+    whole = anchor(replace(anchoring, out=anchoring.out.with_name("whole"), steps=6))
+    short = replace(anchoring, steps=6, save_every=2)
+    steps = []
+
+    def stopped(*arguments):
+        steps.append(1)
+        if len(steps) == 3 * anchoring.rows + 1:
+            raise KeyboardInterrupt
+        return learn_from(*arguments)
+
+    monkeypatch.setattr("train.anchoring.learn_from", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        anchor(short)
+    anchor(short)
+    assert len(steps) == 3 * anchoring.rows + 1 + 4 * anchoring.rows  # from the checkpoint behind the second step
+    one, two = (load_model(str(folder), "cpu").model.state_dict() for folder in (whole, anchoring.out / "model"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    lines = [json.loads(line)["step"] for line in (anchoring.out / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(6))
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(anchoring):
+    anchor(replace(anchoring, steps=1))
+    with pytest.raises(ValueError, match="learning_rate was"):
+        anchor(replace(anchoring, steps=2, learning_rate=1.0))
+
+
+def test_two_processes_anchor_what_one_does(anchoring):
+    whole = anchor(replace(anchoring, out=anchoring.out.with_name("whole"), steps=2))
+    flags = {"data": anchoring.data, "model": anchoring.model, "out": anchoring.out, "steps": 2, "rows": 3, "learning-rate": 3e-3}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    given = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
+    done = subprocess.run([*launch, "-m", "train.anchor", *given, "--device", "cpu"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_model(str(folder), "cpu").model.state_dict() for folder in (whole, anchoring.out / "model"))
+    assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)

@@ -56,6 +56,21 @@ def qwen3_vl(**text: Any) -> Any:
     return tf.Qwen3VLConfig(text_config=TEXT | {"rope_parameters": MROPE} | text, vision_config=vision, **QWEN_IDS)
 
 
+def qwen3_5(**text: Any) -> Any:
+    """Three layers with linear attention, then one with softmax."""
+    linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    layers = {"num_hidden_layers": 4, "layer_types": [*["linear_attention"] * 3, "full_attention"], "head_dim": 16}
+    rope = {"rope_parameters": MROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.5}}
+    vision = QWEN_VISION | {
+        "hidden_size": 32,
+        "out_hidden_size": 64,
+        "intermediate_size": 48,
+        "patch_size": 16,
+        "num_position_embeddings": 64,
+    }
+    return tf.Qwen3_5Config(text_config=TEXT | linear | layers | rope | text, vision_config=vision, **QWEN_IDS)
+
+
 def internvl(**text: Any) -> Any:
     vision = {
         "hidden_size": 32,
@@ -98,6 +113,7 @@ FAMILIES = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "qwen3_5": qwen3_5,
     "internvl": internvl,
     "gemma3": gemma3,
     "llava_onevision": llava_onevision,
@@ -197,6 +213,7 @@ PROCESSORS = {
     "qwen2_vl": lambda **k: qwen_processor("qwen2_vl", **k),
     "qwen2_5_vl": lambda **k: qwen_processor("qwen2_5_vl", **k),
     "qwen3_vl": lambda **k: qwen_processor("qwen3_vl", **k),
+    "qwen3_5": lambda **k: qwen_processor("qwen3_vl", **k),
     "internvl": internvl_processor,
     "gemma3": gemma3_processor,
     "llava_onevision": llava_onevision_processor,

@@ -3,6 +3,7 @@ on the evidence.
 
     python -m train.anchor --data dataset --model Qwen/Qwen2.5-VL-3B-Instruct --out runs/anchor
     python -m train.grpo --data dataset --model runs/anchor/model --recipe faithful-mr1
+    torchrun --nproc-per-node 8 -m train.anchor --data dataset --out runs/anchor
 
 Every correct trace of a row becomes a response that begins with the new token. The loss is that of
 the language model on the response, plus ``weight`` times the KL divergence from the region's share
@@ -29,7 +30,7 @@ class AnchorSettings:
     data: str
     """what to learn from: a folder made by flows.build_dataset, Parquet or JSON files, a Hub id"""
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
-    """what to teach: a Hub id or a folder of a Qwen2.5-VL or Qwen3-VL"""
+    """what to teach: a Hub id or a folder (docs/models.md)"""
     out: Path = Path("runs/anchor")
     """where metrics and the model go"""
     steps: int = 200
@@ -46,6 +47,8 @@ class AnchorSettings:
     """how the prompt asks a response to be laid out"""
     max_prompt: int = 4096
     """most tokens of a prompt with its images; rows with longer ones are left out"""
+    save_every: int = 50
+    """steps between checkpoints, from which the same command goes on when it was stopped"""
     seed: int = 0
     """what the order of rows follows from"""
     device: str = "auto"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,7 +15,9 @@ from rewardlib.anchor import anchor_loss, anchor_target
 from rewardlib.console import failing_clearly, quiet_libraries, say
 from rewardlib.probe import AttentionProbe
 from train.anchor import FOCUS, AnchorSettings
+from train.checkpoint import Progress, latest, restore, save
 from train.data import Row, Rows, by_reason, load_rows, require
+from train.distributed import World
 from train.forward import last_hidden, token_logprobs
 from train.labels import Need
 from train.limits import COUNT, NOT_NEGATIVE, POSITIVE, within
@@ -21,7 +25,10 @@ from train.loading import load_model
 from train.order import row_index
 from train.packing import pack
 from train.policy import Policy
+from train.record import forget
 
+# What a run may change when it goes on.
+FREE = {"out", "steps", "device", "save_every"}
 NEEDS = (Need("regions", "anchoring"), Need("traces", "anchoring"))
 
 
@@ -38,52 +45,83 @@ def anchor(settings: AnchorSettings) -> Path:
     within(
         settings,
         steps=COUNT,
+        save_every=COUNT,
         rows=COUNT,
         max_prompt=COUNT,
         weight=NOT_NEGATIVE,
         learning_rate=POSITIVE,
     )
+    world = World(settings.device, settings.out)
     rows = load_rows(settings.data, settings.template)
-    for label, count in require(rows, NEEDS).items():
+    for label, count in require(rows, NEEDS).items() if world.main else ():
         say(f"{count} of {len(rows)} rows have no {label} and are left out")
-    policy = load_with_focus(settings)
+    policy = load_with_focus(settings, world.device)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=settings.learning_rate)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    with (settings.out / "metrics.jsonl").open("w") as file:
-        for step in range(settings.steps):
-            numbers = range(step * settings.rows, (step + 1) * settings.rows)
-            indices = [row_index(len(rows), number, settings.seed) for number in numbers]
-            learnt = [
-                figures
-                for index in indices
-                if (figures := learn_from(policy, rows, index, settings))
-            ]
-            if not learnt:
-                say(f"step {step + 1}  no row with both a correct trace and a region")
-                continue
-            torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+    progress = restore(policy, optimizer, settings.out, computed(settings))
+    if world.main:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        forget(settings.out / "metrics.jsonl", progress.step)
+    for step in range(progress.step, settings.steps):
+        numbers = range(step * settings.rows, (step + 1) * settings.rows)
+        indices = [row_index(len(rows), number, settings.seed) for number in numbers]
+        own = [learn_from(policy, rows, index, settings) for index in world.share(indices)]
+        learnt = world.gather_objects([figures for figures in own if figures])
+        if learnt:
+            world.add_gradients(policy.model.parameters())
+            world.clip_gradients(policy.model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            metrics = {name: sum(s[name] for s in learnt) / len(learnt) for name in learnt[0]} | {
-                "rows_used": len(learnt) / len(indices)
-            }
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-            say(
-                f"step {step + 1}/{settings.steps}"
-                f"  language {metrics['language_loss']:.3f}"
-                f"  anchor {metrics['anchor_loss']:.3f}"
-                f"  on the region {metrics['attention_on_region']:.2f}"
+        if world.main:
+            _tell(step, learnt, len(indices), settings)
+        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            drawn = (step + 1) * settings.rows
+            save(
+                policy,
+                optimizer,
+                Progress(step + 1, drawn),
+                settings.out,
+                computed(settings),
+                world,
             )
     if rows.left_out:
         say(f"{len(rows.left_out)} of {len(rows)} rows could not be used: {by_reason(rows)}")
-    policy.model.save_pretrained(settings.out / "model")
-    policy.processor.save_pretrained(settings.out / "model")
+    if world.main:
+        policy.model.save_pretrained(settings.out / "model")
+        policy.processor.save_pretrained(settings.out / "model")
+    world.close()
     return settings.out / "model"
 
 
-def load_with_focus(settings: AnchorSettings) -> Policy:
-    """The model with the new token in its vocabulary, which starts as the mean of all others."""
-    policy = load_model(settings.model, settings.device, trained=True)
+def computed(settings: AnchorSettings) -> dict[str, str]:
+    """The settings that decide what a run computes."""
+    return {name: str(value) for name, value in asdict(settings).items() if name not in FREE}
+
+
+def _tell(
+    step: int, learnt: Sequence[dict[str, float]], asked: int, settings: AnchorSettings
+) -> None:
+    """A step's figures, to metrics.jsonl and the screen."""
+    if not learnt:
+        say(f"step {step + 1}  no row with both a correct trace and a region")
+        return
+    metrics = {name: sum(s[name] for s in learnt) / len(learnt) for name in learnt[0]}
+    metrics["rows_used"] = len(learnt) / asked
+    with (settings.out / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, **metrics}) + "\n")
+    say(
+        f"step {step + 1}/{settings.steps}"
+        f"  language {metrics['language_loss']:.3f}"
+        f"  anchor {metrics['anchor_loss']:.3f}"
+        f"  on the region {metrics['attention_on_region']:.2f}"
+    )
+
+
+def load_with_focus(settings: AnchorSettings, device: torch.device | None = None) -> Policy:
+    """The model with the new token in its vocabulary, which starts as the mean of all others; of a
+    run that goes on, that of its newest checkpoint.
+    """
+    name = str(latest(settings.out) or settings.model)
+    policy = load_model(name, device or settings.device, trained=True)
     tokenizer, model = policy.processor.tokenizer, policy.model
     if FOCUS not in tokenizer.get_vocab():
         tokenizer.add_special_tokens(

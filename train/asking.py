@@ -18,7 +18,7 @@ from rewardlib.asking import Continuation, Question
 from rewardlib.measure import evaluating
 from rewardlib.rows import RowError
 from train.batch import Group
-from train.engines import Engine, Sampling
+from train.engines.base import Engine, Sampling
 from train.forward import last_hidden
 from train.order import seed_of
 from train.packing import pack
@@ -112,8 +112,8 @@ def _reply(
             for each, _ in part
         ]
         completions = engine.generate([prompt for _, prompt in part], 1, sampling, seeds)
-        for (each, _), (ids,) in zip(part, completions, strict=True):
-            each.reply = policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        for (each, _), (reply,) in zip(part, completions, strict=True):
+            each.reply = policy.processor.tokenizer.decode(reply.ids, skip_special_tokens=True)
 
 
 def _chat(question: Question) -> list[dict[str, Any]]:

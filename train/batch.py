@@ -25,6 +25,8 @@ class Group:
     completions: list[Tensor]
     samples: list[Sample]
     completion_index: Tensor  # (N,) the completion of each token
+    # (N,) under what has sampled, where that is not the policy itself (``Completion``)
+    sampled_logprobs: Tensor | None = None
     scores: dict[str, list[Score]] = field(default_factory=dict)  # by reward
 
     @property
@@ -52,6 +54,7 @@ class Signal:
     old_logprobs: Tensor | None
     ref_logprobs: Tensor | None  # (N,) under the model at the start
     views: Mapping[View, Tensor]  # (N,) under other views
+    sampled_logprobs: Tensor | None = None  # (N,) as the group has them
     has_penalty: bool = False  # whether something else is in the loss, whatever the rewards are
 
     @property

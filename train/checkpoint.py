@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from train.distributed import World
 from train.methods import METHODS
 from train.policy import Policy
 from train.settings import Settings, flags_of
-from train.sharding import full_state, shard_state
+from train.sharding import full_state, is_sharded, shard_state
 
 # What a run may change when it goes on: how long, how fast, where, and what it shows; never what it
 # computes.
@@ -34,6 +35,7 @@ FREE = {
     "trackers",
     "max_skipped",
     "judge_url",
+    "engine_url",
     "missing",
 }
 
@@ -62,16 +64,20 @@ def save(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    settings: Settings,
+    out: Path,
+    settings: Mapping[str, str],
     world: World,
 ) -> Path:
-    """Write the checkpoint of a finished step, and remove older ones."""
-    target = settings.out / f"checkpoint-{progress.step}"
-    weights = full_state(policy.model.state_dict()) if settings.shard else None
+    """Write the checkpoint of a finished step into a run's folder, and remove older ones.
+
+    settings: those that decide what the run computes. All processes call it.
+    """
+    target = out / f"checkpoint-{progress.step}"
+    weights = full_state(policy.model.state_dict()) if is_sharded(policy.model) else None
     state = {
         "optimizer": full_state(optimizer.state_dict()),
         **asdict(progress),
-        "settings": computed(settings),
+        "settings": dict(settings),
     }
     if world.main:
         try:
@@ -81,7 +87,7 @@ def save(
                 f"{target} could not be written ({error}); make room and start again: the run goes "
                 "on where it was"
             ) from error
-        for old in settings.out.glob("checkpoint-*"):
+        for old in out.glob("checkpoint-*"):
             if old != target:
                 shutil.rmtree(old)
     world.wait()
@@ -100,22 +106,23 @@ def _write(
     os.replace(aside, target)
 
 
-def restore(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings) -> Progress:
-    """Load the optimizer of the newest checkpoint, whose weights the policy has been loaded from,
-    and say how far it is.
+def restore(
+    policy: Policy, optimizer: torch.optim.Optimizer, out: Path, settings: Mapping[str, str]
+) -> Progress:
+    """Load the optimizer of a run's newest checkpoint, whose weights the policy has been loaded
+    from, and say how far it is; ``ValueError`` where the run was of other ``settings``.
     """
-    checkpoint = latest(settings.out)
+    checkpoint = latest(out)
     if checkpoint is None:
         return Progress()
     state: dict[str, Any] = torch.load(
         checkpoint / "trainer.pt", map_location=policy.device, weights_only=True
     )
-    now = computed(settings)
     before = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
     changed = [
-        f"{name} was {before[name]}, now {now[name]}"
-        for name in now
-        if name in before and before[name] != now[name]
+        f"{name} was {before[name]}, now {settings[name]}"
+        for name in settings
+        if name in before and before[name] != settings[name]
     ]
     if changed:
         raise ValueError(

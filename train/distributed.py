@@ -11,7 +11,7 @@ FSDP2 (``train.sharding``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,22 +29,32 @@ T = TypeVar("T")
 class World:
     """All processes of a run."""
 
-    def __init__(self, settings: Settings) -> None:
-        trackers = [
-            TensorBoardTracker("tensorboard", settings.out) if name == "tensorboard" else name
-            for name in settings.trackers
+    def __init__(
+        self,
+        device: str,
+        out: Path | None = None,
+        trackers: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """device: as a setting names it. out: the run's folder. trackers: where figures go besides;
+        config: what is told to them of the run.
+        """
+        made = [
+            TensorBoardTracker("tensorboard", out) if out and name == "tensorboard" else name
+            for name in trackers
         ]
         self.accelerator = Accelerator(
-            cpu=pick_device(settings.device).type == "cpu",
-            log_with=trackers or None,
-            project_dir=settings.out,
+            cpu=pick_device(device).type == "cpu", log_with=made or None, project_dir=out
         )
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
-        if settings.trackers:
-            self.accelerator.init_trackers(
-                "sightline",
-                config={name: _plain(value) for name, value in flags_of(settings).items()},
-            )
+        if trackers:
+            plain = {name: _plain(value) for name, value in (config or {}).items()}
+            self.accelerator.init_trackers("sightline", config=plain)
+
+    @classmethod
+    def of(cls, settings: Settings) -> World:
+        """That of a training run."""
+        return cls(settings.device, settings.out, settings.trackers, flags_of(settings))
 
     @property
     def main(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +18,8 @@ from torch import Tensor
 from rewardlib import Accuracy, AttentionContrast, Format
 from rewardlib.console import console, failing_clearly, quiet_libraries, say, table
 from rewardlib.sample import VisualAttention
-from train.data import Row, Rows, by_reason, load_rows
+from train.data import Row, Rows, load_rows
+from train.distributed import World
 from train.engines.local import greedy
 from train.evaluate import EvaluateSettings
 from train.forward import forward
@@ -28,6 +31,7 @@ from train.policy import Policy, Prompt
 from train.sampling import texts
 
 ROLES = ("evidence", "control")  # what is erased from an image
+FREE = {"out", "against", "device"}  # settings that change no outcome
 
 
 def command(settings: EvaluateSettings) -> None:
@@ -62,23 +66,30 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     within(settings, max_tokens=COUNT, max_prompt=COUNT, rows=COUNT, batch=COUNT, layers=SOME)
     within(settings, share=SHARE)
     other = None if settings.against is None else read_responses(settings.against)
+    world = World(settings.device)
     rows = load_rows(settings.data, settings.template, settings.split)
-    policy = load_model(settings.model, settings.device)
+    policy = load_model(settings.model, world.device)
     count = min(len(rows), settings.rows or len(rows))
-    outcomes: list[dict[str, Any]] = []
-    for start in track(range(0, count, settings.batch), "evaluating", transient=True):
-        batch = [
-            _encoded(policy, rows, i, settings)
-            for i in range(start, min(start + settings.batch, count))
-        ]
-        outcomes += examine(policy, [asked for asked in batch if asked is not None], settings)
+    parts = Parts(settings, world)
+    missing = parts.missing(count)
+    world.wait()  # until everybody knows: from here on there are fewer
+    starts = world.share(missing)
+    for start in track(starts, "evaluating", transient=True, disable=not world.main):
+        numbers = range(start, min(start + settings.batch, count))
+        batch = [_encoded(policy, rows, i, settings) for i in numbers]
+        outcomes = examine(policy, [asked for asked in batch if asked is not None], settings)
+        left = [asdict(rows.left_out[i]) for i in numbers if i in rows.left_out]
+        parts.write(start, {"outcomes": outcomes, "left_out": left})
+    world.wait()
+    outcomes, left_out = parts.read(count)
     if not outcomes:
-        raise ValueError(
-            f"none of the {count} rows of {settings.data} can be used: {by_reason(rows)}"
-        )
-    summary = summarise(outcomes)
-    summary["left_out"] = [asdict(left) for left in rows.left_out.values()]
-    settings.out.mkdir(parents=True, exist_ok=True)
+        reasons = Counter(left["reason"] for left in left_out)
+        told = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common())
+        raise ValueError(f"none of the {count} rows of {settings.data} can be used: {told}")
+    summary = summarise(outcomes) | {"left_out": left_out}
+    if not world.main:
+        world.close()
+        return summary
     polars.DataFrame(outcomes, infer_schema_length=None).write_parquet(
         settings.out / "responses.parquet"
     )
@@ -86,7 +97,48 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     if other is not None:
         summary["against"] = compare(outcomes, other)
         _write(summary, settings.out)
+    parts.remove()
+    world.close()
     return summary
+
+
+class Parts:
+    """What is known so far, a file for each batch of rows: what a stopped evaluation goes on from,
+    and where processes put together what each has found.
+    """
+
+    def __init__(self, settings: EvaluateSettings, world: World) -> None:
+        self.folder, self.batch = settings.out / "parts", settings.batch
+        asked = {name: str(v) for name, v in asdict(settings).items() if name not in FREE}
+        told = self.folder / "settings.json"
+        if world.main and (not told.exists() or json.loads(told.read_text()) != asked):
+            shutil.rmtree(self.folder, ignore_errors=True)  # of another evaluation
+            self.folder.mkdir(parents=True)
+            told.write_text(json.dumps(asked) + "\n")
+        world.wait()
+
+    def missing(self, count: int) -> list[int]:
+        """The first rows of the batches that are not there yet."""
+        return [n for n in range(0, count, self.batch) if not self._path(n).exists()]
+
+    def write(self, start: int, found: dict[str, Any]) -> None:
+        """A batch's outcomes, whole or not there."""
+        aside = self._path(start).with_suffix(".tmp")
+        aside.write_text(json.dumps(found))
+        aside.replace(self._path(start))
+
+    def read(self, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """All outcomes in the order of their rows, and what was left out."""
+        found = [json.loads(self._path(start).read_text()) for start in range(0, count, self.batch)]
+        outcomes = [outcome for part in found for outcome in part["outcomes"]]
+        return outcomes, [left for part in found for left in part["left_out"]]
+
+    def remove(self) -> None:
+        """Once the evaluation is written."""
+        shutil.rmtree(self.folder)
+
+    def _path(self, start: int) -> Path:
+        return self.folder / f"{start:08d}.json"
 
 
 def _write(summary: dict[str, Any], out: Path) -> None:
@@ -186,7 +238,7 @@ def _outcome(
         response_ids=tuple(tokens.tolist()),
         entropy=output.entropy.cpu().numpy(),
         attention=VisualAttention(on_region.numpy(), on_image.numpy(), *sizes),
-        box_space=policy.family.box_space(prompt.images) if row.images else None,
+        box_space=policy.family.box_space(prompt.images, row.images) if row.images else None,
     )
     outcome: dict[str, Any] = {
         "id": row.id,

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from train.measures import CHUNK, Inputs, Measure
 from train.packing import Packed, pack
 from train.policy import Policy, Prompt
+from train.separate import separate_hidden
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ def joined(parts: Sequence[ForwardOutput], completion_index: Tensor) -> ForwardO
 
 def last_hidden(policy: Policy, prompt: Prompt, packed: Packed) -> Tensor:
     """Last hidden states (T, D) of a packed row."""
+    if not policy.family.shares_prefix:
+        return separate_hidden(policy, prompt, packed)
     output = policy.backbone(
         input_ids=packed.ids,
-        position_ids=packed.positions,
+        position_ids=policy.family.position_ids(packed.positions),
         block_mask=packed.shape,
         use_cache=False,
         **prompt.inputs,

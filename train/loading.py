@@ -1,9 +1,10 @@
 """Load the policy of a run: from a Hub id, a folder or a checkpoint, with an adapter, with a frozen
-reference.
+reference; and the engine that samples from it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rewardlib.console import say
 from train.checkpoint import latest
-from train.distributed import pick_device
+from train.distributed import World, pick_device
+from train.engines import Engine
+from train.engines.ahead import Ahead
+from train.engines.local import LocalEngine
+from train.engines.vllm_colocated import ColocatedVLLM
+from train.engines.vllm_server import VLLMServer
 from train.policy import Policy
 from train.settings import Settings
 
@@ -40,6 +47,29 @@ def load_policy(settings: Settings, device: torch.device | None = None) -> Polic
         # Tower and decoder checkpoint in training mode only; no dropout is left in these models.
         policy.model.train()
     return Policy(policy.model, policy.processor, reference)
+
+
+def load_engine(settings: Settings, policy: Policy, world: World) -> Engine:
+    """What the settings sample with, with the policy's weights. Adding an engine touches its file,
+    and its line in ``ENGINES``.
+    """
+    return ENGINES[settings.engine](settings, policy, world)
+
+
+def _local(settings: Settings, policy: Policy, world: World) -> Engine:
+    return LocalEngine(policy)
+
+
+def _vllm(settings: Settings, policy: Policy, world: World) -> Engine:
+    if settings.engine_url:
+        servers = VLLMServer(policy, world, settings.engine_url, settings.out / "engine", say)
+        return Ahead(servers) if settings.ahead else servers
+    checkpoint = None if settings.lora else latest(settings.out)
+    longest = settings.max_prompt + settings.max_tokens
+    return ColocatedVLLM(policy, world, str(checkpoint or settings.model), longest, settings.seed)
+
+
+ENGINES: dict[str, Callable[[Settings, Policy, World], Engine]] = {"local": _local, "vllm": _vllm}
 
 
 def _with_adapter(policy: Policy, rank: int, checkpoint: Path | None, seed: int) -> Any:

@@ -22,11 +22,10 @@ from torch.optim import Optimizer
 from rewardlib.console import failing_clearly, quiet_libraries, say
 from train.advice import template_advice
 from train.batch import Normalizer, Signal
-from train.checkpoint import Progress, restore, save
+from train.checkpoint import Progress, computed, restore, save
 from train.data import Rows, by_reason, load_rows, require
 from train.distributed import World
 from train.engines import Engine
-from train.engines.local import LocalEngine
 from train.labels import Need
 from train.limits import (
     ABOVE_ZERO,
@@ -40,7 +39,7 @@ from train.limits import (
     all_within,
     within,
 )
-from train.loading import load_policy
+from train.loading import load_engine, load_policy
 from train.methods import METHODS, PAPERS, field_of
 from train.methods.base import Method
 from train.missing import heed
@@ -100,6 +99,8 @@ def _learn(run: Run, settings: Settings) -> None:
         # ---- sample, and reward the texts
         groups, drawn = sampler.draw_groups(run.rows, world, drawn)
         silent = heed(groups, sampler.text_rewards, settings, world, number)
+        if settings.ahead and number + 1 < settings.steps:
+            sampler.begin(run.rows, world, drawn)
         completions, tokens = sum(len(g.completions) for g in groups), sum(g.tokens for g in groups)
         normalizer = Normalizer(world.total(completions), world.total(tokens))
         signals: list[Signal] | None = None
@@ -189,7 +190,8 @@ class Run:
     def save(self, steps: int, prompts: int) -> None:
         """A checkpoint, and the report so far."""
 
-        save(self.policy, self.optimizer, Progress(steps, prompts), self.settings, self.world)
+        settings, progress = self.settings, Progress(steps, prompts)
+        save(self.policy, self.optimizer, progress, settings.out, computed(settings), self.world)
         if self.world.main:
             write_report(self.settings.out)
 
@@ -198,7 +200,7 @@ def start(settings: Settings) -> Run:
     """Load everything, and go on from the newest checkpoint if there is one."""
 
     refuse(settings)
-    rewards, methods, world = make_rewards(settings), make_methods(settings), World(settings)
+    rewards, methods, world = make_rewards(settings), make_methods(settings), World.of(settings)
     plan = Plan(settings, rewards, methods, world)
     if settings.shard and (
         settings.filter_groups or settings.prompts % world.size or settings.lora
@@ -231,10 +233,18 @@ def start(settings: Settings) -> Run:
     if settings.shard and world.size > 1:
         shard(policy, world.size)
     optimizer = make_optimizer([p for p in policy.model.parameters() if p.requires_grad], settings)
-    progress = restore(policy, optimizer, settings)
+    progress = restore(policy, optimizer, settings.out, computed(settings))
     record = Record(settings, world, progress.step)
     return Run(
-        settings, plan, rows, world, policy, LocalEngine(policy), optimizer, record, progress
+        settings,
+        plan,
+        rows,
+        world,
+        policy,
+        load_engine(settings, policy, world),
+        optimizer,
+        record,
+        progress,
     )
 
 
@@ -288,7 +298,11 @@ def refuse(settings: Settings) -> None:
         max_grad_norm=ABOVE_ZERO,
         layers=SOME,
     )
-    within(settings, clip_low=FROM_ZERO, clip_high=FROM_ZERO)
+    within(settings, clip_low=FROM_ZERO, clip_high=FROM_ZERO, correction_cap=ABOVE_ZERO)
+    if settings.ahead and not settings.engine_url:
+        raise ValueError("--ahead samples while it learns, which takes servers: give --engine-url")
+    if settings.engine_url and settings.engine != "vllm":
+        raise ValueError("--engine-url names vLLM servers: give --engine vllm too")
     if settings.window and not 0 <= settings.window[0] <= settings.window[1]:
         raise ValueError(
             "--window {} {}: give the fewest tokens, and then the most".format(*settings.window)

@@ -17,7 +17,7 @@ import rewardlib
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rewardlib.probe import AttentionMass
+    from rewardlib.probe import AttentionMass, JoinedMass
     from train.packing import Packed
     from train.policy import Policy, Prompt
 
@@ -99,17 +99,23 @@ def watch_attention(
     *,
     maps: str | None = None,
     differentiable: bool = False,
-) -> Iterator[AttentionMass]:
+) -> Iterator[AttentionMass | JoinedMass]:
     """The attention of the positions ``queries`` (R,) on key sets: weights or bool of the prompt's
     tokens (P,) or of all (T,).
     """
     length = inputs.packed.ids.shape[1]
-    rows = inputs.packed.ids.new_zeros(1, length).bool()
-    rows[0, queries] = True
+    rows = inputs.packed.ids.new_zeros(length).bool()
+    rows[queries] = True
     whole = {}
     for name, weights in keys.items():
-        whole[name] = weights.new_zeros(1, length)
-        whole[name][0, : len(weights)] = weights
+        whole[name] = weights.new_zeros(length)
+        whole[name][: len(weights)] = weights
     probe = rewardlib.AttentionProbe(inputs.policy.model, layers, differentiable=differentiable)
-    with probe.watch(rows, whole, maps) as mass:
-        yield mass
+    if inputs.policy.family.shares_prefix:
+        with probe.watch(rows[None], {n: w[None] for n, w in whole.items()}, maps) as mass:
+            yield mass
+        return
+    apart = inputs.packed.separate
+    seen = {name: apart.spread(weights) for name, weights in whole.items()}
+    with probe.watch(apart.spread(rows), seen, maps) as mass:
+        yield rewardlib.JoinedMass(mass)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +29,11 @@ class Packed:
     tokens: Tensor  # (N,) where the completion tokens are
     predictors: Tensor  # (N,) the positions whose output predicts them
     shape: SharedPrefix  # who sees whom
+
+    @cached_property
+    def separate(self) -> Separate:
+        """The same completions as sequences of their own."""
+        return separate(self)
 
     @property
     def completion_index(self) -> Tensor:
@@ -56,4 +62,53 @@ def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Ten
         tokens=tokens,
         predictors=predictors,
         shape=SharedPrefix(length, completion_index),
+    )
+
+
+@dataclass(frozen=True)
+class Separate:
+    """A packed row's completions, each behind a prompt of its own, padded to the longest."""
+
+    ids: Tensor  # (G, W); the padding holds some token of a completion
+    positions: Tensor  # (3, G, W)
+    real: Tensor  # (G, W) bool: what is not padding
+    prompt: int  # tokens of the prompt
+    sequence: (
+        Tensor  # (T,) the sequence of every position of the packed row; the prompt's: the first
+    )
+    place: Tensor  # (T,) and where in it
+
+    def flat(self, values: Tensor) -> Tensor:
+        """(G, W, ...) as the packed row has them, (T, ...)."""
+        return values[self.sequence, self.place]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """What holds for the packed row (T,), for every sequence: (G, W), zeros in the padding."""
+        found = values.new_zeros(self.ids.shape)
+        found[:, : self.prompt] = values[: self.prompt]
+        own = slice(self.prompt, None)
+        found[self.sequence[own], self.place[own]] = values[own]
+        return found
+
+
+def separate(packed: Packed) -> Separate:
+    """A packed row's completions as sequences of their own."""
+    prompt, index = packed.shape.prompt, packed.completion_index
+    lengths = index.bincount()
+    step = torch.arange(len(index), device=index.device) - (lengths.cumsum(0) - lengths)[index]
+    first = torch.arange(prompt, device=index.device)
+    count, width = len(lengths), prompt + int(lengths.max())
+    ids = packed.ids[0, -1].repeat(count, width)
+    ids[:, :prompt] = packed.ids[0, :prompt]
+    ids[index, prompt + step] = packed.ids[0, prompt:]
+    positions = packed.positions.new_zeros(3, count, width)
+    positions[:, :, :prompt] = packed.positions[:, :, :prompt]
+    positions[:, index, prompt + step] = packed.positions[:, 0, prompt:]
+    return Separate(
+        ids=ids,
+        positions=positions,
+        real=torch.arange(width, device=index.device) < prompt + lengths[:, None],
+        prompt=prompt,
+        sequence=torch.cat([torch.zeros_like(first), index]),
+        place=torch.cat([first, prompt + step]),
     )

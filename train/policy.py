@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rewardlib.rows import RowError
 from rewardlib.text import opening_of
-from rewardlib.tokens import Weights, image_mask, image_tiles, token_weights
+from rewardlib.tokens import Tile, Weights, image_mask, image_tiles, token_weights
 from train.families import family_of
 from train.shared_prefix import SHARED_PREFIX
 
@@ -29,9 +29,12 @@ class Prompt:
 
     ids: Tensor  # (P,)
     positions: Tensor  # (3, P)
-    images: dict[str, Tensor]  # what the processor has made of them, and ...
+    # what the processor has made of the images, on the CPU: a step's would fill a GPU; and ...
+    images: dict[str, Tensor]
     # ... what the tower has made of that, where it is kept (``Policy.encode_images``)
     features: dict[str, Any] | None
+    pictures: tuple[Any, ...]  # the images (PIL) that the tokens stand for
+    tiles: tuple[Tile, ...]  # where the first image's tokens are, and what each shows
     image: Tensor  # (P,) bool: the image tokens
     region: Tensor  # (P,) how much of each image token's patch lies in the labelled region
     boxes: tuple[
@@ -41,7 +44,9 @@ class Prompt:
     @property
     def inputs(self) -> dict[str, Any]:
         """What the model's forward is given of the images."""
-        return self.images if self.features is None else self.features
+        if self.features is not None:
+            return self.features
+        return {name: values.to(self.ids.device) for name, values in self.images.items()}
 
     @property
     def next_position(self) -> int:
@@ -63,7 +68,8 @@ class Policy:
     def __init__(self, model: Any, processor: Any, reference: Policy | None = None) -> None:
         self.model, self.processor, self.reference = model, processor, reference
         self.family = family_of(_unwrapped(model), processor)
-        self.backbone.language_model.set_attn_implementation(SHARED_PREFIX)
+        if self.family.shares_prefix:
+            self.backbone.language_model.set_attn_implementation(SHARED_PREFIX)
         tokenizer, image_tokens = processor.tokenizer, self.family.image_tokens
         self.ends = torch.tensor(_ends(model, tokenizer), device=self.device)
         unused = range(len(tokenizer), model.get_input_embeddings().weight.shape[0])
@@ -151,12 +157,10 @@ class Policy:
         return Prompt(
             ids=inputs["input_ids"][0].to(self.device),
             positions=self.family.positions(inputs).to(self.device),
-            images={
-                name: inputs[name].to(self.device)
-                for name in self.family.image_inputs
-                if name in inputs
-            },
+            images={name: inputs[name] for name in self.family.image_inputs if name in inputs},
             features=None,
+            pictures=tuple(images),
+            tiles=tuple(tiles[0]) if tiles else (),
             image=torch.from_numpy(image_mask(tiles, length)).to(self.device),
             region=torch.from_numpy(weights).to(self.device),
         )
@@ -185,7 +189,7 @@ class Policy:
         if not prompt.images or not self.family.takes_features:
             return prompt
         with self.precision():
-            features = self.family.encode_images(prompt.images)
+            features = self.family.encode_images(prompt.without_features().inputs)
         return replace(prompt, features=self.family.feature_inputs(features))
 
     def for_another_forward(self, prompt: Prompt) -> Prompt:

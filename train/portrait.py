@@ -18,6 +18,7 @@ from torch import Tensor
 from rewardlib import Accuracy
 from rewardlib.measure import evaluating
 from rewardlib.rows import RowError
+from rewardlib.tokens import painted
 from train.data import DataError, Row, Rows
 from train.engines.local import greedy
 from train.policy import Policy, Prompt
@@ -78,7 +79,8 @@ def _told(policy: Policy, asked: Asked, tokens: Tensor, settings: Settings) -> d
     (text,) = texts(policy, [tokens])
     with evaluating(policy.model):
         (grid,) = image_maps(policy, prompt, [tokens], settings.layers)
-    region = prompt.region[prompt.image][: grid.numel()].view_as(grid)
+    weights = prompt.region.cpu().numpy()
+    region = torch.from_numpy(painted(prompt.tiles, weights, prompt.pictures[0].size)).float()
     whole = float(grid.sum())
     return {
         "id": row.id,

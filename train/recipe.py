@@ -12,6 +12,7 @@ import tyro
 from rewardlib.templates import Template
 from train.rewards import Weights
 
+Correction = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"]
 LossName = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo"]
 
 

@@ -17,12 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rewardlib.console import console, say
 from rewardlib.sample import Score
+from rewardlib.tokens import painted
 from train.batch import Group, Signal
 from train.data import Rows
 from train.distributed import World
@@ -56,7 +58,7 @@ class Record:
             (settings.out / "settings.json").write_text(
                 json.dumps(flags_of(settings), indent=1, default=str) + "\n"
             )
-            _forget(self.path, start)
+            forget(self.path, start)
             if not start:
                 (settings.out / "left_out.jsonl").unlink(missing_ok=True)
                 shutil.rmtree(settings.out / "portrait", ignore_errors=True)
@@ -247,12 +249,14 @@ def image_maps(
     attention, averaged over its tokens and the layers, as a grid (rows, columns).
     """
     output = forward(policy, prompt, completions, measures=[ImageAttention(layers)])
-    rows, columns = policy.family.grid(prompt.images)
-    on_image = output.measured["image_attention"][:, : rows * columns]
-    return [
-        on_image[output.completion_index == n].mean(dim=0).view(rows, columns)
-        for n in range(len(completions))
-    ]
+    grids = []
+    for n in range(len(completions)):
+        own = output.measured["image_attention"][output.completion_index == n]
+        on_tokens = np.zeros(len(prompt.ids), np.float32)
+        on_tokens[prompt.image.cpu().numpy()] = own.mean(dim=0).float().cpu().numpy()
+        grid = painted(prompt.tiles, on_tokens, prompt.pictures[0].size, amounts=True)
+        grids.append(torch.from_numpy(grid).float())
+    return grids
 
 
 def png(image: Any) -> bytes:
@@ -280,7 +284,7 @@ def _line(metrics: Mapping[str, float]) -> str:
     )
 
 
-def _forget(path: Path, start: int) -> None:
+def forget(path: Path, start: int) -> None:
     """Keep a metrics file's whole lines of steps before ``start``."""
     if not path.exists():
         return

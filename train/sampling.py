@@ -6,7 +6,7 @@ number (``train.order``), so neither the number of processes nor a kill can chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,8 @@ from train.asking import answer_questions
 from train.batch import Group
 from train.data import DataError, Row, Rows
 from train.distributed import World
-from train.engines import Engine, Sampling
+from train.engines.ahead import Ahead
+from train.engines.base import Completion, Engine, Sampling
 from train.order import row_index, seed_of
 from train.plan import HELD_BEFORE, Plan
 from train.policy import Policy, Prompt
@@ -28,6 +29,18 @@ from train.views import View
 
 # how often a step draws prompts before it goes on with fewer that have something to teach
 ROUNDS = 8
+
+
+Chosen = tuple[list[Row], list[Prompt], list[int], list[int]]  # with their numbers and seeds
+
+
+@dataclass(frozen=True)
+class Request:
+    """Prompts that are shown under one view."""
+
+    prompts: Sequence[Prompt]
+    places: Sequence[int]  # of their completions in each prompt's group
+    seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,17 @@ class Sampler:
         for a row that cannot be asked.
         """
         prompts = [encode_row(self.policy, row, self.plan.settings) for row in rows]
-        return self._sample_prompts(rows, prompts, numbers, seeds)
+        return self._sample_prompts(rows, self._with_features(prompts), numbers, seeds)
+
+    def begin(self, rows: Rows, world: World, drawn: int) -> None:
+        """Have the first prompts of the next step sampled while this one is learnt from.
+
+        drawn: as ``draw_groups`` has returned it.
+        """
+        assert isinstance(self.engine, Ahead)
+        numbers = world.share(range(drawn, drawn + self.plan.settings.prompts))
+        for request in self._requests(*self._chosen(rows, numbers)):
+            self.engine.begin(request.prompts, len(request.places), self._sampling, request.seeds)
 
     def score_texts(self, groups: Sequence[Group]) -> None:
         """Rewards of the texts, for all groups at once, so that a judge is asked about many."""
@@ -90,12 +113,16 @@ class Sampler:
 
     def _sampled(self, rows: Rows, numbers: Sequence[int]) -> list[Group]:
         """The groups of these prompts of the run, without those whose rows cannot be used."""
+        chosen, prompts, usable, seeds = self._chosen(rows, numbers)
+        return self._sample_prompts(chosen, self._with_features(prompts), usable, seeds)
+
+    def _chosen(self, rows: Rows, numbers: Sequence[int]) -> Chosen:
+        """Of these prompts of the run those whose rows can be used."""
         asked = {number: self._usable(rows, number) for number in numbers}
         usable = {number: pair for number, pair in asked.items() if pair is not None}
-        chosen = [row for row, _ in usable.values()]
-        prompts = [prompt for _, prompt in usable.values()]
         seeds = [seed_of(self.plan.settings.seed, number) for number in usable]
-        return self._sample_prompts(chosen, prompts, list(usable), seeds)
+        pairs = usable.values()
+        return [row for row, _ in pairs], [prompt for _, prompt in pairs], list(usable), seeds
 
     def _usable(self, rows: Rows, number: int) -> tuple[Row, Prompt] | None:
         """The row of a run's prompt, encoded; None if it cannot be used.
@@ -119,20 +146,31 @@ class Sampler:
         numbers: Sequence[int],
         seeds: Sequence[int],
     ) -> list[Group]:
-        if not prompts:
-            return []
-        prompts = self._with_features(prompts)
+        completions: list[dict[int, Completion]] = [{} for _ in prompts]
+        for request in self._requests(rows, prompts, numbers, seeds):
+            places = request.places
+            sampled = self.engine.generate(
+                request.prompts, len(places), self._sampling, request.seeds
+            )
+            for own, more in zip(completions, sampled, strict=True):
+                own.update(zip(places, more, strict=True))
+        ordered = [[own[n] for n in sorted(own)] for own in completions]
+        return [self._group(*each) for each in zip(rows, prompts, ordered, numbers, strict=True)]
+
+    def _requests(
+        self,
+        rows: Sequence[Row],
+        prompts: Sequence[Prompt],
+        numbers: Sequence[int],
+        seeds: Sequence[int],
+    ) -> Iterator[Request]:
+        """What the engine is asked for: once for every view that completions are sampled under."""
         views = self._views()
-        completions: list[dict[int, Tensor]] = [{} for _ in prompts]
-        for view in dict.fromkeys(views):
+        for view in dict.fromkeys(views) if prompts else ():
             places = [n for n, other in enumerate(views) if other == view]
             asked = [self._shown(view, *each) for each in zip(rows, prompts, numbers, strict=True)]
             own_seeds = seeds if view is None else [seed_of(seed, view.name) for seed in seeds]
-            sampled = self.engine.generate(asked, len(places), self._sampling, own_seeds)
-            for own, more in zip(completions, sampled, strict=True):
-                own.update(zip(places, more, strict=True))
-        ordered = [[own[n] for n in range(len(views))] for own in completions]
-        return [self._group(*each) for each in zip(rows, prompts, ordered, numbers, strict=True)]
+            yield Request(asked, places, own_seeds)
 
     @property
     def _sampling(self) -> Sampling:
@@ -170,8 +208,10 @@ class Sampler:
         shown = Shown(self.policy, row, prompt, settings.max_prompt)
         return shown.under(view, generator) or prompt
 
-    def _group(self, row: Row, prompt: Prompt, completions: list[Tensor], number: int) -> Group:
+    def _group(self, row: Row, prompt: Prompt, drawn: list[Completion], number: int) -> Group:
         policy = self.policy
+        completions = [completion.ids for completion in drawn]
+        told = [each.logprobs for each in drawn if each.logprobs is not None]
         samples = []
         for ids, text in zip(completions, texts(policy, completions), strict=True):
             samples.append(
@@ -181,12 +221,16 @@ class Sampler:
                     opening=policy.opening,
                     response_ids=tuple(ids.tolist()),
                     group=number,
-                    box_space=policy.family.box_space(prompt.images) if row.images else None,
+                    box_space=policy.family.box_space(prompt.images, row.images)
+                    if row.images
+                    else None,
                 )
             )
         lengths = torch.tensor([len(ids) for ids in completions], device=policy.device)
         which = torch.arange(len(completions), device=policy.device)
-        return Group(number, row, prompt, completions, samples, which.repeat_interleave(lengths))
+        index = which.repeat_interleave(lengths)
+        sampled_logprobs = torch.cat(told) if told else None
+        return Group(number, row, prompt, completions, samples, index, sampled_logprobs)
 
 
 def encode_row(policy: Policy, row: Row, settings: Settings) -> Prompt:

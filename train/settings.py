@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from train.methods import METHODS, PAPERS, field_of
-from train.recipe import Recipe
+from train.recipe import Correction, Recipe
 
 if TYPE_CHECKING:
     MethodSettings = Any
@@ -64,7 +64,7 @@ class Settings(Recipe):
     data: str
     """what to train on: a folder made by flows.build_dataset, Parquet or JSON files, or a Hub id"""
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
-    """what to train: a Hub id or a folder of a Qwen2.5-VL or Qwen3-VL"""
+    """what to train: a Hub id or a folder (docs/models.md)"""
     out: Path = Path("runs/grpo")
     """where metrics, completions, checkpoints and the report go; a run found there goes on"""
     method: Annotated[MethodSettings, tyro.conf.arg(name="")] = field(
@@ -76,6 +76,21 @@ class Settings(Recipe):
     """length of the run, in batches of prompts"""
     prompts: int = 4
     """prompts per step, over all processes"""
+    engine: Literal["local", "vllm"] = "local"
+    """what samples: the policy's own decoder, or vLLM (docs/engines.md)"""
+    engine_url: tuple[str, ...] = ()
+    """the vLLM servers to sample on (train.serve); without one, vLLM runs in this process"""
+    ahead: bool = False
+    """sample the next step's completions on the servers while this step is learnt from, by weights
+    that are one update old
+    """
+    correction: Correction = "token_truncate"
+    """what a token's objective is multiplied by where something else than the policy sampled: the
+    ratio of both probabilities, of the token or of its completion, cut down to the cap or masked
+    above it
+    """
+    correction_cap: float = 2.0
+    """the largest such ratio"""
     judge: str = ""
     """the judge of the perception reward, by its name at the endpoint"""
     judge_url: str | None = None

@@ -48,6 +48,11 @@ def reshard(model: nn.Module) -> None:
             module.reshard()
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether some of the weights are spread."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
 def full_state(state: Any) -> Any:
     """A state dict with whole tensors, on the CPU. All processes must call it."""
     return tree_map(lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, state)

@@ -82,6 +82,16 @@ class SharedPrefix:
         return (key <= query) & ((segment[key] == -1) | (segment[key] == segment[query]))
 
 
+@dataclass(frozen=True)
+class SharedPrompts:
+    """What the rows of a decoding step see of their prompts: the first ``counts[0]`` rows of the
+    first prompt, and so on.
+    """
+
+    layers: Sequence[Sequence[tuple[Tensor, Tensor]]]  # keys, values (1, H_kv, P, D) of each prompt
+    counts: Sequence[int]  # rows of each prompt, at least one
+
+
 def shared_prefix_attention(
     module: Any,
     query: Tensor,
@@ -106,7 +116,7 @@ def shared_prefix_attention(
     if packed is not None:
         out = _Packed.apply(query, key, value, packed, scale)
     elif prefix is not None:
-        out = decode(query, key, value, prefix[module.layer_idx], scale)
+        out = decode(query, key, value, prefix.layers[module.layer_idx], prefix.counts, scale)
     else:
         out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
@@ -127,29 +137,29 @@ def decode(
     key: Tensor,
     value: Tensor,
     prompts: Sequence[tuple[Tensor, Tensor]],
+    counts: Sequence[int],
     scale: float,
 ) -> Tensor:
-    """One decoding step of G completions of each of S prompts.
+    """One decoding step of B completions of several prompts.
 
-    query: (S * G, H, 1, D). key, value: (S * G, H_kv, t, D) of the completions. prompts: keys and
-        values (1, H_kv, P, D) of each.
+    query: (B, H, 1, D). key, value: (B, H_kv, t, D) of the completions. prompts: keys and values
+        (1, H_kv, P, D) of each. counts: how many of the completions are each prompt's.
     """
-    (rows, heads, _, width), shared, count = query.shape, key.shape[1], len(prompts)
+    (rows, heads, _, width), shared = query.shape, key.shape[1]
     # Query heads that share a key head are rows of it, as completions are, so a prompt's keys are
     # read once.
-    stacked = (
-        query.view(count, -1, shared, heads // shared, width)
-        .transpose(1, 2)
-        .reshape(count, shared, -1, width)
-    )
+    stacked = query.view(rows, shared, heads // shared, width).transpose(0, 1)
     parts = [
-        forward(stacked[s : s + 1], *prompt, causal=False, scale=scale)
-        for s, prompt in enumerate(prompts)
+        forward(own.reshape(1, shared, -1, width), *prompt, causal=False, scale=scale)
+        for own, prompt in zip(torch.split(stacked, list(counts), dim=1), prompts, strict=True)
     ]
-    out, lse = parts[0] if count == 1 else (torch.cat([part[i] for part in parts]) for i in (0, 1))
-    split = (count, shared, -1, heads // shared)
-    out = out.view(*split, width).transpose(1, 2).reshape(rows, heads, 1, width)
-    lse = lse.view(split).transpose(1, 2).reshape(rows, heads, 1)
+    out, lse = (
+        parts[0]
+        if len(parts) == 1
+        else (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+    )
+    out = out.view(shared, rows, heads // shared, width).transpose(0, 1).reshape(query.shape)
+    lse = lse.view(shared, rows, heads // shared).transpose(0, 1).reshape(rows, heads, 1)
     return merge(out, lse, *forward(query, key, value, causal=False, scale=scale))
 
 

@@ -50,7 +50,11 @@ class Shown:
     def pixels(self) -> list[Pixels]:
         """The row's images in the sizes in which the policy sees them."""
         pixels = []
-        sizes = self.policy.family.sizes_seen(self.prompt.images) if self.row.images else []
+        sizes = (
+            self.policy.family.sizes_seen(self.prompt.images, self.row.images)
+            if self.row.images
+            else []
+        )
         for image, size in zip(self.row.images, sizes, strict=True):
             resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
             pixels.append(np.asarray(resized, np.float64) / 255)

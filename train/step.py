@@ -26,6 +26,7 @@ from torch import Tensor
 from rewardlib.advantages import group_advantages, to_tensor
 from rewardlib.sample import Counterfactual, Sample, VisualAttention, combine
 from train.batch import Group, Normalizer, Signal
+from train.correction import importance_weights
 from train.divergence import kl_to_reference
 from train.forward import ForwardOutput, forward, joined
 from train.measures import Measure
@@ -115,9 +116,10 @@ def to_signals(groups: Sequence[Group], assessed: Sequence[Assessed], plan: Plan
             None if each.scores is None else each.scores.logprobs,
             each.ref_logprobs,
             {} if each.scores is None else each.scores.views,
+            group.sampled_logprobs,
             plan.has_penalty,
         )
-        for each, shaped in zip(assessed, advantages, strict=True)
+        for group, each, shaped in zip(groups, assessed, advantages, strict=True)
     ]
 
 
@@ -268,6 +270,13 @@ def _loss(
     objective = loss.objective(logprobs, old_logprobs, advantages, index)
     low, high = loss.clipped(logprobs.detach(), old_logprobs, advantages, index)
     figures = {"entropy": output.entropy, "clip_ratio/low_mean": low, "clip_ratio/high_mean": high}
+    if signal.sampled_logprobs is not None:
+        sampled = signal.sampled_logprobs[inside]
+        correction = settings.correction, settings.correction_cap
+        ratio = importance_weights(old_logprobs, sampled, index, *correction)
+        objective = objective * ratio
+        figures["sampling/importance_ratio"] = ratio
+        figures["sampling/logp_difference"] = (old_logprobs - sampled).detach().abs()
     if ref_logprobs is not None:
         figures["kl"] = kl_to_reference(logprobs, ref_logprobs)
         if settings.kl:

@@ -71,13 +71,15 @@ class Unattended:
         prompt = shown.prompt
         if not bool(prompt.image.any()):
             return None
-        text = ~prompt.image
+        text = prompt.ids != shown.policy.family.image_token
         return replace(
             prompt,
             ids=prompt.ids[text],
             positions=prompt.positions[:, text],
             images={},
             features=None,
+            pictures=(),
+            tiles=(),
             image=prompt.image[text],
             region=prompt.region[text],
         )

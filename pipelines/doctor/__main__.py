@@ -5,4 +5,4 @@ import sys
 from pipelines.doctor.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(["doctor", *sys.argv[1:]]))
+    sys.exit(main())

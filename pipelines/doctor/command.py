@@ -10,7 +10,6 @@ It needs nothing but Python, so that it can say what is missing.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import json
 import os
@@ -23,24 +22,6 @@ from pipelines.doctor import endpoints, machine, packages
 from pipelines.doctor.check import Check
 from rewardlib.redact import redact
 
-COMMANDS = {
-    "flows.build_dataset": "label rows: image questions with traces in, a dataset with located evidence out",
-    "flows.publish_dataset": "put a finished dataset on the Hub, checked before and after",
-    "flows.serve": "a local Prefect server, the deployments and a worker",
-    "pipelines.validate": "does a dataset keep its promises?",
-    "pipelines.score": "precision, recall and mask IoU, where the truth is known",
-    "pipelines.gallery": "every row of a dataset as a page to look at",
-    "pipelines.review": "go through a dataset by hand: accept, reject, re-role, redraw; and make the corrected one",
-    "pipelines.agreement": "can the judge be trusted? kappa against other judges, seeds and people",
-    "pipelines.export": "a dataset in other tools' formats: EasyR1, verl, VLM-R1, ms-swift, Visual-CoT, COCO",
-    "pipelines.card": "write a dataset's card again",
-    "train.anchor": "Faithful-MR1's first stage: a <Focus> token drawn to the evidence",
-    "train.grpo": "reinforcement learning with rewards that see where the model looks",
-    "train.evaluate": "accuracy, format, pointing and counterfactual drop of a model",
-    "train.report": "a run's page: curves, completions, and where they looked",
-    "demo.run": "all of it on drawn scenes with tiny models, offline, on a CPU",
-    "demo.judge": "a rule-based judge behind the protocol of an endpoint",
-}
 _MARKS = {"ok": "ok  ", "missing": "--  ", "failed": "FAIL"}
 _LONGEST = 400  # characters of what was found; endpoints can be talkative
 
@@ -106,33 +87,19 @@ def _lines(check: Check) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    there = {module: what for module, what in COMMANDS.items() if importlib.util.find_spec(module)}  # of this installation
-    epilog = "\n".join(
-        [
-            "everything else is run as a module; each explains itself with --help:",
-            *(f"  python -m {module:<23} {what}" for module, what in there.items()),
-        ]
-    )
     raw = argparse.RawDescriptionHelpFormatter
-    about = "Labels where a multimodal model should look, and rewards it for looking there."
-    whole = argparse.ArgumentParser("sightline", description=about, epilog=epilog, formatter_class=raw)
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
-    one = commands.add_parser("doctor", help="what works here, and what to do about the rest", description=__doc__, formatter_class=raw)
-    one.add_argument("--judge-url", metavar="URL", help="the judge's OpenAI-compatible endpoint; by default OPENAI_BASE_URL, if set")
-    one.add_argument("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable that holds its key (default: %(default)s)")
-    one.add_argument("--json", action="store_true", help="print the checks as JSON: name, state (ok, missing, failed), found, remedy")
-    return whole
+    made = argparse.ArgumentParser("sightline doctor", description=__doc__, formatter_class=raw)
+    made.add_argument("--judge-url", metavar="URL", help="the judge's OpenAI-compatible endpoint; by default OPENAI_BASE_URL, if set")
+    made.add_argument("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable that holds its key (default: %(default)s)")
+    made.add_argument("--json", action="store_true", help="print the checks as JSON: name, state (ok, missing, failed), found, remedy")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    whole = parser()
-    given = whole.parse_args(arguments)
-    if given.command is None:
-        whole.print_help()
-        return 0
+    given = parser().parse_args(arguments)
     try:
         return doctor(given.judge_url, given.api_key_env, given.json)
     except KeyboardInterrupt:

@@ -3,9 +3,9 @@ all of its completions.
 
 A prompt's keys are kept once and attended to by all of its completions at once (see
 ``train.shared_prefix``). All completions are equally long at any time, so decoding needs no mask
-and no padding; those that have ended write tokens that are dropped. The random numbers of a
-prompt's completions come from its own generator, whatever else is sampled and however many
-processes there are.
+and no padding; those that have ended are dropped from time to time. Prompts are taken up in chunks,
+so that memory does not grow with their number. The random numbers of a prompt's completions come
+from its own generator, whatever else is sampled and however many processes there are.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardlib.measure import evaluating
-from train.engines import Sampling
+from train.engines.base import Completion, Sampling
 from train.policy import Policy, Prompt
+from train.separate import SeparateStep
+from train.shared_prefix import SharedPrompts
 
 Prefix = list[tuple[Tensor, Tensor]]  # the prompt's keys and values (1, H_kv, P, D) of every layer
+
+AT_ONCE = 256  # completions that are decoded together, if one prompt has no more
+ENDED = 0.125  # the share of these that have ended, from which on they are dropped: it takes a copy
 
 
 class LocalEngine:
@@ -32,10 +37,11 @@ class LocalEngine:
 
     def generate(
         self, prompts: Sequence[Prompt], count: int, sampling: Sampling, seeds: Sequence[int]
-    ) -> list[list[Tensor]]:
+    ) -> list[list[Completion]]:
         """As ``Engine`` says."""
         generators = [torch.Generator(self.policy.device).manual_seed(seed) for seed in seeds]
-        return rollout(self.policy, prompts, count, sampling, generators)
+        drawn = rollout(self.policy, prompts, count, sampling, generators)
+        return [[Completion(ids) for ids in completions] for completions in drawn]
 
     def sync(self) -> None:
         """Nothing to do: it is the policy itself that samples."""
@@ -45,7 +51,7 @@ def greedy(policy: Policy, prompts: Sequence[Prompt], max_tokens: int) -> list[T
     """The most likely response (n,) to every prompt, token by token."""
     sampling = Sampling(max_tokens, temperature=0)
     completions = LocalEngine(policy).generate(prompts, 1, sampling, [0] * len(prompts))
-    return [ids for (ids,) in completions]
+    return [completion.ids for (completion,) in completions]
 
 
 @torch.no_grad()
@@ -59,10 +65,13 @@ def rollout(
     """``count`` completions of every prompt, each (n,) token ids, n >= 1, with the end token where
     the model ended.
     """
+    found: list[Tensor] = []
+    at_once = max(1, AT_ONCE // count) if policy.family.shares_prefix else 1
     with evaluating(policy.model), policy.precision():
-        rows = torch.stack(_decode(policy, prompts, count, sampling, generators), dim=1)
-    completions = [_until_end(row, policy.ends) for row in rows]
-    return [completions[start : start + count] for start in range(0, len(completions), count)]
+        for start in range(0, len(prompts), at_once):
+            chunk = slice(start, start + at_once)
+            found += _decode(policy, prompts[chunk], count, sampling, generators[chunk])
+    return [found[start : start + count] for start in range(0, len(found), count)]
 
 
 def _decode(
@@ -72,23 +81,29 @@ def _decode(
     sampling: Sampling,
     generators: Sequence[torch.Generator],
 ) -> list[Tensor]:
-    """The tokens (prompts * count,) of every step, until all completions have ended."""
+    """The completions (n,) of some prompts, one prompt's after another's."""
     head = policy.model.get_output_embeddings()
-    hidden, prefixes = zip(*(_prefill(policy, prompt) for prompt in prompts), strict=True)
-    logits = head(torch.cat(hidden)).repeat_interleave(count, dim=0)
-    step = _Step(
-        policy, prefixes, [prompt.next_position for prompt in prompts], count, sampling.max_tokens
-    )
-    tokens: list[Tensor] = []
-    ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    step: _Step | SeparateStep
+    if policy.family.shares_prefix:
+        step = _Step(policy, prompts, count, sampling.max_tokens)
+    else:
+        step = SeparateStep(policy, prompts[0], count)
+    logits = head(step.hidden).repeat_interleave(count, dim=0)
+    tokens = policy.ends.new_zeros(len(logits), sampling.max_tokens)
+    ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)  # of ``step.rows``
     for n in range(sampling.max_tokens):
-        token = sample(logits, policy.suppressed, sampling, generators)
-        tokens.append(token)
+        token = sample(logits, policy.suppressed, sampling, generators, count, step.rows)
+        tokens[step.rows, n] = token
         ended |= torch.isin(token, policy.ends)
-        if n + 1 == sampling.max_tokens or bool(ended.all()):
+        over = float(ended.float().mean())
+        if n + 1 == sampling.max_tokens or over == 1:
             break
+        if over >= ENDED:
+            kept = (~ended).nonzero()[:, 0]
+            token, ended = token[kept], ended[kept]
+            step.keep(kept)
         logits = head(step(token, n))
-    return tokens
+    return [_until_end(row, policy.ends) for row in tokens]
 
 
 class _Step:
@@ -96,33 +111,40 @@ class _Step:
     model's preparations for any input.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        prefixes: Sequence[Prefix],
-        starts: Sequence[int],
-        count: int,
-        room: int,
-    ) -> None:
-        self.decoder, self.embed, self.count = (
-            policy.model.get_decoder(),
-            policy.model.get_input_embeddings(),
-            count,
-        )
-        self.prefix = list(zip(*prefixes, strict=True))  # by layer, then by prompt
+    def __init__(self, policy: Policy, prompts: Sequence[Prompt], count: int, room: int) -> None:
+        hidden, prefixes = zip(*(_prefill(policy, prompt) for prompt in prompts), strict=True)
+        self.hidden = torch.cat(hidden)  # (prompts, D) at the prompts' ends
+        starts = [prompt.next_position for prompt in prompts]
+        self.decoder, self.embed = policy.model.get_decoder(), policy.model.get_input_embeddings()
+        self.count, self.prefixes = count, prefixes
         positions = torch.tensor(starts, device=policy.device)[:, None] + torch.arange(
             room, device=policy.device
         )
         # cosines and sines (prompts, room, D)
         self.rotary = policy.family.rotary(prefixes[0][0][0], positions)
         self.cache = _Cache()
+        # (B,) which of all completions are decoded
+        self.rows = torch.arange(len(prefixes) * count, device=policy.device)
+        self.prompt, self.shared = self._shared()
+
+    def keep(self, kept: Tensor) -> None:
+        """Go on with some of the completions (k,), by their places among the present ones."""
+        self.rows = self.rows[kept]
+        self.prompt, self.shared = self._shared()
+        self.cache.keep(kept)
+
+    def _shared(self) -> tuple[Tensor, SharedPrompts]:
+        """The prompt (B,) of every completion, and what it sees of it."""
+        prompt = self.rows // self.count
+        counts = prompt.bincount(minlength=len(self.prefixes)).tolist()
+        still = [prefix for prefix, count in zip(self.prefixes, counts, strict=True) if count]
+        layers = list(zip(*still, strict=True))
+        return prompt, SharedPrompts(layers, [count for count in counts if count])
 
     def __call__(self, token: Tensor, n: int) -> Tensor:
-        """Hidden states (prompts * count, D) after the n-th tokens (prompts * count,)."""
+        """Hidden states (B, D) after the n-th tokens (B,)."""
         hidden = self.embed(token[:, None])
-        rotary = tuple(
-            part[:, n : n + 1].repeat_interleave(self.count, dim=0) for part in self.rotary
-        )
+        rotary = tuple(part[self.prompt, n : n + 1] for part in self.rotary)
         for layer in self.decoder.layers:
             hidden = layer(
                 hidden,
@@ -130,16 +152,23 @@ class _Step:
                 position_embeddings=rotary,
                 past_key_values=self.cache,
                 use_cache=True,
-                prefix=self.prefix,
+                prefix=self.shared,
             )
         return self.decoder.norm(hidden)[:, 0]
 
 
 def sample(
-    logits: Tensor, suppressed: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]
+    logits: Tensor,
+    suppressed: Tensor,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+    count: int | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
-    """One token (B,) from logits (B, V); suppressed ids are never drawn. Each generator draws for
-    an equal part of the rows.
+    """One token (B,) from logits (B, V); suppressed ids are never drawn.
+
+    generators: each draws for ``count`` rows. rows: (B,) which of all these the logits are of; all,
+        if left out. What is drawn for one does not depend on which others there are.
     """
     scores = logits.float().index_fill(1, suppressed, -torch.inf)
     if sampling.temperature == 0:
@@ -156,14 +185,15 @@ def sample(
         probabilities = torch.zeros_like(probabilities).scatter(1, order, ranked * kept)
     # The first arrival of exponential clocks with these rates, which is what multinomial draws,
     # several times faster.
-    parts = torch.empty_like(probabilities).chunk(len(generators))
-    clocks = torch.cat(
-        [
-            part.exponential_(generator=generator)
-            for part, generator in zip(parts, generators, strict=True)
-        ]
-    )
-    return (probabilities / clocks).argmax(dim=-1)
+    count = count or len(logits) // len(generators)
+    rows = torch.arange(len(logits), device=logits.device) if rows is None else rows
+    clocks = [
+        torch.empty(count, logits.shape[1], device=logits.device)
+        .exponential_(generator=generator)
+        .index_select(0, rows[rows // count == n] - n * count)
+        for n, generator in enumerate(generators)
+    ]
+    return (probabilities / torch.cat(clocks)).argmax(dim=-1)
 
 
 def _until_end(row: Tensor, ends: Tensor) -> Tensor:
@@ -176,7 +206,7 @@ def _prefill(policy: Policy, prompt: Prompt) -> tuple[Tensor, Prefix]:
     cache = DynamicCache()
     output = policy.backbone(
         input_ids=prompt.ids[None],
-        position_ids=prompt.positions[:, None],
+        position_ids=policy.family.position_ids(prompt.positions[:, None]),
         past_key_values=cache,
         use_cache=True,
         **prompt.inputs,
@@ -199,6 +229,11 @@ class _Cache:
             buffer[:, :, length : length + 1] = states
         self.layers[layer] = length + 1, buffers
         return tuple(buffer[:, :, : length + 1] for buffer in buffers)
+
+    def keep(self, kept: Tensor) -> None:
+        """Go on with some of the completions (k,)."""
+        for layer, (length, buffers) in self.layers.items():
+            self.layers[layer] = length, [buffer[kept] for buffer in buffers]
 
 
 def _room(states: Tensor, length: int) -> Tensor:

@@ -7,10 +7,18 @@ from __future__ import annotations
 from typing import Any
 
 from train.families.base import Family
+from train.families.gemma3 import Gemma3
+from train.families.internvl import InternVL
+from train.families.llava_onevision import LlavaOnevision
 from train.families.qwen2_5_vl import Qwen2_5VL
+from train.families.qwen2_vl import Qwen2VL
+from train.families.qwen3_5 import Qwen3_5
 from train.families.qwen3_vl import Qwen3VL
 
-FAMILIES: dict[str, type[Family]] = {family.model_type: family for family in (Qwen2_5VL, Qwen3VL)}
+FAMILIES: dict[str, type[Family]] = {
+    family.model_type: family
+    for family in (Qwen2VL, Qwen2_5VL, Qwen3VL, Qwen3_5, InternVL, LlavaOnevision, Gemma3)
+}
 
 
 def family_of(model: Any, processor: Any) -> Family:

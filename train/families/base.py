@@ -5,7 +5,7 @@ A family is made for one model. Its file overrides what differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar
@@ -31,6 +31,11 @@ class Family:
     """whether models of the family write <think> of their own accord, once they are rewarded for it
     """
 
+    shares_prefix: ClassVar[bool] = True
+    """whether completions can see one copy of their prompt (``train.shared_prefix``); else each is
+    a sequence of its own (``train.separate``), which costs the prompt once for every completion
+    """
+
     @property
     def backbone(self) -> Any:
         """The model without its language head."""
@@ -48,6 +53,13 @@ class Family:
         return [*self.backbone.visual.blocks, *self.model.get_decoder().layers]
 
     @property
+    def image_token(self) -> int:
+        """The id that stands for each part of an image, and whatever else the tower's features are
+        put in the place of.
+        """
+        return int(self.model.config.image_token_id)
+
+    @property
     def image_tokens(self) -> list[int]:
         """The ids that stand for images and videos in a prompt, and no text may hold."""
         config = self.model.config
@@ -59,7 +71,9 @@ class Family:
         ]
 
     def positions(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The positions (3, P) of one prompt's tokens: time, height and width."""
+        """The positions (3, P) of one prompt's tokens: time, height and width. Those of models that
+        count in one direction are three times the same.
+        """
         positions, _ = self.backbone.get_rope_index(
             inputs["input_ids"],
             mm_token_type_ids=inputs["mm_token_type_ids"],
@@ -67,31 +81,40 @@ class Family:
         )
         return positions[:, 0]
 
+    def position_ids(self, positions: Tensor) -> Tensor:
+        """Positions (3, B, T) as the forward takes them."""
+        return positions
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """What a forward of whole sequences (B, T) is told of their tokens."""
+        return {}
+
     def rotary(self, hidden: Tensor, positions: Tensor) -> Any:
         """The decoder's cosines and sines (B, T, D) at ``positions`` (B, T) behind the prompt,
         alike in all three directions.
         """
         return self.model.get_decoder().rotary_emb(hidden, positions.expand(3, -1, -1))
 
-    def grid(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Rows and columns of the first image's tokens."""
-        merge = self.model.config.vision_config.spatial_merge_size
-        _, rows, columns = (images["image_grid_thw"][0] // merge).tolist()
-        return rows, columns
+    def sizes_seen(
+        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
+    ) -> list[tuple[int, int]]:
+        """Width and height in pixels of what the model sees of every image.
 
-    def sizes_seen(self, images: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-        """Width and height of every image in pixels, as the processor has resized it."""
+        images: what the processor has made of them. pictures: as they were (PIL).
+        """
         patch = self.model.config.vision_config.patch_size
         return [
             (columns * patch, rows * patch)
             for _, rows, columns in images["image_grid_thw"].tolist()
         ]
 
-    def box_space(self, images: Mapping[str, Tensor]) -> tuple[float, float]:
+    def box_space(
+        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
+    ) -> tuple[float, float]:
         """Width and height of the first image in the coordinates that such a model writes: pixels
         of the image as it sees it.
         """
-        width, height = self.sizes_seen(images)[0]
+        width, height = self.sizes_seen(images, pictures)[0]
         return float(width), float(height)
 
     @property

@@ -4,8 +4,8 @@ does by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ class Qwen3VL(Family):
     model_type: ClassVar[str] = "qwen3_vl"
     writes_think: ClassVar[bool] = False
 
-    def box_space(self, images: Mapping[str, Tensor]) -> tuple[float, float]:
+    def box_space(
+        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
+    ) -> tuple[float, float]:
         """Thousandths of the sides."""
         return 1000.0, 1000.0

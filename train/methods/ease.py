@@ -52,7 +52,12 @@ class EvidenceDivergence:
             yield lambda hidden: unknown
             return
         chosen = evenly_spaced(packed.completion_index, self.tokens)
-        target = self.target(prompt, inputs.policy.family.grid(prompt.images))
+        if len(prompt.tiles) != 1:
+            raise ValueError(
+                "--methods ease wants an image's tokens as one grid, and this model cuts images "
+                "into tiles: leave the method out, or take a Qwen model"
+            )
+        target = self.target(prompt, prompt.tiles[0].positions.shape)
         layers = len(inputs.policy.model.get_decoder().layers)
         queries, keys = packed.tokens[chosen], {"image": prompt.image}
         with watch_attention(

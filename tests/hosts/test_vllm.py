@@ -1,0 +1,194 @@
+"""Sampling on a real vLLM, on the CPU: its tokens and log-probabilities are the trainer's, and its death costs a run nothing."""
+
+import json
+import os
+import random
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm", exc_type=ImportError)
+os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+import torch
+from PIL import Image
+from scipy import stats
+
+from demo.tasks import draw
+from demo.teach_policy import make_row
+from tests.hosts.vllm_process import VLLM
+from train.distributed import World
+from train.engines import Sampling
+from train.engines.vllm_colocated import ColocatedVLLM
+from train.engines.vllm_server import VLLMServer
+from train.forward import forward
+from train.loading import load_model
+from train.loop import train
+from train.methods import RECIPES
+from train.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "demo" / "checkpoints" / "policy"
+SAMPLING = Sampling(max_tokens=40)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    started = VLLM(POLICY, tmp_path_factory.mktemp("vllm") / "log").start().wait()
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def policy():
+    return load_model(str(POLICY), "cpu", trained=True)
+
+
+def world(out):
+    return World("cpu", out)
+
+
+@pytest.fixture(params=["server", "colocated"])
+def engine(request, policy, server, tmp_path):
+    if request.param == "server":
+        return VLLMServer(policy, world(tmp_path), [server.url], tmp_path / "engine")
+    return ColocatedVLLM(policy, world(tmp_path), str(POLICY), 1024, 0)
+
+
+def picture(seed, size):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def prompts(policy):
+    """Prompts with 0, 1, 2 and 3 images, and questions about boards."""
+    sizes = [(112, 112), (168, 84), (140, 196)]
+    found = []
+    for count in range(4):
+        parts = [*({"type": "image"} for _ in range(count)), {"type": "text", "text": "What color is the star?"}]
+        found.append(policy.encode([{"role": "user", "content": parts}], [picture(n, sizes[n]) for n in range(count)]))
+    rng = random.Random(0)
+    for n in range(4):
+        scene, (question,) = draw(rng)
+        row = make_row(scene, question, "think-answer", str(n))
+        found.append(policy.encode(row.messages, row.images))
+    return found
+
+
+def worst(policy, asked, found, temperature=1.0):
+    """The largest difference of log-probabilities between vLLM and the trainer, where neither has cut anything off."""
+    differences = []
+    for prompt, group in zip(asked, found, strict=True):
+        with torch.no_grad():
+            output = forward(policy, prompt, [each.ids for each in group], temperature=temperature)
+            banned = 0.0  # what vLLM never samples has a mass, which it gives to the rest
+        differences.append((output.logprobs - torch.cat([each.logprobs for each in group]) - banned).abs().max().item())
+    return max(differences)
+
+
+def update(policy):
+    """As an optimizer would: all weights, the tower's too."""
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight.add_(0.02 * weight.std().nan_to_num(0.0) * torch.randn_like(weight))
+
+
+def test_token_ids_and_log_probabilities_are_ours_before_and_after_updates(policy, engine):
+    asked = prompts(policy)  # that vLLM asks these very tokens is checked for every prompt
+    assert worst(policy, asked, engine.generate(asked, 4, SAMPLING, range(8))) < 1e-4
+    for _ in range(5):
+        update(policy)
+        engine.sync()
+    assert worst(policy, asked, engine.generate(asked, 4, SAMPLING, range(8))) < 1e-4
+
+
+def test_what_may_not_be_sampled_is_not(policy, engine):
+    for weight in policy.model.parameters():
+        weight.data.normal_(std=0.02)
+    engine.sync()
+    (group,) = engine.generate(prompts(policy)[4:5], 64, SAMPLING, [0])
+    ids = torch.cat([each.ids for each in group])
+    assert not torch.isin(ids, policy.suppressed).any()
+    assert all(not torch.isin(each.ids[:-1], policy.ends).any() for each in group)
+
+
+def test_the_likeliest_response_is_ours(policy, engine):
+    from train.engines.local import greedy
+
+    asked = prompts(policy)[4:]
+    found = engine.generate(asked, 1, replace(SAMPLING, temperature=0.0), range(4))
+    assert [each.ids.tolist() for (each,) in found] == [ids.tolist() for ids in greedy(policy, asked, SAMPLING.max_tokens)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    rng = random.Random(3)
+    rows = []
+    for n in range(60):
+        scene, (question,) = draw(rng, "credit")
+        rows.append({"id": str(n), "question": question.text, "answer": question.answer, "choices": list(question.choices)})
+        scene.image.save(folder / f"{n}.png")
+        rows[-1]["image"] = f"{n}.png"
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rows.jsonl"
+
+
+def settings(dataset, out, **more):
+    values = asdict(RECIPES["grpo"]) | {"prompts": 4, "num_generations": 8, "max_tokens": 64, "learning_rate": 1e-4, "window": None}
+    return Settings(**values | {"data": str(dataset), "model": str(POLICY), "out": out, "device": "cpu", "trackers": ()} | more)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_twenty_steps_reach_the_same_reward(dataset, server, tmp_path):
+    differences = []
+    for seed in range(5):
+        last = {}
+        for engine in ("local", "vllm"):
+            out = tmp_path / f"{engine}-{seed}"
+            url = (server.url,) if engine == "vllm" else ()
+            train(settings(dataset, out, steps=20, seed=seed, engine=engine, engine_url=url, save_every=20))
+            found = lines(out)
+            last[engine] = np.mean([line["reward"] for line in found[-8:]])
+            if engine == "vllm":
+                assert max(line["sampling/logp_difference"] for line in found) < 1e-3
+        differences.append(last["vllm"] - last["local"])
+    half = stats.t.ppf(0.975, 4) * np.std(differences, ddof=1) / np.sqrt(5)
+    print(f"vllm - local: {np.mean(differences):+.3f} ± {half:.3f}")
+    assert abs(np.mean(differences)) < half
+
+
+def test_a_server_killed_at_random_moments_loses_nothing(dataset, tmp_path):
+    served = VLLM(POLICY, tmp_path / "log").start().wait()
+    rng, kills, over = random.Random(0), [], threading.Event()
+
+    def murder():
+        while len(kills) < 5 and not over.is_set():
+            time.sleep(rng.uniform(1, 6))
+            served.kill()
+            kills.append(time.monotonic())
+            served.start().wait()
+
+    thread = threading.Thread(target=murder)
+    thread.start()
+    try:
+        train(settings(dataset, tmp_path / "run", steps=60, engine="vllm", engine_url=(served.url,), save_every=60))
+    finally:
+        over.set()
+        thread.join()
+        served.kill()
+    found = lines(tmp_path / "run")
+    assert [line["step"] for line in found] == list(range(60))
+    assert all(line["prompts"] == 4 for line in found)
+    assert max(line["sampling/logp_difference"] for line in found) < 1e-3  # no completion by other weights
+    assert len(kills) == 5

@@ -1,0 +1,46 @@
+"""Start vLLM as a server that ``train.grpo --engine vllm --engine-url …`` samples on.
+
+    python -m train.serve --model Qwen/Qwen2.5-VL-3B-Instruct --port 8000
+    python -m train.serve --model … --say      # only say the command, to run it elsewhere
+
+Everything behind ``--`` goes to ``vllm serve`` as it is, such as ``-- --tensor-parallel-size 2``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}  # lets the trainer replace weights and reset caches
+FLAGS = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
+
+
+def command_of(model: str, port: int, more: Sequence[str] = ()) -> list[str]:
+    """The command, without its environment."""
+    return ["vllm", "serve", model, "--port", str(port), *FLAGS, *more]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="the Hub id or folder that is trained")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--say", action="store_true", help="say the command instead of running it")
+    parser.add_argument("more", nargs="*", help="further flags of vllm serve, behind --")
+    a = parser.parse_args()
+    command = command_of(a.model, a.port, a.more)
+    if a.say:
+        print(*(f"{name}={value}" for name, value in ENVIRONMENT.items()), shlex.join(command))
+        return
+    try:
+        os.execvpe(command[0], command, os.environ | ENVIRONMENT)
+    except FileNotFoundError:
+        sys.exit("vllm is not on the path: install it (pip install vllm), or --say the command")
+
+
+if __name__ == "__main__":
+    main()
