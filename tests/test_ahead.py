@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -56,3 +57,15 @@ def test_a_batch_is_filled_with_its_last_row() -> None:
     rows = torch.arange(6).reshape(2, 3)
     assert fill(rows, 4).tolist() == [[0, 1, 2], [3, 4, 5], [3, 4, 5], [3, 4, 5]]
     assert fill(rows, 2) is rows
+
+
+def test_torch_computes_alone_there_and_as_before_elsewhere() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert list(ahead(lambda _: torch.get_num_threads(), range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -15,6 +15,8 @@ from train.engines.ahead import Ahead  # noqa: E402
 from train.engines.local import rollout  # noqa: E402
 from train.engines.vllm import collapsed  # noqa: E402
 from train.engines.vllm_server import ServerError, VLLMServer  # noqa: E402
+from train.evaluate import EvaluateSettings  # noqa: E402
+from train.evaluation import evaluate  # noqa: E402
 from train.forward import forward  # noqa: E402
 from train.loop import train  # noqa: E402
 from train.serve import command_of  # noqa: E402
@@ -201,6 +203,14 @@ def test_what_was_sampled_ahead_is_one_update_old(settings):
     assert first["sampling/logp_difference"] < 1e-4
     assert all(line["sampling/logp_difference"] > 1e-4 for line in later if line["grad_norm"])
     assert [line["prompts"] for line in lines(settings)] == [2, 2, 2]
+
+
+def test_a_server_answers_an_evaluation_as_the_policy_does(settings, server):
+    asked = EvaluateSettings(data=settings.data, model=settings.model, out=settings.out / "own", max_tokens=12, device="cpu")
+    own = evaluate(asked)
+    there = evaluate(replace(asked, out=settings.out / "there", engine_url=(server.url,)))
+    assert own == there
+    assert server.log.count("inference/v1/generate") == 4
 
 
 def test_a_failure_ahead_is_told_when_its_completions_are_wanted(made, engine, server):

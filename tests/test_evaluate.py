@@ -116,11 +116,11 @@ def test_an_evaluation_goes_on_where_it_was_stopped(evaluation, monkeypatch):
     whole = evaluate(replace(evaluation, out=evaluation.out.with_name("whole")))
     asked = []
 
-    def stopped(policy, rows, asked_for):
+    def stopped(policy, rows, *others):
         asked.append([each.row.id for each in rows])
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return examine(policy, rows, asked_for)
+        return examine(policy, rows, *others)
 
     monkeypatch.setattr("train.evaluation.examine", stopped)
     with pytest.raises(KeyboardInterrupt):

@@ -53,6 +53,8 @@ class EvaluateSettings:
     """how many rows to evaluate, from the first; all by default"""
     batch: int = 16
     """how many rows are answered at once"""
+    engine_url: tuple[str, ...] = ()
+    """vLLM servers that answer (train.serve), instead of the model's own decoder"""
     against: Path | None = None
     """the folder of another evaluation of the same rows, to compare with"""
     device: str = "auto"

@@ -20,18 +20,19 @@ from rewardlib.console import console, failing_clearly, quiet_libraries, say, ta
 from rewardlib.sample import VisualAttention
 from train.data import Row, Rows, load_rows
 from train.distributed import World
+from train.engines import Engine
 from train.engines.local import greedy
 from train.evaluate import EvaluateSettings
 from train.forward import forward
 from train.intervals import mcnemar, mean, share
 from train.limits import COUNT, SHARE, SOME, within
-from train.loading import load_model
+from train.loading import load_model, load_servers
 from train.measures import ImageAttention, RegionAttention
 from train.policy import Policy, Prompt
 from train.sampling import texts
 
 ROLES = ("evidence", "control")  # what is erased from an image
-FREE = {"out", "against", "device"}  # settings that change no outcome
+FREE = {"out", "against", "device", "engine_url"}  # settings that change no outcome
 
 
 def command(settings: EvaluateSettings) -> None:
@@ -70,6 +71,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     rows = load_rows(settings.data, settings.template, settings.split)
     policy = load_model(settings.model, world.device)
     count = min(len(rows), settings.rows or len(rows))
+    engine = load_servers(settings.engine_url, policy, world, settings.out)
     parts = Parts(settings, world)
     missing = parts.missing(count)
     world.wait()  # until everybody knows: from here on there are fewer
@@ -77,7 +79,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     for start in track(starts, "evaluating", transient=True, disable=not world.main):
         numbers = range(start, min(start + settings.batch, count))
         batch = [_encoded(policy, rows, i, settings) for i in numbers]
-        outcomes = examine(policy, [asked for asked in batch if asked is not None], settings)
+        asked = [each for each in batch if each is not None]
+        outcomes = examine(policy, asked, settings, engine)
         left = [asdict(rows.left_out[i]) for i in numbers if i in rows.left_out]
         parts.write(start, {"outcomes": outcomes, "left_out": left})
     world.wait()
@@ -98,6 +101,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         summary["against"] = compare(outcomes, other)
         _write(summary, settings.out)
     parts.remove()
+    shutil.rmtree(
+        settings.out / "engine", ignore_errors=True
+    )  # the weights, as servers were given them
     world.close()
     return summary
 
@@ -189,7 +195,10 @@ def _encoded(policy: Policy, rows: Rows, index: int, settings: EvaluateSettings)
 
 
 def examine(
-    policy: Policy, asked: Sequence[Asked], settings: EvaluateSettings
+    policy: Policy,
+    asked: Sequence[Asked],
+    settings: EvaluateSettings,
+    engine: Engine | None = None,
 ) -> list[dict[str, Any]]:
     """The rows' responses, and what they say of the model; None where a row has no gold answer,
     region or counterfactual image.
@@ -197,7 +206,7 @@ def examine(
     if not asked:
         return []
     prompts = [prompt for one in asked for prompt in one.prompts.values()]
-    answers = iter(greedy(policy, prompts, settings.max_tokens))
+    answers = iter(greedy(policy, prompts, settings.max_tokens, engine))
     told = [
         {role: (prompt, next(answers)) for role, prompt in one.prompts.items()} for one in asked
     ]

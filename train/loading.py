@@ -4,7 +4,7 @@ reference; and the engine that samples from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,20 @@ def load_engine(settings: Settings, policy: Policy, world: World) -> Engine:
     return ENGINES[settings.engine](settings, policy, world)
 
 
+def load_servers(urls: Sequence[str], policy: Policy, world: World, out: Path) -> VLLMServer | None:
+    """vLLM servers with the policy's weights, which go over by a folder in ``out``; None for no
+    URLs.
+    """
+    return VLLMServer(policy, world, urls, out / "engine", say) if urls else None
+
+
 def _local(settings: Settings, policy: Policy, world: World) -> Engine:
     return LocalEngine(policy)
 
 
 def _vllm(settings: Settings, policy: Policy, world: World) -> Engine:
-    if settings.engine_url:
-        servers = VLLMServer(policy, world, settings.engine_url, settings.out / "engine", say)
+    servers = load_servers(settings.engine_url, policy, world, settings.out)
+    if servers is not None:
         return Ahead(servers) if settings.ahead else servers
     checkpoint = None if settings.lora else latest(settings.out)
     longest = settings.max_prompt + settings.max_tokens

@@ -5,7 +5,8 @@ import os
 import random
 import threading
 import time
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +79,32 @@ def prompts(policy):
     return found
 
 
+@dataclass(frozen=True)
+class AllowedMass:
+    """The logarithm (N,) of the mass of all that may be sampled."""
+
+    name = "allowed"
+
+    @contextmanager
+    def watch(self, inputs):
+        def read(hidden):
+            (logits,) = inputs.logits(hidden, chunk=100_000)
+            banned = logits.index_fill(1, inputs.policy.suppressed, -torch.inf)
+            return banned.logsumexp(dim=1) - logits.logsumexp(dim=1)
+
+        yield read
+
+
 def worst(policy, asked, found, temperature=1.0):
-    """The largest difference of log-probabilities between vLLM and the trainer, where neither has cut anything off."""
+    """The largest difference of log-probabilities between vLLM and the trainer. What vLLM never samples has a mass, which it gives to
+    the rest; the trainer's loss knows it as a part of the ratio of both.
+    """
     differences = []
     for prompt, group in zip(asked, found, strict=True):
         with torch.no_grad():
-            output = forward(policy, prompt, [each.ids for each in group], temperature=temperature)
-            banned = 0.0  # what vLLM never samples has a mass, which it gives to the rest
-        differences.append((output.logprobs - torch.cat([each.logprobs for each in group]) - banned).abs().max().item())
+            output = forward(policy, prompt, [each.ids for each in group], temperature=temperature, measures=[AllowedMass()])
+        ours = output.logprobs - output.measured["allowed"]
+        differences.append((ours - torch.cat([each.logprobs for each in group])).abs().max().item())
     return max(differences)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardlib.measure import evaluating
-from train.engines.base import Completion, Sampling
+from train.engines.base import Completion, Engine, Sampling
 from train.policy import Policy, Prompt
 from train.separate import SeparateStep
 from train.shared_prefix import SharedPrompts
@@ -47,10 +47,14 @@ class LocalEngine:
         """Nothing to do: it is the policy itself that samples."""
 
 
-def greedy(policy: Policy, prompts: Sequence[Prompt], max_tokens: int) -> list[Tensor]:
-    """The most likely response (n,) to every prompt, token by token."""
-    sampling = Sampling(max_tokens, temperature=0)
-    completions = LocalEngine(policy).generate(prompts, 1, sampling, [0] * len(prompts))
+def greedy(
+    policy: Policy, prompts: Sequence[Prompt], max_tokens: int, engine: Engine | None = None
+) -> list[Tensor]:
+    """The most likely response (n,) to every prompt, token by token; by the policy's own decoder,
+    unless another engine is given.
+    """
+    engine, sampling = engine or LocalEngine(policy), Sampling(max_tokens, temperature=0)
+    completions = engine.generate(prompts, 1, sampling, [0] * len(prompts))
     return [completion.ids for (completion,) in completions]
 
 
