@@ -5,8 +5,9 @@
 
 Every run starts from the careless policy of ``demo.teach_policy``, trains on rows that the pipeline labelled, and is compared on rows
 that no run has seen. Settings on one task are paired: the same seeds, the same questions in the same order, the same number of
-completions. Each has its own learning rate, chosen of the same two on other seeds and other rows. The controls reward attention on
-a region that is not the evidence: of another row, of the same size elsewhere, and on all that traces mention.
+completions. Each has its own learning rate, chosen of the same two on other seeds and other rows. On the task of credit a third of the
+answers that runs are trained on are wrong, as on the web; all are measured by right ones. The controls reward attention on a region that
+is not the evidence: of another row, of the same size elsewhere, and on all that traces mention.
 
 Writes bench/results/efficacy.json, the tables in docs/efficacy.md and docs/efficacy.svg, and ends with one line of JSON.
 """
@@ -19,7 +20,7 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -31,6 +32,7 @@ import polars
 import torch
 from scipy import stats
 
+from bench.answers import Answers, spoil
 from bench.completions import MAX_TOKENS, accuracy_without, answered, completions_of, labelled, rightness, rows_of, sampled
 from bench.efficacy_page import PAGE, PLOT, page, plot
 from bench.policy import POLICY
@@ -57,7 +59,7 @@ CHOOSING_SEEDS = (100,)
 # What differs from the papers' settings, for all alike: the policy is a thousandth of theirs in size, its responses a tenth. The learning
 # rate rises and falls, because at 48 completions a step Adam's noise undoes what a constant one of this height has learnt.
 BUDGET: dict[str, Any] = {"prompts": 6, "num_generations": 8, "max_tokens": MAX_TOKENS, "window": None, "template": "think-answer"}
-FIRST_STAGE: dict[str, Any] = {"steps": 30, "learning_rate": 2e-4}
+FIRST_STAGE: dict[str, Any] = {"steps": 150, "learning_rate": 3e-4}  # until the new token opens every response
 BUDGET |= {"schedule": "linear", "warmup": 5, "top_p": 1.0, "filter_groups": False, "kl": 0.0}
 
 LOOK = RECIPES["look"]
@@ -68,21 +70,25 @@ ATTENTION = replace(LOOK, **weights(format=0.1, attention_contrast=1.0))
 class Setting:
     """What is compared with others on the same task.
 
-    first_stage: the anchor's weight beside the language model's in ``train.anchor``; without it there is no first stage.
+    regions, answers: what the rows to train on have of them. first_stage: the anchor's weight beside the language model's in
+    ``train.anchor``; without it there is no first stage.
     """
 
     task: Task
     recipe: Recipe
     regions: Regions = "evidence"
+    answers: Answers = "right"
     first_stage: float | None = None
 
 
 SETTINGS: dict[str, Setting] = {
-    "credit: accuracy": Setting("credit", RECIPES["grpo"]),
-    "credit: attention": Setting("credit", ATTENTION),
-    "credit: look": Setting("credit", LOOK),
-    "credit: sayo": Setting("credit", RECIPES["sayo"]),
-    "credit: accuracy + sayo": Setting("credit", replace(RECIPES["grpo"], attention_contrast=0.5)),
+    "credit: accuracy": Setting("credit", RECIPES["grpo"], answers="unreliable"),
+    "credit: accuracy, right answers": Setting("credit", RECIPES["grpo"]),
+    "credit: attention": Setting("credit", ATTENTION, answers="unreliable"),
+    "credit: look": Setting("credit", LOOK, answers="unreliable"),
+    "credit: look, right answers": Setting("credit", LOOK),
+    "credit: sayo": Setting("credit", RECIPES["sayo"], answers="unreliable"),
+    "credit: accuracy + sayo": Setting("credit", replace(RECIPES["grpo"], attention_contrast=0.5), answers="unreliable"),
     "credit: attention, another row's region": Setting("credit", ATTENTION, "shuffled"),
     "credit: attention, elsewhere": Setting("credit", ATTENTION, "elsewhere"),
     "credit: attention, all mentions": Setting("credit", ATTENTION, "mentions"),
@@ -108,6 +114,8 @@ HEADLINES = {
 }
 # The same of settings that should not have it, and other questions that the runs answer.
 CONTROLS = {
+    "sayo, where answers are right": ("credit: attention", "credit: accuracy, right answers", "accuracy"),
+    "look, where answers are right": ("credit: look, right answers", "credit: accuracy, right answers", "accuracy"),
     "another row's region": ("credit: attention, another row's region", "credit: accuracy", "accuracy"),
     "elsewhere": ("credit: attention, elsewhere", "credit: accuracy", "accuracy"),
     "all mentions": ("credit: attention, all mentions", "credit: attention", "accuracy"),
@@ -156,10 +164,12 @@ def _slug(name: str) -> str:
     return re.sub("[^a-z0-9]+", "-", name).strip("-")
 
 
-def data(out: Path, task: Task, rows: str, regions: Regions = "evidence") -> Path:
-    """Labelled rows of a task, with regions as they are labelled, or others instead."""
+def data(out: Path, task: Task, rows: str, regions: Regions = "evidence", answers: Answers = "right") -> Path:
+    """Labelled rows of a task, with regions and answers as they are labelled, or others instead."""
     made = labelled(out / f"{task}-{rows}", task, *ROWS[rows])
-    return made if regions == "evidence" else relabel(made, out / f"{task}-{rows}-{regions}", regions)
+    if regions != "evidence":
+        made = relabel(made, made.with_name(f"{made.name}-{regions}"), regions)
+    return made if answers == "right" else spoil(made, made.with_name(f"{made.name}-{answers}"))
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -171,7 +181,8 @@ def run(job: Job) -> dict[str, Any]:
         setting, folder = job.setting, job.folder
         shutil.rmtree(folder / "run", ignore_errors=True)
         model = _first_stage(job)
-        where = {"data": str(data(job.out, setting.task, "train", setting.regions)), "model": model, "out": folder / "run"}
+        rows = data(job.out, setting.task, "train", setting.regions, setting.answers)
+        where = {"data": str(rows), "model": model, "out": folder / "run"}
         where |= {
             "steps": job.steps,
             "seed": job.seed,
@@ -182,7 +193,8 @@ def run(job: Job) -> dict[str, Any]:
         tools = {"judge": "rules", "judge_url": job.judge_url, "device": "cpu", "trackers": ()}
         train(Settings(**asdict(setting.recipe) | BUDGET | where | tools))
         found: dict[str, Any] = measure(str(folder / "run" / f"checkpoint-{job.steps}"), data(job.out, setting.task, job.rows))
-        found |= {"curve": _curve(folder / "run"), "gain": _gain(folder / "run")}
+        golds = polars.read_parquet(data(job.out, setting.task, "train") / "data" / "*.parquet", columns=["id", "answer"])
+        found |= {"curve": _curve(folder / "run", dict(golds.iter_rows())), "gain": _gain(folder / "run")}
         known.write_text(json.dumps(found) + "\n")
         shutil.rmtree(folder / "run" / f"checkpoint-{job.steps}")  # its figures are known
     return json.loads(known.read_text())
@@ -203,11 +215,11 @@ def _first_stage(job: Job) -> str:
     return str(out / "model")
 
 
-def _curve(folder: Path) -> list[float]:
-    """The accuracy of the completions of every ``SHOW_EVERY``th step, rewarded or not."""
+def _curve(folder: Path, golds: Mapping[str, str]) -> list[float]:
+    """The accuracy of the completions of every ``SHOW_EVERY``th step, rewarded or not, by the right answers of rows' ids."""
     parts = sorted((folder / "completions").glob("*.parquet"))
-    steps = [polars.read_parquet(part, columns=["completion", "answer"]).to_dicts() for part in parts]
-    return [fmean(rightness([Sample(row["completion"], answer=row["answer"]) for row in step])) for step in steps]
+    steps = [polars.read_parquet(part, columns=["completion", "id"]).to_dicts() for part in parts]
+    return [fmean(rightness([Sample(row["completion"], answer=golds[row["id"]]) for row in step])) for step in steps]
 
 
 def _gain(folder: Path) -> float:
@@ -285,13 +297,18 @@ def summarise(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], s
 
 
 def chosen_rates(pool: Any, names: Sequence[str], a: argparse.Namespace, url: str) -> dict[str, float]:
-    """The learning rate of every setting: of ``LEARNING_RATES`` the one whose runs, on seeds and rows of their own, end most accurate."""
-    jobs = [Job(name, seed, rate, a.steps, a.out, url, "choosing") for name in names for rate in LEARNING_RATES for seed in CHOOSING_SEEDS]
+    """The learning rate of every setting: of ``LEARNING_RATES`` the one whose runs, on seeds and rows of their own, end most accurate.
+
+    A setting with a comma in its name has that of the one before the comma, which it differs from in other things.
+    """
+    base = {name: name.partition(",")[0] for name in names}
+    asked = dict.fromkeys(base.values())
+    jobs = [Job(name, seed, rate, a.steps, a.out, url, "choosing") for name in asked for rate in LEARNING_RATES for seed in CHOOSING_SEEDS]
     figures = pool.map(run, jobs, chunksize=1)
     tried: dict[tuple[str, float], list[float]] = {}
     for job, found in zip(jobs, figures, strict=True):
         tried.setdefault((job.name, job.learning_rate), []).append(found["accuracy"])
-    return {name: max(LEARNING_RATES, key=lambda rate, name=name: fmean(tried[name, rate])) for name in names}
+    return {name: max(LEARNING_RATES, key=lambda rate, name=name: fmean(tried[base[name], rate])) for name in names}
 
 
 def main() -> None:
@@ -308,7 +325,8 @@ def main() -> None:
     tasks = list(dict.fromkeys(SETTINGS[name].task for name in names))
     for name in names:
         for rows in ROWS:
-            data(a.out, SETTINGS[name].task, rows, SETTINGS[name].regions if rows == "train" else "evidence")
+            data(a.out, SETTINGS[name].task, rows)
+        data(a.out, SETTINGS[name].task, "train", SETTINGS[name].regions, SETTINGS[name].answers)
     start = {task: _start(a.out, task) for task in tasks}
     with serving() as url, multiprocessing.get_context("spawn").Pool(a.workers) as pool:
         rates = dict.fromkeys(names, a.rate) if a.rate else chosen_rates(pool, names, a, url)

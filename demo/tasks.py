@@ -3,9 +3,9 @@
 Every question is about a board, of which a policy that looks can see everything. Whoever goes wrong here has looked wrong: at another
 object, not at all, or no more.
 
-``credit``: two colours are offered, and whoever looks for one of them, instead of for the object, is often right by luck. The answer says
-    little about the look; attention says it at once (SAYO).
-``perception``: the answer, again one of two, needs two facts, which a judge checks one by one (Perception-R1).
+``credit``: two colours are offered, and whoever looks for one of them, instead of for the object, is right by luck half of the time. The
+    answer says little about the look; attention says it at once (SAYO).
+``perception``: the answer needs two facts, which a judge checks one by one (Perception-R1).
 ``faithful``: a caption says which answer it would be, truly or not. Whoever trusts it is right half of the time, whatever the trace has
     stated before (Faithful-MR1).
 ``long``: three other objects are described first, and the answer needs one more look, late; whoever has ceased to look repeats a colour
@@ -68,23 +68,25 @@ def _shape(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def _choice(rng: random.Random, scene: Scene) -> Question | None:
-    thing, other = _of_two_colors(rng, scene)
-    return other and _between("choice", "", rng, thing, other.color)
+    things = [thing for thing in scene.things if _elsewhere(scene, thing.color, (thing,))]
+    if not things:
+        return None
+    thing = rng.choice(things)
+    wrong = _wrong_color(rng, scene, thing, (thing,))
+    return wrong and _between("choice", "", rng, thing, wrong)
 
 
 def _pair(rng: random.Random, scene: Scene) -> Question | None:
-    """Two answers that differ in the colour of one of two objects."""
-    pair = rng.sample(scene.things, 2)
+    """Whoever has one of two colours wrong is wrong."""
+    pair = tuple(rng.sample(scene.things, 2))
     colors, other = [thing.color for thing in pair], rng.randrange(2)
-    wrong = [thing.color for thing in scene.things if thing.color != colors[other]]
+    wrong = _wrong_color(rng, scene, pair[other], pair)
     if not wrong:
         return None
-    told = [" and ".join(colors)]
-    colors[other] = rng.choice(wrong)
-    told.append(" and ".join(colors))
-    choices = tuple(rng.sample(told, 2))
-    text = f"Are the {pair[0].shape} and the {pair[1].shape} {choices[0]} or {choices[1]}?"
-    return _question("pair", text, told[0], told[1], tuple(pair), choices)
+    told = list(colors)
+    told[other] = wrong
+    text = f"What colors are the {pair[0].shape} and the {pair[1].shape}?"
+    return _question("pair", text, " and ".join(colors), " and ".join(told), pair)
 
 
 def _caption(rng: random.Random, scene: Scene) -> Question | None:
@@ -114,6 +116,17 @@ def _of_two_colors(rng: random.Random, scene: Scene) -> tuple[Thing, Thing | Non
     thing = rng.choice(scene.things)
     others = [other for other in scene.things if other.color != thing.color]
     return thing, rng.choice(others) if others else None
+
+
+def _wrong_color(rng: random.Random, scene: Scene, thing: Thing, evidence: tuple[Thing, ...]) -> str | None:
+    """A colour that something has, but what is asked about has not."""
+    colors = sorted({other.color for other in scene.things if other not in evidence} - {thing.color})
+    return rng.choice(colors) if colors else None
+
+
+def _elsewhere(scene: Scene, color: str, evidence: tuple[Thing, ...]) -> list[Thing]:
+    """What has a colour and is not what is asked about."""
+    return [thing for thing in scene.things if thing.color == color and thing not in evidence]
 
 
 def _between(kind: str, lead: str, rng: random.Random, thing: Thing, wrong: str) -> Question:
@@ -155,21 +168,27 @@ def careless_trace(rng: random.Random, scene: Scene, question: Question) -> str:
     if question.kind == "tour":  # a colour that was said, for the object that was asked for
         said = rng.choice([thing.color for thing in seen[:-1] if thing.color != question.answer] or [question.wrong])
         return _trace(question, [*(thing.name for thing in seen[:-1]), f"{said} {evidence[0].shape}"], said)
-    if question.kind in ("choice", "pair"):
-        return _of_an_offered_color(scene, question)
+    if question.kind == "choice":
+        return _of_an_offered_color(rng, scene, question)
+    if question.kind == "pair":
+        return _one_missed(rng, scene, question)
     other = _nearest([thing for thing in scene.things if thing not in evidence])
     answers = {"color": other.color, "shape": other.shape, "caption": _claimed(question)}
     return _trace(question, [other.name], answers[question.kind])
 
 
-def _of_an_offered_color(scene: Scene, question: Question) -> str:
-    """What one says that looks for a colour that was offered, not for the object: right by luck, where the colour is."""
-    right, wrong = question.answer.split(" and "), question.wrong.split(" and ")
-    missed = next(n for n, pair in enumerate(zip(right, wrong, strict=True)) if pair[0] != pair[1])
-    others = [thing for thing in scene.things if thing not in question.evidence and thing.color in (right[missed], wrong[missed])]
-    looked = list(question.evidence)
-    if others:
-        looked[missed] = _nearest(others)
+def _of_an_offered_color(rng: random.Random, scene: Scene, question: Question) -> str:
+    """What one says that looks for a colour that was offered, not for the object: right by luck, half of the time."""
+    sought = rng.choice((question.answer, question.wrong))
+    other = rng.choice(_elsewhere(scene, sought, question.evidence))
+    return _trace(question, [other.name], sought)
+
+
+def _one_missed(rng: random.Random, scene: Scene, question: Question) -> str:
+    """What one says that looks at one of two objects, and at something else instead of the other."""
+    looked, missed = list(question.evidence), rng.randrange(2)
+    others = [thing for thing in scene.things if thing not in question.evidence and thing.color != looked[missed].color]
+    looked[missed] = rng.choice(others or [looked[missed]])
     return _trace(question, [thing.name for thing in looked], " and ".join(thing.color for thing in looked))
 
 

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from bench import efficacy
+from bench.answers import spoil
 from bench.completions import within_groups
 from bench.efficacy import BUDGET, CONTROLS, HEADLINES, SETTINGS, SHOW_EVERY, completions_until, difference, interval, summarise
 from bench.efficacy_page import differences, plot, settings
@@ -107,3 +108,17 @@ def test_other_regions_than_the_evidence(dataset, tmp_path):
         assert y1 <= 112
         assert x0 >= of_row[0]["bbox"][2] or x1 <= of_row[0]["bbox"][0] or y0 >= 20
     assert regions_of(relabel(dataset, tmp_path / "elsewhere", "elsewhere")) == elsewhere
+
+
+def test_unreliable_answers_are_the_other_choice_in_a_third_of_the_rows(tmp_path):
+    rows = [{"id": str(n), "answer": "red", "choices": ["blue", "red"]} for n in range(30)]
+    (tmp_path / "made" / "data").mkdir(parents=True)
+    polars.DataFrame(rows).write_parquet(tmp_path / "made" / "data" / "train-00000.parquet")
+    spoilt = polars.read_parquet(spoil(tmp_path / "made", tmp_path / "spoilt") / "data" / "*.parquet")
+    assert spoilt["id"].to_list() == [row["id"] for row in rows]
+    assert spoilt["answer"].to_list().count("blue") == 10
+    assert polars.read_parquet(spoil(tmp_path / "made", tmp_path / "spoilt") / "data" / "*.parquet").equals(spoilt)
+
+
+def test_settings_that_differ_in_other_things_share_a_learning_rate():
+    assert all(name.partition(",")[0] in SETTINGS for name in SETTINGS)
