@@ -2,7 +2,8 @@
 
 SAYO's contrast is taken of the 30 % most uncertain tokens in the last layer. Those are where a
 trace chooses, not where it looks, so the contrast hardly tells who has looked at the evidence from
-who has not; over all tokens and layers it does (measured: docs/efficacy.md).
+who has not; over all tokens and layers it does (measured: docs/efficacy.md). Its weight makes up for
+its small spread: within a group the contrast varies by a fifth, being right by a half.
 """
 
 from __future__ import annotations
@@ -22,5 +23,5 @@ class Look(Method):
         "accuracy, and attention on the evidence over all tokens and layers (ours)"
     )
     recipe: ClassVar[Recipe] = Recipe(
-        **weights(accuracy=0.9, format=0.1, attention_contrast=0.5), share=1.0, layers=None
+        **weights(accuracy=0.9, format=0.1, attention_contrast=2.0), share=1.0, layers=None
     )
