@@ -2,8 +2,9 @@
 
 SAYO's contrast is taken of the 30 % most uncertain tokens in the last layer. Those are where a
 trace chooses, not where it looks, so the contrast hardly tells who has looked at the evidence from
-who has not; over all tokens and layers it does (measured: docs/efficacy.md). Its weight makes up for
-its small spread: within a group the contrast varies by a fifth, being right by a half.
+who has not; over all tokens and layers it does (measured: docs/efficacy.md). Its weight makes up
+for a small spread: of the demo's policy its standard deviation within a group is 0.1, where that
+of being right is 0.4.
 """
 
 from __future__ import annotations
