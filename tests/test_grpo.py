@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import random
 import re
 import shutil
@@ -30,6 +31,7 @@ from train.batch import Normalizer  # noqa: E402
 from train.data import DataError, load_rows  # noqa: E402
 from train.distributed import World  # noqa: E402
 from train.engines.local import LocalEngine  # noqa: E402
+from train.forward import forward  # noqa: E402
 from train.loading import load_model, load_policy  # noqa: E402
 from train.loop import learning_rate, make_methods, train  # noqa: E402
 from train.losses import LOSSES  # noqa: E402
@@ -253,6 +255,20 @@ def test_sharded_processes_learn_what_one_does_and_go_on(settings):
     assert all(torch.allclose(value, found[name], atol=2e-5) for name, value in expected.items())
 
 
+def test_sharded_processes_filter_groups_as_one_does(settings):
+    """All groups that are left are the first process's, and the other stands in with backward passes that add nothing."""
+    flags = {"prompts": 2, "steps": 2, "learning-rate": 1e-4}
+    whole, out = settings.out, settings.out.with_name("sharded")
+    launched(1, ["-m", "tests.picky_run", *command(settings, **flags)[2:], "--filter-groups"])
+    launched(2, ["-m", "tests.picky_run", *command(settings, **flags, out=out)[2:], "--filter-groups", "--shard"])
+    for one, two in zip(timeless(whole), timeless(out), strict=True):
+        assert one["prompts"] == 2
+        assert one["grad_norm"] > 0
+        assert all(two[name] == pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in one.items())
+    expected, found = weights_of(whole), weights_of(out)
+    assert all(torch.allclose(value, found[name], atol=2e-4) for name, value in expected.items())
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -473,6 +489,41 @@ def test_methods_do_not_depend_on_micro_batches_or_order(methods, settings):
             assert torch.allclose(value, again[name], atol=1e-6), (name, order)
 
 
+def corrected(settings, shifts, order=(0, 1)):
+    """The gradient of completions that were drawn with other probabilities: less by ``shifts``, one for each token of a group."""
+    policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
+    plan = Plan(settings, make_rewards(settings), [])
+    groups = Sampler(policy, LocalEngine(policy), plan).sample([rows[0], rows[1]], range(2), range(2))
+    for group in groups:
+        group.scores = {"accuracy": [0.0, 1.0, 0.0, 1.0], "format": [0.0] * 4}
+        with torch.no_grad():
+            own = forward(policy, group.prompt, group.completions, temperature=settings.temperature).logprobs
+        group.sampled_logprobs = own - shifts[: len(own)]
+    figures = step(policy, [groups[n] for n in order], plan, Normalizer(8, sum(group.tokens for group in groups)))[1]
+    return {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}, figures
+
+
+def test_what_another_program_has_sampled_is_weighed_by_the_ratio(settings):
+    as_drawn, figures = corrected(settings, torch.zeros(100))
+    without, _ = corrected(replace(settings, correction="none"), torch.full((100,), 0.4))
+    more, told = corrected(settings, torch.full((100,), math.log(1.5)))
+    assert figures[0]["sampling/importance_ratio"] == pytest.approx(1, abs=1e-5)
+    assert told[0]["sampling/logp_difference"] == pytest.approx(math.log(1.5), abs=1e-5)
+    for name, value in as_drawn.items():
+        assert torch.allclose(value, without[name], atol=1e-6)
+        assert torch.allclose(1.5 * value, more[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("correction", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+def test_the_correction_does_not_depend_on_micro_batches_or_order(correction, settings):
+    chosen, shifts = replace(settings, correction=correction), 0.8 * torch.randn(100, generator=torch.Generator().manual_seed(0))
+    whole, _ = corrected(chosen, shifts)
+    assert any(value.abs().sum() > 0 for value in whole.values())
+    for other, order in ((replace(chosen, micro_batch=3), (0, 1)), (chosen, (1, 0))):
+        again, _ = corrected(other, shifts, order)
+        assert all(torch.allclose(value, again[name], atol=1e-6) for name, value in whole.items())
+
+
 def test_parts_of_a_single_prompt_teach_the_vision_tower_too(settings):
     """Its images are encoded for sampling, without a graph; what learns from parts of the group encodes them again."""
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
@@ -591,9 +642,9 @@ def test_groups_of_equal_text_rewards_are_drawn_again(settings):
     policy, rows = load_policy(settings), load_rows(settings.data, settings.template)
     chosen = replace(settings, prompts=3, filter_groups=True, max_tokens=2, trackers=())
     world = World.of(chosen)
-    groups, drawn = sampler(policy, chosen, [Picky()]).draw_groups(rows, world, 0)
+    groups, drawn, _ = sampler(policy, chosen, [Picky()]).draw_groups(rows, world, 0)
     assert ([group.number for group in groups], drawn) == ([0, 3, 6], 9)
-    groups, drawn = sampler(policy, replace(chosen, filter_groups=False), [Picky()]).draw_groups(rows, world, drawn)
+    groups, drawn, _ = sampler(policy, replace(chosen, filter_groups=False), [Picky()]).draw_groups(rows, world, drawn)
     assert ([group.number for group in groups], drawn) == ([9, 10, 11], 12)
 
 

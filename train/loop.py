@@ -52,7 +52,7 @@ from train.rewards import REWARDS, make_rewards, needs_of
 from train.sampling import Sampler
 from train.settings import Settings
 from train.sharding import reshard, shard
-from train.step import step
+from train.step import gather_weights, stand_in, step
 
 PATIENCE = 10  # steps without a prompt after which a run that has learnt nothing stops
 
@@ -97,7 +97,8 @@ def _learn(run: Run, settings: Settings) -> None:
         plan = run.plan.at(number / settings.steps)
         sampler = Sampler(policy, run.engine, plan)
         # ---- sample, and reward the texts
-        groups, drawn = sampler.draw_groups(run.rows, world, drawn)
+        groups, drawn, spare = sampler.draw_groups(run.rows, world, drawn)
+        missing = max(world.gather_objects([len(groups)])) - len(groups) if settings.shard else 0
         silent = heed(groups, sampler.text_rewards, settings, world, number)
         if settings.ahead and number + 1 < settings.steps:
             sampler.begin(run.rows, world, drawn)
@@ -109,6 +110,8 @@ def _learn(run: Run, settings: Settings) -> None:
             # ---- score, reward, turn into advantages; learn
             signals, told = step(policy, groups, plan, normalizer, signals)
             figures += told
+            for _ in range(missing):
+                stand_in(policy, spare, plan)
             # ---- update
             norms.append(run.update(rate))
             skipped = 0 if math.isfinite(norms[-1]) else skipped + 1
@@ -136,6 +139,8 @@ def _learn(run: Run, settings: Settings) -> None:
             )
         last = number + 1 == settings.steps
         if last or number % settings.show_every == 0:
+            if settings.shard:
+                gather_weights(policy, spare)
             run.record.completions(number, groups, signals or [], policy)
         if last:  # before the checkpoint: a run that is killed meanwhile does both again
             run.portray("after", number + 1)
@@ -202,12 +207,9 @@ def start(settings: Settings) -> Run:
     refuse(settings)
     rewards, methods, world = make_rewards(settings), make_methods(settings), World.of(settings)
     plan = Plan(settings, rewards, methods, world)
-    if settings.shard and (
-        settings.filter_groups or settings.prompts % world.size or settings.lora
-    ):
+    if settings.shard and (settings.prompts % world.size or settings.lora):
         raise ValueError(
-            f"--shard wants --prompts to be a multiple of the {world.size} processes, "
-            "--no-filter-groups and no --lora"
+            f"--shard wants --prompts to be a multiple of the {world.size} processes, and no --lora"
         )
     needs = needs_of(rewards) + method_needs(methods)
     answered = any(need.label == "answer" for need in needs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,14 @@ ROUNDS = 8
 Chosen = tuple[list[Row], list[Prompt], list[int], list[int]]  # with their numbers and seeds
 
 
+class Drawn(NamedTuple):
+    """A process's groups of a step."""
+
+    groups: list[Group]
+    drawn: int  # prompts that have been drawn since the run began
+    spare: Group | None  # one that may have been filtered out (``train.step.stand_in``)
+
+
 @dataclass(frozen=True)
 class Request:
     """Prompts that are shown under one view."""
@@ -58,12 +67,11 @@ class Sampler:
         """
         return [reward for reward in self.plan.rewards if not {*reward.needs} - HELD_BEFORE]
 
-    def draw_groups(self, rows: Rows, world: World, drawn: int) -> tuple[list[Group], int]:
-        """This process's groups of a step with their text rewards, and how many prompts have been
-        drawn since the run began.
+    def draw_groups(self, rows: Rows, world: World, drawn: int) -> Drawn:
+        """This process's groups of a step with their text rewards.
 
-        drawn: the same before the step. Prompts of ``filter_groups`` are drawn until the step is
-            full, at most ``ROUNDS`` times.
+        drawn: prompts that have been drawn before the step. Prompts of ``filter_groups`` are drawn
+            until the step is full, at most ``ROUNDS`` times.
         """
         settings = self.plan.settings
         kept: list[Group] = []
@@ -81,7 +89,8 @@ class Sampler:
         if not first and len(set(world.gather_objects([*rows.left_out]))) == len(rows):
             last = next(reversed(rows.left_out.values()))
             raise DataError(f"none of the {len(rows)} rows of {rows.data} can be used; {last}")
-        return [group for group in kept if group.number in first], drawn
+        chosen = [group for group in kept if group.number in first]
+        return Drawn(chosen, drawn, groups[-1] if groups else None)
 
     def sample(
         self, rows: Sequence[Row], numbers: Sequence[int], seeds: Sequence[int]

@@ -254,6 +254,27 @@ def backward(
     return means | {"loss": joint["loss"].sum().item()} | _about(signal)
 
 
+def stand_in(policy: Policy, group: Group | None, plan: Plan) -> None:
+    """Backward passes as many as a group has, which add nothing: of a sharded process that has
+    fewer groups than another, since all must make equally many.
+    """
+    if group is None:  # of a process that has drawn none, as sharded ones always do
+        return
+    prompt, temperature = policy.for_another_forward(group.prompt), plan.settings.temperature
+    for part in group.parts(plan.settings.micro_batch):
+        output = forward(policy, prompt, group.completions[part], temperature=temperature)
+        torch.autograd.backward(0.0 * output.logprobs.sum())
+
+
+@torch.no_grad()
+def gather_weights(policy: Policy, group: Group | None) -> None:
+    """A forward of a sharded model, which all processes make together. Behind it each may make
+    others by itself, as many as it likes, until the next update.
+    """
+    if group is not None:
+        forward(policy, group.prompt.without_features(), group.completions[:1])
+
+
 def _loss(
     signal: Signal,
     output: ForwardOutput,
