@@ -50,7 +50,7 @@ def test_what_to_compare_with_is_read_before_the_first_row(evaluation, tmp_path)
 def test_an_evaluation_that_compares_with_nothing_is_kept(evaluation, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    polars.DataFrame([{"id": "of other data", "correct": 1.0}]).write_parquet(other / "responses.parquet")
+    polars.DataFrame([{"id": "of other data", "correct": 1.0, "response": "4"}]).write_parquet(other / "responses.parquet")
     with pytest.raises(ValueError, match="no row in common"):
         evaluate(replace(evaluation, against=other))
     assert (evaluation.out / "evaluation.json").exists()
@@ -112,15 +112,33 @@ def test_rows_with_and_without_image_are_answered_together(evaluation, tmp_path)
     assert [left["reason"] for left in summary["left_out"]] == ["missing image"]
 
 
+def test_the_page_shows_rows_and_what_was_gained(evaluation, monkeypatch):
+    evaluate(evaluation)
+    alone = (evaluation.out / "evaluation.html").read_text()
+    assert alone.count("<article") == 6
+    assert alone.count('aria-label="attention of the response"') == 6
+    assert "gained" not in alone
+    responses = polars.read_parquet(evaluation.out / "responses.parquet")
+    right = responses.with_columns(correct=polars.Series([1.0, 0.0, None, 0.0, 0.0, 1.0]))
+    right.write_parquet(evaluation.out / "responses.parquet")
+    again = replace(evaluation, out=evaluation.out.with_name("again"), against=evaluation.out)
+    evaluate(again)
+    page = (again.out / "evaluation.html").read_text()
+    assert '<label for="f-lost">lost 2</label>' in page
+    assert page.count('<article class="card wrong lost">') == 2
+    assert "<script" not in page
+    assert "Content-Security-Policy" in page
+
+
 def test_an_evaluation_goes_on_where_it_was_stopped(evaluation, monkeypatch):
     whole = evaluate(replace(evaluation, out=evaluation.out.with_name("whole")))
     asked = []
 
-    def stopped(policy, rows, *others):
+    def stopped(policy, rows, *others, **more):
         asked.append([each.row.id for each in rows])
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return examine(policy, rows, *others)
+        return examine(policy, rows, *others, **more)
 
     monkeypatch.setattr("train.evaluation.examine", stopped)
     with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,8 @@ For every row, one greedy response, and from it: accuracy, format, length; SAYO'
 contrast; the pointing game (does the image token that the response attends to most lie in the
 labelled region?); and how much accuracy falls when the evidence is erased from the image, and when
 something else of the same shape is. ``--against`` compares with another evaluation of the same rows
-by McNemar's exact test. Writes evaluation.json and responses.parquet, and prints a table.
+by McNemar's exact test. Writes evaluation.json, responses.parquet and evaluation.html, a page to
+look at, and prints a table.
 
 The same command goes on with an evaluation that was stopped; torchrun spreads it over processes.
 """

@@ -23,12 +23,14 @@ from train.distributed import World
 from train.engines import Engine
 from train.engines.local import greedy
 from train.evaluate import EvaluateSettings
+from train.evaluation_page import SHOWN, looked_at, write_page
 from train.forward import forward
 from train.intervals import mcnemar, mean, share
 from train.limits import COUNT, SHARE, SOME, within
 from train.loading import load_model, load_servers
 from train.measures import ImageAttention, RegionAttention
 from train.policy import Policy, Prompt
+from train.record import paint, png
 from train.sampling import texts
 
 ROLES = ("evidence", "control")  # what is erased from an image
@@ -47,6 +49,7 @@ def command(settings: EvaluateSettings) -> None:
     console.print(table(settings.model, ["", "", "95 %", "rows"], lines))
     if summary["left_out"]:
         say(f"{len(summary['left_out'])} rows could not be used, and are named in evaluation.json")
+    say(f"page     {settings.out / 'evaluation.html'}")
     if "against" in summary:
         say(
             "against {0}: {rows} rows, {gained} gained, {lost} lost, p = {p:.3g}".format(
@@ -80,7 +83,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         numbers = range(start, min(start + settings.batch, count))
         batch = [_encoded(policy, rows, i, settings) for i in numbers]
         asked = [each for each in batch if each is not None]
-        outcomes = examine(policy, asked, settings, engine)
+        outcomes = examine(policy, asked, settings, engine, shown=start < SHOWN)
         left = [asdict(rows.left_out[i]) for i in numbers if i in rows.left_out]
         parts.write(start, {"outcomes": outcomes, "left_out": left})
     world.wait()
@@ -89,6 +92,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         reasons = Counter(left["reason"] for left in left_out)
         told = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common())
         raise ValueError(f"none of the {count} rows of {settings.data} can be used: {told}")
+    shown = [outcome.pop("shown", None) for outcome in outcomes]
     summary = summarise(outcomes) | {"left_out": left_out}
     if not world.main:
         world.close()
@@ -100,6 +104,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     if other is not None:
         summary["against"] = compare(outcomes, other)
         _write(summary, settings.out)
+    write_page(settings.out, settings.model, summary, outcomes, shown, other, settings.against)
     parts.remove()
     shutil.rmtree(
         settings.out / "engine", ignore_errors=True
@@ -155,7 +160,7 @@ def read_responses(folder: Path) -> list[dict[str, Any]]:
     """The responses of another evaluation; ``ValueError`` where there are none."""
     path = folder / "responses.parquet"
     try:
-        outcomes = polars.read_parquet(path, columns=["id", "correct"]).to_dicts()
+        outcomes = polars.read_parquet(path).select("id", "correct", "response").to_dicts()
     except (OSError, polars.exceptions.PolarsError) as error:
         raise ValueError(
             f"--against {folder}: {path.name} cannot be read ({error}); name the --out of an "
@@ -199,9 +204,13 @@ def examine(
     asked: Sequence[Asked],
     settings: EvaluateSettings,
     engine: Engine | None = None,
+    shown: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows' responses, and what they say of the model; None where a row has no gold answer,
     region or counterfactual image.
+
+    engine: what answers; the policy's own decoder by default. shown: whether the page is going to
+        show them, and ``shown`` of each holds what it needs.
     """
     if not asked:
         return []
@@ -211,7 +220,8 @@ def examine(
         {role: (prompt, next(answers)) for role, prompt in one.prompts.items()} for one in asked
     ]
     return [
-        _outcome(policy, one.row, each, settings) for one, each in zip(asked, told, strict=True)
+        _outcome(policy, one.row, each, settings, shown)
+        for one, each in zip(asked, told, strict=True)
     ]
 
 
@@ -226,7 +236,11 @@ def _views(row: Row) -> dict[str, Any]:
 
 
 def _outcome(
-    policy: Policy, row: Row, answers: dict[str, tuple[Prompt, Tensor]], settings: EvaluateSettings
+    policy: Policy,
+    row: Row,
+    answers: dict[str, tuple[Prompt, Tensor]],
+    settings: EvaluateSettings,
+    shown: bool,
 ) -> dict[str, Any]:
     """What a row's responses say of the model. answers: by role, the prompt and the tokens of the
     response.
@@ -265,6 +279,10 @@ def _outcome(
     for role in ROLES:
         erased = replace(sample, response=said[role]) if role in said else None
         outcome[f"correct_without_{role}"] = None if erased is None else Accuracy()([erased])[0]
+    outcome["shown"] = None
+    if shown and row.images:
+        attention = paint(prompt, most).tolist()
+        outcome["shown"] = looked_at(png(row.images[0]), row.boxes, attention)
     return outcome
 
 

@@ -252,11 +252,16 @@ def image_maps(
     grids = []
     for n in range(len(completions)):
         own = output.measured["image_attention"][output.completion_index == n]
-        on_tokens = np.zeros(len(prompt.ids), np.float32)
-        on_tokens[prompt.image.cpu().numpy()] = own.mean(dim=0).float().cpu().numpy()
-        grid = painted(prompt.tiles, on_tokens, prompt.pictures[0].size, amounts=True)
-        grids.append(torch.from_numpy(grid).float())
+        grids.append(paint(prompt, own.mean(dim=0)))
     return grids
+
+
+def paint(prompt: Prompt, on_image: torch.Tensor) -> torch.Tensor:
+    """Attention on each image token (V,) as a grid (rows, columns) of the first image."""
+    on_tokens = np.zeros(len(prompt.ids), np.float32)
+    on_tokens[prompt.image.cpu().numpy()] = on_image.float().cpu().numpy()
+    grid = painted(prompt.tiles, on_tokens, prompt.pictures[0].size, amounts=True)
+    return torch.from_numpy(grid).float()
 
 
 def png(image: Any) -> bytes:
