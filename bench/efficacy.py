@@ -97,8 +97,8 @@ SETTINGS: dict[str, Setting] = {
     "perception: look": Setting("perception", LOOK),
     "faithful: accuracy": Setting("faithful", RECIPES["grpo"]),
     "faithful: faithful-mr1": Setting("faithful", RECIPES["faithful-mr1"]),
-    "faithful: faithful-mr1, anchored": Setting("faithful", RECIPES["faithful-mr1"], first_stage=1.0),
-    "faithful: faithful-mr1, first stage without anchor": Setting("faithful", RECIPES["faithful-mr1"], first_stage=0.0),
+    "faithful: anchored faithful-mr1": Setting("faithful", RECIPES["faithful-mr1"], first_stage=1.0),
+    "faithful: first stage without anchor": Setting("faithful", RECIPES["faithful-mr1"], first_stage=0.0),
     "long: accuracy": Setting("long", RECIPES["grpo"]),
     "long: vgpo": Setting("long", RECIPES["vgpo"]),
     "long: papo": Setting("long", RECIPES["papo"]),
@@ -109,7 +109,7 @@ HEADLINES = {
     "sayo": ("credit: attention", "credit: accuracy", "accuracy"),
     "look": ("credit: look", "credit: accuracy", "accuracy"),
     "perception-r1": ("perception: perception-r1", "perception: accuracy", "accuracy"),
-    "faithful-mr1": ("faithful: faithful-mr1, anchored", "faithful: faithful-mr1", "evidence_minus_control"),
+    "faithful-mr1": ("faithful: anchored faithful-mr1", "faithful: faithful-mr1", "evidence_minus_control"),
     "vgpo": ("long: vgpo", "long: accuracy", "accuracy"),
 }
 # The same of settings that should not have it, and other questions that the runs answer.
@@ -123,8 +123,8 @@ CONTROLS = {
     "released token choice, with accuracy": ("credit: accuracy + sayo", "credit: look", "accuracy"),
     "look on perception": ("perception: look", "perception: accuracy", "accuracy"),
     "anchor against its first stage": (
-        "faithful: faithful-mr1, anchored",
-        "faithful: faithful-mr1, first stage without anchor",
+        "faithful: anchored faithful-mr1",
+        "faithful: first stage without anchor",
         "evidence_minus_control",
     ),
     "vgpo's late looking": ("long: vgpo", "long: accuracy", "late_looking"),
@@ -315,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/efficacy"))
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2, help="runs at the same time, a core each")
     parser.add_argument("--only", default="", help="settings whose names begin so, for a look at one task; writes no results")
     parser.add_argument("--rate", type=float, help="one learning rate for all, instead of choosing")

@@ -87,7 +87,7 @@ def learn(out: Path, dataset: Path, held_out: Path, steps: int) -> None:
     run = out / "grpo"
     shutil.rmtree(run, ignore_errors=True)
     flags = f"--recipe look --data {dataset} --model {POLICY} --out {run} --steps {steps} --save-every {steps} --prompts 6 --max-tokens 96"
-    settings = from_command_line([*flags.split(), "--learning-rate", "1e-4", "--warmup", "5", "--schedule", "linear", "--trackers"])
+    settings = from_command_line([*flags.split(), "--learning-rate", "2e-4", "--warmup", "5", "--schedule", "linear", "--trackers"])
     say(f"\ntraining a tiny Qwen2.5-VL that has learnt not to look, {steps} steps of {settings.prompts} prompts, to look and to answer ...")
     before = examined(str(POLICY), held_out, out / "before")
     train(settings)
