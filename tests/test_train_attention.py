@@ -48,15 +48,18 @@ def test_a_packed_row_equals_dense_masked_attention(lengths, plainly, monkeypatc
         assert (mine - theirs).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("counts", [(3, 3), (5, 1), (6,)], ids=str)
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4), (6, 1)])
-def test_a_decoding_step_equals_attention_over_repeated_keys(heads):
-    """Three completions of a prompt of eight tokens and three of one of eleven."""
+def test_a_decoding_step_equals_attention_over_repeated_keys(heads, counts):
+    """Six completions of prompts of eight and eleven tokens."""
     query, key, value = tensors(1, 5, *heads, batch=6)
-    prompts = [tensors(1, length, *heads, seed=length)[1:] for length in (8, 11)]
-    found = decode(query, key, value, prompts, SCALE)
-    for s, prompt in enumerate(prompts):
-        mine = slice(3 * s, 3 * s + 3)
-        whole = [torch.cat([p.expand(3, -1, -1, -1), own[mine]], dim=2) for p, own in zip(prompt, (key, value), strict=True)]
+    prompts = [tensors(1, length, *heads, seed=length)[1:] for length in (8, 11)][: len(counts)]
+    found = decode(query, key, value, prompts, counts, SCALE)
+    start = 0
+    for count, prompt in zip(counts, prompts, strict=True):
+        mine = slice(start, start + count)
+        start += count
+        whole = [torch.cat([p.expand(count, -1, -1, -1), own[mine]], dim=2) for p, own in zip(prompt, (key, value), strict=True)]
         assert (found[mine] - scaled_dot_product_attention(query[mine], *whole, scale=SCALE, enable_gqa=True)).abs().max() < 1e-5
 
 
