@@ -241,7 +241,6 @@ def measure(model: str, dataset: Path) -> dict[str, Any]:
     return found | {
         "greedy_accuracy": fmean(greedy),
         "evidence_minus_control": without["control"] - without["evidence"],
-        "greedy": greedy,
     }
 
 

@@ -95,6 +95,13 @@ def test_a_server_that_was_started_again_is_given_the_weights_again(made, engine
     assert server.log[0] == "collective_rpc"
 
 
+def test_of_many_requests_one_brings_the_weights(made, engine, server):
+    server.restart()
+    server.log.clear()
+    engine.generate(prompts(made) * 4, 1, SAMPLING, range(12))
+    assert server.log.count("collective_rpc") == 1
+
+
 def test_completions_by_other_weights_are_not_taken(made, engine, server, monkeypatch):
     """Somebody else's update in the middle of a prompt."""
     answer, times = server.generate, []

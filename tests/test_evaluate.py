@@ -149,8 +149,15 @@ def test_an_evaluation_goes_on_where_it_was_stopped(evaluation, monkeypatch):
 
 
 def test_parts_of_another_evaluation_are_not_taken(evaluation, monkeypatch):
-    monkeypatch.setattr("train.evaluation.summarise", lambda outcomes: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    stopped = iter([False, True])
+
+    def once(*given, **more):
+        if next(stopped):
+            raise KeyboardInterrupt
+        return examine(*given, **more)
+
+    monkeypatch.setattr("train.evaluation.examine", once)
+    with pytest.raises(KeyboardInterrupt):
         evaluate(replace(evaluation, batch=2))
     assert (evaluation.out / "parts" / "00000000.json").exists()
     monkeypatch.undo()
@@ -171,3 +178,9 @@ def test_two_processes_evaluate_what_one_does(evaluation):
     one, two = (polars.read_parquet(folder / "responses.parquet") for folder in (evaluation.out, evaluation.out.with_name("whole")))
     assert one["id"].to_list() == two["id"].to_list()
     assert one["response"].to_list() == two["response"].to_list()
+
+
+def test_what_was_found_of_rows_that_cannot_be_used_is_not_kept(evaluation):
+    with pytest.raises(ValueError, match="can be used: prompt too long"):
+        evaluate(replace(evaluation, max_prompt=5))
+    assert not (evaluation.out / "parts").exists()  # the rows may be mended before the next time

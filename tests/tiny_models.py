@@ -44,15 +44,17 @@ def qwen2_5_vl(**text: Any) -> Any:
     return tf.Qwen2_5_VLConfig(text_config=TEXT | {"rope_parameters": MROPE} | text, vision_config=vision, **QWEN_IDS)
 
 
+QWEN3_VISION = QWEN_VISION | {
+    "hidden_size": 32,
+    "out_hidden_size": 64,
+    "intermediate_size": 48,
+    "patch_size": 16,
+    "num_position_embeddings": 64,
+}
+
+
 def qwen3_vl(**text: Any) -> Any:
-    vision = QWEN_VISION | {
-        "hidden_size": 32,
-        "out_hidden_size": 64,
-        "intermediate_size": 48,
-        "patch_size": 16,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0],
-    }
+    vision = QWEN3_VISION | {"deepstack_visual_indexes": [0]}
     return tf.Qwen3VLConfig(text_config=TEXT | {"rope_parameters": MROPE} | text, vision_config=vision, **QWEN_IDS)
 
 
@@ -61,14 +63,7 @@ def qwen3_5(**text: Any) -> Any:
     linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
     layers = {"num_hidden_layers": 4, "layer_types": [*["linear_attention"] * 3, "full_attention"], "head_dim": 16}
     rope = {"rope_parameters": MROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.5}}
-    vision = QWEN_VISION | {
-        "hidden_size": 32,
-        "out_hidden_size": 64,
-        "intermediate_size": 48,
-        "patch_size": 16,
-        "num_position_embeddings": 64,
-    }
-    return tf.Qwen3_5Config(text_config=TEXT | linear | layers | rope | text, vision_config=vision, **QWEN_IDS)
+    return tf.Qwen3_5Config(text_config=TEXT | linear | layers | rope | text, vision_config=QWEN3_VISION, **QWEN_IDS)
 
 
 def internvl(**text: Any) -> Any:

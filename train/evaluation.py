@@ -88,6 +88,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         parts.write(start, {"outcomes": outcomes, "left_out": left})
     world.wait()
     outcomes, left_out = parts.read(count)
+    world.wait()
+    if world.main:  # once everybody has read them, and whatever becomes of them
+        parts.remove()
     if not outcomes:
         reasons = Counter(left["reason"] for left in left_out)
         told = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common())
@@ -105,10 +108,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         summary["against"] = compare(outcomes, other)
         _write(summary, settings.out)
     write_page(settings.out, settings.model, summary, outcomes, shown, other, settings.against)
-    parts.remove()
-    shutil.rmtree(
-        settings.out / "engine", ignore_errors=True
-    )  # the weights, as servers were given them
+    # The weights, as servers were given them.
+    shutil.rmtree(settings.out / "engine", ignore_errors=True)
     world.close()
     return summary
 
@@ -145,7 +146,7 @@ class Parts:
         return outcomes, [left for part in found for left in part["left_out"]]
 
     def remove(self) -> None:
-        """Once the evaluation is written."""
+        """Once they are read."""
         shutil.rmtree(self.folder)
 
     def _path(self, start: int) -> Path:

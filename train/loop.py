@@ -132,14 +132,10 @@ def _learn(run: Run, settings: Settings) -> None:
         run.record.step(number, summary | silent | update_figures(norms) | {"learning_rate": rate})
         learnt = learnt or bool(tallies) or settings.filter_groups
         if not learnt and number + 1 >= min(PATIENCE, settings.steps):
-            why = by_reason(run.rows) or "the other processes say why"
-            raise ValueError(
-                f"none of the first {number + 1} steps drew a row that can be asked, so nothing "
-                f"was learnt: {why}"
-            )
+            raise _nothing_learnt(run.rows, number + 1)
         last = number + 1 == settings.steps
         if last or number % settings.show_every == 0:
-            if settings.shard:
+            if settings.shard and world.size > 1:
                 gather_weights(policy, spare)
             run.record.completions(number, groups, signals or [], policy)
         if last:  # before the checkpoint: a run that is killed meanwhile does both again
@@ -147,6 +143,14 @@ def _learn(run: Run, settings: Settings) -> None:
         if last or (number + 1) % settings.save_every == 0:
             run.record.left_out(run.rows)
             run.save(number + 1, drawn)
+
+
+def _nothing_learnt(rows: Rows, steps: int) -> ValueError:
+    why = by_reason(rows) or "the other processes say why"
+    return ValueError(
+        f"none of the first {steps} steps drew a row that can be asked, so nothing was learnt: "
+        f"{why}"
+    )
 
 
 @dataclass

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -115,8 +116,7 @@ class VLLMServer:
             body["content_parts"] = parts
 
         def once() -> dict[str, Any]:
-            if server.version() != self.version:
-                server.load(self.folder, self.version)
+            server.have(self.folder, self.version)
             reply: dict[str, Any] = server.post("inference/v1/generate", body)
             if server.version() != self.version:
                 raise Away("it has been given other weights meanwhile")
@@ -149,7 +149,7 @@ class Server:
     """One ``vllm serve`` process."""
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
-        self.say = say
+        self.say, self.loading = say, Lock()
         self.url = url.rstrip("/").removesuffix("/v1")
         self.client = httpx.Client(base_url=self.url, timeout=httpx.Timeout(PATIENCE, connect=10.0))
 
@@ -161,6 +161,12 @@ class Server:
         """What this server was last told that its weights are."""
         told: dict[str, Any] = self._checked("GET", "weight_info")
         return told["weight_version"]
+
+    def have(self, folder: Path, version: str) -> None:
+        """Take over weights, unless they are there; of all that notice it at once, one does."""
+        with self.loading:
+            if self.version() != version:
+                self.load(folder, version)
 
     def load(self, folder: Path, version: str) -> None:
         """Take over weights, and forget what the old ones made."""

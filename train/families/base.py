@@ -31,6 +31,10 @@ class Family:
     """whether models of the family write <think> of their own accord, once they are rewarded for it
     """
 
+    box_side: ClassVar[float | None] = None
+    """what either side of an image measures in the boxes that such a model writes; None: its pixels
+    as the model sees it
+    """
     shares_prefix: ClassVar[bool] = True
     """whether completions can see one copy of their prompt (``train.shared_prefix``); else each is
     a sequence of its own (``train.separate``), which costs the prompt once for every completion
@@ -111,9 +115,9 @@ class Family:
     def box_space(
         self, images: Mapping[str, Tensor], pictures: Sequence[Any]
     ) -> tuple[float, float]:
-        """Width and height of the first image in the coordinates that such a model writes: pixels
-        of the image as it sees it.
-        """
+        """Width and height of the first image in the coordinates that such a model writes."""
+        if self.box_side is not None:
+            return self.box_side, self.box_side
         width, height = self.sizes_seen(images, pictures)[0]
         return float(width), float(height)
 

@@ -4,10 +4,9 @@ further than a window, so completions cannot share a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from train.families.llava import Llava
 
@@ -16,12 +15,8 @@ class Gemma3(Llava):
     """Writes boxes in thousandths of the image's sides."""
 
     model_type: ClassVar[str] = "gemma3"
+    box_side: ClassVar[float | None] = 1000.0
     shares_prefix: ClassVar[bool] = False
-
-    @property
-    def tower_blocks(self) -> Sequence[nn.Module]:
-        blocks: Sequence[nn.Module] = self.backbone.vision_tower.encoder.layers
-        return blocks
 
     @property
     def image_tokens(self) -> list[int]:
@@ -32,9 +27,3 @@ class Gemma3(Llava):
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """Which tokens are an image's, and see each other."""
         return {"token_type_ids": (ids == self.image_token).long()}
-
-    def box_space(
-        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
-    ) -> tuple[float, float]:
-        """Thousandths of the sides."""
-        return 1000.0, 1000.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from train.families.llava import Llava
 
@@ -14,15 +14,10 @@ class InternVL(Llava):
     """Writes boxes in thousandths of the image's sides."""
 
     model_type: ClassVar[str] = "internvl"
+    box_side: ClassVar[float | None] = 1000.0
     signs: ClassVar[tuple[str, ...]] = ("start_image_token", "end_image_token", "video_token")
 
     @property
     def tower_blocks(self) -> Sequence[nn.Module]:
         blocks: Sequence[nn.Module] = self.backbone.vision_tower.encoder.layer
         return blocks
-
-    def box_space(
-        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
-    ) -> tuple[float, float]:
-        """Thousandths of the sides."""
-        return 1000.0, 1000.0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from train.families.llava import Llava
 
@@ -14,11 +11,6 @@ class LlavaOnevision(Llava):
     """Writes boxes in shares of the image's sides."""
 
     model_type: ClassVar[str] = "llava_onevision"
+    box_side: ClassVar[float | None] = 1.0
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")
     signs: ClassVar[tuple[str, ...]] = ("video_token",)
-
-    def box_space(
-        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
-    ) -> tuple[float, float]:
-        """Shares of the sides."""
-        return 1.0, 1.0

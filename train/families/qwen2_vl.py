@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from train.families.base import Family
 
@@ -14,9 +11,4 @@ class Qwen2VL(Family):
     """Writes boxes in thousandths of the image's sides."""
 
     model_type: ClassVar[str] = "qwen2_vl"
-
-    def box_space(
-        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
-    ) -> tuple[float, float]:
-        """Thousandths of the sides."""
-        return 1000.0, 1000.0
+    box_side: ClassVar[float | None] = 1000.0

@@ -4,10 +4,7 @@ does by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from train.families.base import Family
 
@@ -18,10 +15,5 @@ class Qwen3VL(Family):
     """
 
     model_type: ClassVar[str] = "qwen3_vl"
+    box_side: ClassVar[float | None] = 1000.0
     writes_think: ClassVar[bool] = False
-
-    def box_space(
-        self, images: Mapping[str, Tensor], pictures: Sequence[Any]
-    ) -> tuple[float, float]:
-        """Thousandths of the sides."""
-        return 1000.0, 1000.0
