@@ -10,7 +10,6 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
-from prefect.settings import temporary_settings
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flows import runners
@@ -95,8 +94,7 @@ def run(config: BuildConfig, dry_run: bool) -> dict[str, Any]:
 
             say(f"tracked by the Prefect server at {redact(api)}" if api else "tracked by a Prefect server of its own, as Ray needs one")
             options = BuildOptions(**config.model_dump(exclude={"source", "out"}))
-            with temporary_settings(runners.OWN_SERVER):
-                build_dataset(source=config.source, out=str(config.out), options=options)
+            build_dataset(source=config.source, out=str(config.out), options=options)
             manifest = store.read_manifest(config.out)
         else:
             manifest = build_here(config)

@@ -20,8 +20,6 @@ from prefect.futures import PrefectFuture
 from prefect.settings import (
     PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
     PREFECT_API_URL,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -30,8 +28,6 @@ from pipelines.config import BuildConfig
 from rewardlib.redact import redact
 
 Workers = TaskRunner[Any]
-# For the server that Prefect starts where no other is named: it sends nothing home, and may take its time on a busy machine (seconds).
-OWN_SERVER = {PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120}
 PATIENCE = 10  # seconds for a server to say that it is there
 RETRIES = 3  # how often a shard is given to another worker after its own has died
 

@@ -30,6 +30,7 @@ from pipelines.dataset.schema import Reject
 from rewardlib.console import failing_clearly, say
 from rewardlib.page import content_policy, data_url
 
+LINE = 36  # letters of a box's name that an image's width holds, about
 HUES = 8  # classes h0 ... h7 of the style sheet; the policy forbids inline styles
 
 
@@ -55,7 +56,7 @@ def view_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "row": row,
         "image": data_url(image),
-        "boxes": [_view_region(r, hues[r["phrase"]]) for r in sorted(row["regions"], key=lambda r: r["role"] == "evidence")],
+        "boxes": [_view_region(r, hues[r["phrase"]], image.width) for r in sorted(row["regions"], key=lambda r: r["role"] == "evidence")],
         "roles": Counter(r["role"] for r in row["regions"]),
         "pairs": [{**c, "url": data_url(Image.open(io.BytesIO(c["image"]["bytes"])).convert("RGB"))} for c in row["counterfactuals"]],
         "traces": [{**t, "marked": mark_quotes(t, row["annotations"], hues)} for t in row["traces"]],
@@ -64,8 +65,9 @@ def view_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _view_region(region: dict[str, Any], hue: str) -> dict[str, Any]:
+def _view_region(region: dict[str, Any], hue: str, image_width: int) -> dict[str, Any]:
     x0, y0, x1, y1 = region["bbox"]
+    letters = image_width / LINE
     outline = outline_path(masks.decode(region["mask"]))
     return {
         "region": region,
@@ -76,6 +78,8 @@ def _view_region(region: dict[str, Any], hue: str) -> dict[str, Any]:
         "height": y1 - y0,
         "outline": outline,
         "told": _told(region),
+        "letters": round(letters, 2),
+        "baseline": round(y0 - letters / 4 if y0 > 1.25 * letters else y0 + letters, 2),  # above the box, or inside at the upper edge
     }
 
 

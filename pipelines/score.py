@@ -1,9 +1,11 @@
 """How good are the labels? Scores a dataset against a file that knows better.
 
     python -m pipelines.score DIR --gold ROWS.jsonl
+    python -m pipelines.score DIR --gold instances.json          # COCO
+    python -m pipelines.score DIR --gold OTHER_DIR               # another dataset, for instance one that somebody has corrected
 
-The gold file is JSONL with ``id`` and, where it has them, ``gold_regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask`` RLE and
-``role``) and traces with ``reported_correct``. Two questions are answered:
+Gold rows have an ``id`` and, where they know them, ``gold_regions`` or ``regions`` (``phrase``, ``bbox`` xyxy pixels, optional ``mask``
+RLE and ``role``) and traces with ``reported_correct`` (``pipelines.gold``). Two questions are answered:
 
 - *grounding*: are things where the dataset says? Regions match within a phrase, greedily by IoU, at IoU 0.5 or more.
 - *evidence*: does the answer rest on what the dataset says? The regions whose role is evidence match the gold ones, whatever their
@@ -27,15 +29,12 @@ from numpy.typing import NDArray
 
 from labeling import masks
 from labeling.boxes import iou_matrix
-from labeling.facts import ROLES, normalize_phrase
+from labeling.facts import normalize_phrase
 from pipelines.dataset import store
+from pipelines.gold import GoldError, read_gold
 from rewardlib.console import console, failing_clearly, say, table
 
 MATCH_IOU = 0.5
-
-
-class GoldError(ValueError):
-    """The gold file cannot be used."""
 
 
 @dataclass
@@ -71,6 +70,7 @@ class Tally:
     agreed: int = 0
     disagreements: list[tuple[str, str, bool, bool]] = field(default_factory=list)
     not_built: int = 0
+    says_something: bool = False  # the gold
 
     def figures(self) -> dict[str, Any]:
         """The scores; null where the gold file has nothing to score against."""
@@ -93,43 +93,22 @@ class Tally:
 
 def score(out: Path, gold: Path) -> Tally:
     """Compare a dataset with a gold file; rows of the dataset that the gold file does not know are left out."""
-    built = {row["id"]: row for row in store.read_rows(out, columns=["id", "traces", "regions"])}
+    built = {row["id"]: row for row in store.read_rows(out, columns=["id", "width", "height", "traces", "regions"])}
     rejected = {r.id: json.loads(r.row) for r in store.read_rejects(out)}
+    sizes = {key: (row["width"], row["height"]) for key, row in built.items()}
     tally = Tally()
-    for truth in _read_gold(gold):
-        row = built.get(str(truth["id"]))
-        if truth.get("gold_regions") is not None:
+    for truth in read_gold(gold, sizes, built.keys() | rejected.keys()):
+        tally.says_something |= truth.says_something
+        row = built.get(truth.id)
+        if truth.regions is not None:
             tally.not_built += row is None
             found = row["regions"] if row else []
-            match_regions(found, truth["gold_regions"], tally)
-            if any(region.get("role") for region in truth["gold_regions"]):
-                match_evidence(_evidence(found), _evidence(truth["gold_regions"]), tally)
-        labelled = row or rejected.get(str(truth["id"]), {})
-        _compare_traces(str(truth["id"]), labelled.get("traces") or [], truth.get("traces") or [], tally)
+            match_regions(found, truth.regions, tally)
+            if any(region.get("role") for region in truth.regions):
+                match_evidence(_evidence(found), _evidence(truth.regions), tally)
+        labelled = row or rejected.get(truth.id, {})
+        _compare_traces(truth.id, labelled.get("traces") or [], truth.traces, tally)
     return tally
-
-
-def _read_gold(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GoldError(f"cannot read the gold file {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                row["id"]
-                for region in row.get("gold_regions") or []:
-                    _, _, _, _ = map(float, region["bbox"])
-                    str.lower(region["phrase"])
-                    if region.get("role") not in (None, *ROLES):
-                        raise ValueError(f"the role {region['role']!r} is none of {', '.join(ROLES)}")
-            except (ValueError, KeyError, TypeError) as error:
-                raise GoldError(
-                    f"{path}, row {number}: {error!r}; expected an object with an id, "
-                    "and gold_regions with phrase, bbox [x0, y0, x1, y1] and, if known, role"
-                ) from error
-            yield row
 
 
 def match_regions(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], tally: Tally) -> None:
@@ -190,10 +169,12 @@ def main(dir: Annotated[Path, tyro.conf.Positional], gold: Path) -> None:
 
     Args:
         dir: A folder written by flows.build_dataset.
-        gold: JSONL with id, and gold_regions or traces with reported_correct.
+        gold: Rows as a build reads them, COCO, or another dataset; with gold_regions or regions, or traces with reported_correct.
     """
     with failing_clearly(store.StoreError, GoldError):
         tally = score(dir, gold)
+        if not tally.says_something:
+            raise GoldError(f"{gold} says nothing to score by: no row has gold_regions, regions, or a trace with reported_correct")
     figures = tally.figures()
     shown = {k: "-" if v is None else f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for k, v in figures.items()}
     console.print(table(f"{dir} against {gold.name}", ["", ""], [[name.replace("_", " "), value] for name, value in shown.items()]))

@@ -399,6 +399,20 @@ def test_without_a_token_or_a_network(hub: Hub, dataset: Path, tmp_path: Path, w
         publish(dataset, REPO)
 
 
+def test_a_dry_run_without_a_token_does_its_local_half(hub: Hub, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    before, said = folder_bytes(dataset), []
+    published = publish(dataset, REPO, dry_run=True, say=said.append)
+    assert {file.path for file in published.files} == FILES
+    assert {file.state for file in published.files} == {"not compared"}
+    assert "there is no token for the Hub" in said[-1]
+    assert folder_bytes(dataset) == before
+    drop_a_shard(dataset)
+    with pytest.raises((PublishError, store.StoreError)):
+        publish(dataset, REPO, dry_run=True)
+
+
 def in_a_trace(folder: Path) -> Path:
     return build_dataset(folder, traces=[{"text": f"I used {SECRET}. There is a red square. The answer is red.", "model": "writer"}])
 

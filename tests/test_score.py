@@ -12,7 +12,8 @@ import pytest
 from labeling import masks
 from pipelines.dataset import store
 from pipelines.dataset.schema import Ledger
-from pipelines.score import GoldError, Tally, match_regions, score
+from pipelines.gold import GoldError
+from pipelines.score import Tally, match_regions, score
 from tests.conftest import run_module
 
 Row = dict[str, Any]
@@ -83,7 +84,7 @@ def reported(*verdicts: bool | None) -> list[Row]:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """One row with a region and three traces, one of them dropped at ingest; and a reject of each kind."""
-    built = {"id": "built", "traces": [trace(0, True), trace(2, False)], "regions": [SQUARE]}
+    built = {"id": "built", "width": 20, "height": 20, "traces": [trace(0, True), trace(2, False)], "regions": [SQUARE]}
     ledger = Ledger()
     ledger.reject({"id": "wrong", "traces": [trace(0, False), trace(1, True)]}, "ground", "no phrase found in the image", "looked for x")
     ledger.reject({"id": "raw", "traces": [{"text": "…"}, "…"]}, "ingest", "missing image", "the file does not exist")
@@ -99,6 +100,7 @@ def write_gold(dataset: Path, *rows: Row) -> Path:
     return path
 
 
+KNOWN: Row = {"id": "built"}
 TRACE_CASES = {
     "all agree": ("built", reported(True, None, False), 2, []),
     "one disagrees": ("built", reported(False, None, False), 2, [("built", "t0 (writer)", True, False)]),
@@ -113,7 +115,7 @@ TRACE_CASES = {
 
 @pytest.mark.parametrize(("name", "traces", "compared", "disagreements"), TRACE_CASES.values(), ids=TRACE_CASES)
 def test_trace_agreement(dataset: Path, name: str, traces: list[Any], compared: int, disagreements: list[Any]) -> None:
-    result = score(dataset, write_gold(dataset, {"id": name, "traces": traces}))
+    result = score(dataset, write_gold(dataset, KNOWN, {"id": name, "traces": traces}))
     assert (result.traces, result.agreed) == (compared, compared - len(disagreements))
     assert result.disagreements == disagreements
     assert result.figures()["answer_agreement"] == ((compared - len(disagreements)) / compared if compared else None)
@@ -129,25 +131,25 @@ def test_row_rejected_at_ingest_has_found_nothing(dataset: Path) -> None:
     [("built", 1.0, 0), ("wrong", 0.0, 1), ("raw", 0.0, 1), ("unknown", 0.0, 1)],
 )
 def test_gold_of_a_row_that_was_not_built_is_missed(dataset: Path, name: str, recall: float, not_built: int) -> None:
-    figures = score(dataset, write_gold(dataset, {"id": name, "gold_regions": [SQUARE]})).figures()
+    figures = score(dataset, write_gold(dataset, KNOWN, {"id": name, "gold_regions": [SQUARE]})).figures()
     assert (figures["recall"], figures["gold_regions"], figures["gold_rows_not_built"]) == (recall, 1, not_built)
 
 
-@pytest.mark.parametrize("gold", [[], [{"id": "unknown"}], [{"id": "built", "gold_regions": []}]], ids=["empty", "bare", "no region"])
+@pytest.mark.parametrize("gold", [[{"id": "built"}], [{"id": "built", "gold_regions": []}]], ids=["bare", "no region"])
 def test_figures_are_null_where_gold_has_nothing(dataset: Path, gold: list[Row]) -> None:
     figures = score(dataset, write_gold(dataset, *gold)).figures()
     assert [figures[name] for name in ("recall", "precision", "box_iou", "mask_iou", "answer_agreement")] == [None] * 5
 
 
 def test_rows_that_gold_does_not_know_are_left_out(dataset: Path) -> None:
-    assert score(dataset, write_gold(dataset, {"id": "unknown", "gold_regions": []})).predicted == 0
+    assert score(dataset, write_gold(dataset, {"id": "wrong", "gold_regions": []})).predicted == 0
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "5", '{"phrase": "no id"}'])
 def test_gold_line_that_cannot_be_used(dataset: Path, line: str) -> None:
-    path = write_gold(dataset, {"id": "built"})
+    path = write_gold(dataset, KNOWN)
     path.write_text(path.read_text() + "\n" + line + "\n")
-    with pytest.raises(GoldError, match=r"row 3: .* expected an object with an id"):
+    with pytest.raises(GoldError, match="row 2: "):
         score(dataset, path)
 
 
@@ -194,3 +196,50 @@ def test_command_line_without_its_files(dataset: Path, missing: str) -> None:
     code, last_line, stderr = run_module("pipelines.score", dataset, "--gold", gold)
     assert (code, last_line) == (2, "")
     assert stderr.startswith("error: ")
+
+
+def test_regions_as_a_build_reads_them_are_gold(dataset: Path) -> None:
+    assert score(dataset, write_gold(dataset, {"id": "built", "regions": [SQUARE]})).matched == 1
+
+
+def test_those_called_gold_come_first(dataset: Path) -> None:
+    given = region("blue circle", 0, 0, 5, 5)
+    result = score(dataset, write_gold(dataset, {"id": "built", "regions": [given], "gold_regions": [SQUARE]}))
+    assert (result.matched, result.gold) == (1, 1)
+
+
+def test_boxes_of_an_image_of_another_size_are_scaled(dataset: Path) -> None:
+    gold = {"id": "built", "width": 40, "height": 40, "regions": [region("red square", 0, 0, 20, 20)]}
+    assert score(dataset, write_gold(dataset, gold)).box_ious == pytest.approx([1.0])
+
+
+def write_coco(folder: Path, **image: Any) -> Path:
+    path = folder / "instances.json"
+    content = {
+        "images": [{"id": 7, "file_name": "pictures/built.png", "width": 20, "height": 20, **image}],
+        "categories": [{"id": 1, "name": "red square"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 10, 10]}],
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("image", [{}, {"row_id": "built", "file_name": "1.png"}], ids=["by the image's name", "by the row's id"])
+def test_coco_is_gold(dataset: Path, image: Row) -> None:
+    assert score(dataset, write_coco(dataset.parent, **image)).box_ious == pytest.approx([1.0])
+
+
+def test_another_dataset_is_gold(dataset: Path) -> None:
+    figures = score(dataset, dataset).figures()
+    assert (figures["recall"], figures["precision"], figures["box_iou"]) == (1.0, 1.0, 1.0)
+
+
+def test_gold_of_other_rows_is_no_gold(dataset: Path) -> None:
+    with pytest.raises(GoldError, match=r"about none of the dataset's rows: its ids are 'x'.* 'built'"):
+        score(dataset, write_gold(dataset, {"id": "x", "gold_regions": [SQUARE]}))
+
+
+def test_command_line_with_gold_that_says_nothing(dataset: Path) -> None:
+    code, _, stderr = run_module("pipelines.score", dataset, "--gold", write_gold(dataset, {"id": "built", "boxes": []}))
+    assert code == 2
+    assert "gold_regions, regions, or a trace with reported_correct" in " ".join(stderr.split())

@@ -41,6 +41,10 @@ def check_name(repo: str) -> None:
         raise HubError(f"{repo!r} is no name of a repository ({problem}); expected USER/NAME, for example me/shapes")
 
 
+def has_token() -> bool:
+    return bool(get_token())
+
+
 def log_in() -> HfApi:
     """A client with the user's token."""
     if not (token := get_token()):

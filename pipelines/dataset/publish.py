@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from rich.filesize import decimal
@@ -37,7 +37,7 @@ from rewardlib.redact import redact
 
 SHARDS = "data/*.parquet"
 OTHERS = ("rejects.parquet", "manifest.json", "gallery.html", "README.md")
-State = Literal["new", "changed", "unchanged", "removed"]
+State = Literal["new", "changed", "unchanged", "removed", "not compared"]
 Say = Callable[[str], None]
 
 
@@ -75,7 +75,7 @@ def publish(out: Path, repo: str, *, public: bool = False, dry_run: bool = False
         out: A finished dataset folder.
         repo: The repository's full name.
         public: Make a new repository public, or write to one that is; an existing one keeps the visibility it has.
-        dry_run: Check everything and compare with the Hub, but write nothing, neither there nor here.
+        dry_run: Check everything and compare with the Hub, where there is a token for it, but write nothing, neither there nor here.
         say: Called with a line for every step, and for every wait.
 
     Raises:
@@ -85,7 +85,8 @@ def publish(out: Path, repo: str, *, public: bool = False, dry_run: bool = False
     """
     with _keeping_secrets():
         hub.check_name(repo)
-        api = hub.log_in()
+        if not dry_run:
+            hub.log_in()  # before the checks, which take their time
         with store.at_rest(out):
             manifest = store.read_manifest(out)
             say(f"checking {manifest['rows']} rows in {len(manifest['shards'])} shards")
@@ -93,6 +94,10 @@ def publish(out: Path, repo: str, *, public: bool = False, dry_run: bool = False
             if not dry_run and not _is_current(out / "gallery.html", out / "manifest.json"):
                 write_gallery(out)
             refuse_secrets(path for path in _local_files(out, manifest) if path.exists())
+            if dry_run and not hub.has_token():
+                say("there is no token for the Hub: what lies there was not looked at; log in with `hf auth login` to compare")
+                return _unseen(out, repo, public)
+            api = hub.log_in()
             with hub.explained(repo, api.endpoint):
                 return hub.patiently(lambda: _bring(api, out, repo, public, dry_run, say), say)
 
@@ -142,6 +147,13 @@ def _is_current(page: Path, manifest: Path) -> bool:
 
 def _local_files(out: Path, manifest: dict[str, Any]) -> list[Path]:
     return [out / name for name in (*(shard["file"] for shard in manifest["shards"]), *OTHERS)]
+
+
+def _unseen(out: Path, repo: str, public: bool) -> Published:
+    """What would go up, where nobody can say what the Hub has of it already."""
+    here = kept_sections((out / "README.md").read_text(encoding="utf-8")) if (out / "README.md").exists() else {}
+    files = [replace(file, state="not compared") for file in _compare(out, render_card(out, repo, here), {})]
+    return Published(repo, f"{constants.ENDPOINT}/datasets/{repo}", not public, None, tuple(files))
 
 
 def _bring(api: HfApi, out: Path, repo: str, public: bool, dry_run: bool, say: Say) -> Published:

@@ -376,10 +376,11 @@ def why_unreadable(source: Source) -> str:
 # ------------------------------------------------------------------------------------------------------ opening
 
 
-def open_source(data: str, split: str | None = "train") -> Source:
+def open_source(data: str, split: str | None = "train", *, asks: bool = True) -> Source:
     """What ``data`` names: a file, a folder, a pattern or a Hub id; of several splits the named one.
 
-    Without a name it is the only one that there is, or train. ``SourceError`` with the remedy where there is none, or it has no rows.
+    Without a name it is the only one that there is, or train. ``SourceError`` with the remedy where there is none, or it has no rows, or
+    is a COCO file without questions though its rows are to ask something.
     """
     path = Path(os.path.abspath(data))  # links stay: the Hub's cache is made of them, and images lie beside the link
     try:
@@ -391,6 +392,11 @@ def open_source(data: str, split: str | None = "train") -> Source:
         raise SourceError(f"cannot read {data}: {cause}; {ACCEPTED}") from error
     if not len(source):
         raise SourceError(f"{data} has no rows")
+    if asks and isinstance(source, CocoSource) and "question" not in source.columns():
+        raise SourceError(
+            f"{source.name} is COCO without questions: give the entries of its images a question and an answer, which COCO allows, or "
+            "write JSONL rows whose regions are its boxes (as x0, y0, x1, y1)"
+        )
     return source
 
 
@@ -538,13 +544,7 @@ def _open_text(file: Path, name: str) -> Source:
 def _of_object(content: dict[str, Any], name: str) -> Source:
     """A JSON file of one object: COCO, a list under some name, or a single row."""
     if {"images", "annotations"} <= set(content):
-        rows = Coco(content)
-        if "question" not in rows.names():
-            raise SourceError(
-                f"{name} is COCO without questions: give the entries of its images a question and an answer, which COCO allows, or "
-                "write JSONL rows whose regions are its boxes (as x0, y0, x1, y1)"
-            )
-        return CocoSource(rows, name)
+        return CocoSource(Coco(content), name)
     lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
     is_wrapped = len(lists) == 1 and not {"question", "problem", "messages", "conversations", "prompt"} & set(content)
     return Objects(lists[0] if is_wrapped else [content], name)
