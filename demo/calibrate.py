@@ -23,7 +23,7 @@ from PIL import Image, ImageChops
 from demo.scenes import CANVAS_SIZE, COLORS, LETTERS, SHAPES, SIZES, Scene, make_scene
 from labeling.domain import Domain, Range, measure
 
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "labeling" / "embedded"
 TAUGHT = ("detector", "segmenter")
 GROUNDS = (75, 238, 70)  # levels of what is drawn, and room for noise, stripes and JPEG
 THRESHOLD = 0.22  # where the detector finds and misses as much on scenes that nothing was taught on

@@ -6,7 +6,7 @@ larger than one are wrong. And a detector taught from scratch in an hour needs a
 proposals are trained with CenterNet's penalty-reduced focal loss, one positive token per object (arXiv 1904.07850, eq. 1), the
 decoder with DETR's matching (arXiv 2005.12872) and a per-token sigmoid focal loss.
 
-    python -m demo.teach_detector --out demo/checkpoints/detector --minutes 65
+    python -m demo.teach_detector --out labeling/embedded/detector --minutes 65
     python -m demo.teach_detector --minutes 25 --resume --canvases 0.65 --batch 6 --lr 4e-4 --seed 22
     python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
 """
@@ -399,7 +399,7 @@ def _save(model: GroundingDinoForObjectDetection, processor: GroundingDinoProces
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Teach a small Grounding DINO the shapes world.")
-    parser.add_argument("--out", type=Path, default=Path("demo/checkpoints/detector"))
+    parser.add_argument("--out", type=Path, default=Path("labeling/embedded/detector"))
     parser.add_argument("--minutes", type=float, default=65)
     parser.add_argument("--batch", type=int, default=8, help="images per step")
     parser.add_argument("--canvases", type=float, default=0.3, help="the share of steps that look at canvases")

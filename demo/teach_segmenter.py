@@ -4,7 +4,7 @@ The architecture is transformers' ``SamModel``; only its size is small. Each ste
 visible mask: binary cross-entropy against the mask's area coverage plus dice (arXiv 2304.02643, sec. 3), and the predicted IoU by
 regression.
 
-    python -m demo.teach_segmenter --out demo/checkpoints/segmenter --minutes 22
+    python -m demo.teach_segmenter --out labeling/embedded/segmenter --minutes 22
     python -m demo.teach_segmenter --minutes 15 --resume --lr 8e-4 --seed 30
 """
 
@@ -165,7 +165,7 @@ def _save(model: SamModel, processor: SamProcessor, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Teach a small SAM the shapes world.")
-    parser.add_argument("--out", type=Path, default=Path("demo/checkpoints/segmenter"))
+    parser.add_argument("--out", type=Path, default=Path("labeling/embedded/segmenter"))
     parser.add_argument("--minutes", type=float, default=22)
     parser.add_argument("--batch", type=int, default=8, help="images per step")
     parser.add_argument("--lr", type=float, default=1e-3)

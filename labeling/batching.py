@@ -1,7 +1,7 @@
 """Batches that change next to nothing: what a model says does not depend on an image's company.
 
 Padding images to a common size changes a lot: Swin's windows see the padding (measured on
-``demo/checkpoints/detector``: scores move by up to 0.05). So images are batched only with images of
+``labeling/embedded/detector``: scores move by up to 0.05). So images are batched only with images of
 the same processed size, and every forward has exactly as many rows as a batch has, filled up with
 copies of its last row, since a matrix product rounds differently for one row than for eight.
 

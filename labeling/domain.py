@@ -6,7 +6,7 @@ its ``config.json``: the words it was taught, and for each kind of its images th
 plain statistics of the pixels. They depend on no weights, so that a detector and a segmenter taught
 on the same world share the file. A checkpoint without one knows everything.
 
-    domain = Domain.read("demo/checkpoints/detector")
+    domain = Domain.read("labeling/embedded/detector")
     if domain and not domain.knows(image):
         print(f"taught {domain.about} only: {domain.why(image)}; use {domain.cure}")
 

@@ -72,7 +72,7 @@ class CollectorConfig(EndpointConfig):
 class DetectorConfig(_Strict):
     """Which model finds the phrases: a checkpoint of Grounding DINO, MM-Grounding-DINO, LLMDet, OWLv2 or SAM 3."""
 
-    name: str = "demo/checkpoints/detector"
+    name: str = "labeling/embedded/detector"
     """A Hub id or a local folder."""
     revision: str | None = None
     """A Hub revision, for exact reproduction."""
@@ -105,7 +105,7 @@ class BoxesConfig(EndpointConfig):
 class SegmenterConfig(_Strict):
     """Which model draws the masks: a checkpoint of SAM, SAM 2, EdgeTAM, SAM-HQ or SAM 3's tracker."""
 
-    name: str = "demo/checkpoints/segmenter"
+    name: str = "labeling/embedded/segmenter"
     """A Hub id or a local folder; for the segment-anything backend, a checkpoint file."""
     revision: str | None = None
     """A Hub revision, for exact reproduction."""

@@ -255,7 +255,7 @@ def test_a_torch_that_does_not_load_or_does_not_match_has_failed(tmp_path: Path)
 
 def test_damaged_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "CHECKPOINTS", tmp_path)
-    whole = (ROOT / "demo/checkpoints/segmenter/model.safetensors").read_bytes()
+    whole = (ROOT / "labeling/embedded/segmenter/model.safetensors").read_bytes()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 8009572\n"
     for name, content in {"detector": whole, "segmenter": whole[:-1], "policy": pointer}.items():
         (tmp_path / name).mkdir()

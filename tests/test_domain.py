@@ -17,7 +17,7 @@ from demo.questions import make_row
 from labeling.domain import FILE, Domain
 from labeling.rules import facts_of
 
-CHECKPOINTS = Path(__file__).parents[1] / "demo" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "labeling" / "embedded"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="shared data not present")
 Painter = Callable[[random.Random, tuple[int, int]], Image.Image]

@@ -23,7 +23,7 @@ from labeling.locators.zero_shot import ZeroShotLocator, needed, to_pixels
 from tests import tiny_vision
 from tests.conftest import ROOT
 
-EMBEDDED = str(ROOT / "demo/checkpoints/detector")
+EMBEDDED = str(ROOT / "labeling/embedded/detector")
 THRESHOLDS = {
     "grounding-dino": 0.25,
     "mm-grounding-dino": 0.3,
@@ -91,7 +91,7 @@ def test_a_checkpoint_says_which_locator_it_is_for(name: str, checkpoints: dict[
 
 def test_another_architecture_is_refused_and_the_families_are_named() -> None:
     with pytest.raises(ValueError, match=r"'sam' model.*grounding-dino.*owlv2.*sam3"):
-        load_locator(str(ROOT / "demo/checkpoints/segmenter"))
+        load_locator(str(ROOT / "labeling/embedded/segmenter"))
 
 
 def test_an_architecture_that_transformers_does_not_know_is_refused_alike(tmp_path: Path) -> None:

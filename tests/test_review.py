@@ -799,7 +799,7 @@ def test_commands_that_cannot_be_run(
 
 @pytest.mark.slow
 def test_a_sam_draws_what_a_person_boxed(tmp_path: Path, dataset: Path) -> None:
-    segmenter = load_segmenter(str(ROOT / "demo/checkpoints/segmenter"))
+    segmenter = load_segmenter(str(ROOT / "labeling/embedded/segmenter"))
     entry = {"row": "a", "region": "r0", "action": "redraw", "bbox": [7, 7, 21, 21]}
     (region, *_) = applied(tmp_path, dataset, entry, segmenter=segmenter)["a"]["regions"]
     square = masks.from_box((8, 8, 20, 20), 48, 64)

@@ -26,7 +26,7 @@ from labeling.segmenters.segment_anything import SegmentAnythingSegmenter
 from tests import tiny_vision
 from tests.conftest import ROOT
 
-EMBEDDED = str(ROOT / "demo/checkpoints/segmenter")
+EMBEDDED = str(ROOT / "labeling/embedded/segmenter")
 CLASSES = {
     "sam": SamSegmenter,
     "sam_hq": SamHQSegmenter,
@@ -135,7 +135,7 @@ def test_a_checkpoint_says_which_segmenter_it_is_for(checkpoint: str) -> None:
 
 def test_another_architecture_is_refused_and_the_families_are_named() -> None:
     with pytest.raises(ValueError, match=r"'grounding-dino' model.*sam, sam_hq, sam2"):
-        load_segmenter(str(ROOT / "demo/checkpoints/detector"))
+        load_segmenter(str(ROOT / "labeling/embedded/detector"))
 
 
 def test_an_architecture_that_transformers_does_not_know_is_refused_alike(tmp_path: Path) -> None:

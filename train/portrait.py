@@ -8,22 +8,19 @@ is drawn from, no row is left out, no gradient is made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rewardlib import Accuracy
-from rewardlib.measure import evaluating
 from rewardlib.rows import RowError
-from rewardlib.tokens import painted
 from train.data import DataError, Row, Rows
 from train.engines.local import greedy
+from train.look import seen
 from train.policy import Policy, Prompt
-from train.record import image_maps, png
-from train.sampling import encode_row, texts
+from train.record import png
+from train.sampling import encode_row
 from train.settings import Settings
 
 Asked = tuple[Row, Prompt]
@@ -72,25 +69,19 @@ def _asked(policy: Policy, rows: Rows, number: int, settings: Settings) -> Asked
         return None
 
 
-@torch.no_grad()
 def _told(policy: Policy, asked: Asked, tokens: Tensor, settings: Settings) -> dict[str, Any]:
     """What is kept of one response, (n,) token ids."""
     row, prompt = asked
-    (text,) = texts(policy, [tokens])
-    with evaluating(policy.model):
-        (grid,) = image_maps(policy, prompt, [tokens], settings.layers)
-    weights = prompt.region.cpu().numpy()
-    region = torch.from_numpy(painted(prompt.tiles, weights, prompt.pictures[0].size)).float()
-    whole = float(grid.sum())
+    found = seen(policy, row, prompt, tokens, settings.layers)
     return {
         "id": row.id,
         "question": row.question,
         "answer": row.sample.answer,
-        "response": text,
-        "correct": Accuracy()([replace(row.sample, response=text)])[0],
-        "share": float((grid * region).sum()) / whole if whole > 0 else None,
-        "area": float(region.mean()),
+        "response": found.response,
+        "correct": Accuracy()([found.sample])[0],
+        "share": found.share,
+        "area": found.area,
         "image": png(row.images[0]),
         "boxes": [list(box) for box in row.boxes],
-        "attention": grid.tolist(),
+        "attention": found.attention.tolist(),
     }

@@ -30,6 +30,7 @@ from rewardlib.console import failing_clearly, say
 from rewardlib.page import content_policy, data_url
 from train.curves import Curve, Values, draw_curve, in_words, measured, stride_of, varies, window_of
 from train.diagnosis import Finding, diagnose
+from train.heat import heat_image
 from train.methods import PAPERS
 from train.settings import Settings, flags_of, values_of
 
@@ -54,8 +55,6 @@ PORTRAYED = {
     *("step", "number", "id", "question", "answer", "response", "correct"),
     *("share", "area", "image", "boxes", "attention"),
 }
-# Colours of an attention map from its coldest to its hottest cell: red, green, blue, opacity.
-HEAT = np.array([(10, 10, 40, 0.4), (150, 25, 90, 0.5), (240, 80, 40, 0.65), (255, 225, 60, 0.8)])
 
 
 def write_report(out: Path, limit: int = 24) -> Path:
@@ -399,13 +398,8 @@ def heat_map(attention: Sequence[Sequence[float]]) -> dict[str, Any]:
     attention that say how hot that is.
     """
     grid = np.nan_to_num(np.array(attention, dtype=float))
-    heat = grid / grid.max() if grid.max() > 0 else grid
-    stops = np.linspace(0, 1, len(HEAT))
-    pixels = np.stack(
-        [np.interp(heat, stops, channel) for channel in (HEAT * (1, 1, 1, 255)).T], axis=-1
-    )
-    overlay = Image.fromarray(pixels.round().astype(np.uint8), "RGBA")
-    return {"url": data_url(overlay), "peak": float(grid.max()), "whole": float(grid.sum())}
+    overlay = data_url(heat_image(grid))
+    return {"url": overlay, "peak": float(grid.max()), "whole": float(grid.sum())}
 
 
 def main(run: Annotated[Path, tyro.conf.Positional], limit: int = 24) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.doctor.check import Check
 from pipelines.doctor.packages import parse_requirement, within
 
-CHECKPOINTS = Path(__file__).resolve().parents[2] / "demo" / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "labeling" / "embedded"
 LEAST_DISK = 1.0  # GiB; a shard of photographs with two counterfactuals a row takes some hundred MiB
 _GIB = 2**30
 
@@ -142,7 +142,7 @@ def _memory() -> str:
 
 def checkpoints() -> Check:
     """The embedded models are there and whole."""
-    names = ("detector", "segmenter", "policy")
+    names = ("detector", "segmenter")
     broken = [name for name in names if not _is_whole(CHECKPOINTS / name / "model.safetensors")]
     if not broken:
         return Check("checkpoints", "ok", f"{', '.join(names)} (they know the shapes world only)")
