@@ -6,8 +6,8 @@
 Every run starts from the careless policy of ``demo.teach_policy``, trains on rows that the pipeline labelled, and is compared on rows
 that no run has seen. Settings on one task are paired: the same seeds, the same questions in the same order, the same number of
 completions. Each has its own learning rate, chosen of the same two on other seeds and other rows. On the tasks of credit and perception a
-third of the answers that runs are trained on are wrong, as on the web; all are measured by right ones. The controls reward attention on a region that
-is not the evidence: of another row, of the same size elsewhere, and on all that traces mention.
+third of the answers that runs are trained on are wrong, as on the web; all are measured by right ones. The controls reward attention on a
+region that is not the evidence: of another row, of the same size elsewhere, and on all that traces mention.
 
 Writes bench/results/efficacy.json, the tables in docs/efficacy.md and docs/efficacy.svg, and ends with one line of JSON.
 """

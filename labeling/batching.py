@@ -1,9 +1,9 @@
 """Batches that change next to nothing: what a model says does not depend on an image's company.
 
 Padding images to a common size changes a lot: Swin's windows see the padding (measured on
-``labeling/embedded/detector``: scores move by up to 0.05). So images are batched only with images of
-the same processed size, and every forward has exactly as many rows as a batch has, filled up with
-copies of its last row, since a matrix product rounds differently for one row than for eight.
+``labeling/embedded/detector``: scores move by up to 0.05). So images are batched only with images
+of the same processed size, and every forward has exactly as many rows as a batch has, filled up
+with copies of its last row, since a matrix product rounds differently for one row than for eight.
 
 With one row in a batch, the default, results are the same bit for bit. With more, that is so on
 most processors; on some (AMD with AVX-512, torch 2.15, one thread) a row's roundings depend on

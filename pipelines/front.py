@@ -18,6 +18,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ SHELLS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    if str(ROOT) not in sys.path:  # the demo is found in a checkout, and is not installed
+        sys.path.append(str(ROOT))
     given = list(sys.argv[1:] if arguments is None else arguments)
     name, *rest = given or ["--help"]
     try:

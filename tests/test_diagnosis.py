@@ -6,6 +6,7 @@ import re
 import pytest
 
 from train.diagnosis import course, diagnose
+from train.story import story
 
 
 def noisy(start, end, steps=40, noise=0.02, seed=0):
@@ -60,3 +61,21 @@ def test_gaps_and_infinities_are_left_out():
     assert told is not None
     assert told.rises
     assert not told.falls
+
+
+def test_the_story_says_what_rose_and_what_stood_still():
+    columns = LEARNING | {"rewards/perception/mean": noisy(0.4, 0.4, seed=3), "completions/mean_length": noisy(60, 30, noise=1)}
+    told = {chapter.name: chapter.verdict for chapter in story(columns)}
+    assert told == {
+        "reward": "rose",
+        "accuracy": "rose",
+        "format": "rose",
+        "perception": "stood still",
+        "length of responses, in tokens": "fell",
+    }
+    (reward,) = [chapter for chapter in story(columns) if chapter.name == "reward"]
+    assert (reward.start, reward.end) == (pytest.approx(0.35, abs=0.03), pytest.approx(0.75, abs=0.03))
+
+
+def test_a_short_run_has_no_story():
+    assert story({"reward": [0.1, 0.9]}) == []

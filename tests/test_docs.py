@@ -89,3 +89,69 @@ def test_the_reward_of_the_page_on_rewards_trains(tmp_path):
     registry.write_text(text.replace("from rewardlib.evidence", "from rewardlib.few_numbers import FewNumbers\nfrom rewardlib.evidence"))
     settings, figures = trained(tmp_path, "--few-numbers 0.5")
     assert (settings["few_numbers"], figures["rewards/few_numbers/mean"]) == (0.5, 1.0)
+
+
+def with_lines(file, *changes):
+    """A file with lines changed or added, as a page says."""
+    text = file.read_text()
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after, 1)
+    file.write_text(text)
+
+
+def test_the_locator_and_the_segmenter_of_the_page_on_extending_label(tmp_path):
+    """In files of their own, with the lines that the page names."""
+    locator, segmenter, _ = blocks("docs/extending.md")
+    for package in ("rewardlib", "pipelines", "labeling"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "labeling" / "locators" / "qr.py").write_text(locator)
+    (tmp_path / "labeling" / "segmenters" / "grabcut.py").write_text(segmenter)
+    page = (ROOT / "docs" / "extending.md").read_text()
+    locator_line, segmenter_lines = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    with_lines(
+        tmp_path / "pipelines" / "building" / "models.py",
+        (
+            "from pipelines.building.code",
+            f"{OWN_IMPORTS}from pipelines.building.code",
+        ),
+        ("    if boxes.model is not None:\n", f"{locator_line}    if boxes.model is not None:\n"),
+        ('        if config.backend == "segment-anything":\n', f'{segmenter_lines}        if config.backend == "segment-anything":\n'),
+    )
+    with_lines(
+        tmp_path / "pipelines" / "config.py",
+        ('Literal["transformers", "segment-anything"]', 'Literal["transformers", "segment-anything", "grabcut"]'),
+    )
+    (tmp_path / "use.py").write_text(USE_OWN_LOCATOR)
+    done = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+OWN_IMPORTS = "from labeling.locators.qr import QrLocator\nfrom labeling.segmenters.grabcut import GrabCutSegmenter\n"
+USE_OWN_LOCATOR = """
+import cv2
+import numpy as np
+from PIL import Image
+from labeling.locators.base import Sought
+from pipelines.building.models import load_models
+from pipelines.config import BuildConfig
+
+code = cv2.resize(cv2.QRCodeEncoder.create().encode("look here"), (120, 120), interpolation=cv2.INTER_NEAREST)
+pixels = np.full((240, 320, 3), 255, np.uint8)
+pixels[60:180, 100:220] = code[..., None]
+pixels[200:230, 20:50] = (200, 30, 30)
+image = Image.fromarray(pixels)
+models = load_models(BuildConfig(source="none", out="out", segmenter={"backend": "grabcut"}))
+(found,) = models.locators.locate([image], [[Sought("qr code")]])
+(detection,) = found.detections
+assert (detection.locator, detection.text) == ("qr", "look here"), detection
+assert np.abs(np.array(detection.bbox) - (100, 60, 220, 180)).max() < 14, detection
+((segment,),) = models.segmenter.segment([image], [[(18, 198, 52, 232)]])
+assert segment.source == "sam" and abs(segment.mask.sum() - 900) < 60, segment.mask.sum()
+assert models.infos()["segmenter"]["name"] == "opencv-grabcut"
+"""
+
+
+def test_the_family_of_the_page_on_extending_is_the_shortest_there_is():
+    *_, family = blocks("docs/extending.md")
+    assert family == (ROOT / "train" / "families" / "qwen2_vl.py").read_text()

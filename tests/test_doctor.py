@@ -257,11 +257,11 @@ def test_damaged_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(machine, "CHECKPOINTS", tmp_path)
     whole = (ROOT / "labeling/embedded/segmenter/model.safetensors").read_bytes()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 8009572\n"
-    for name, content in {"detector": whole, "segmenter": whole[:-1], "policy": pointer}.items():
+    for name, content in {"detector": pointer, "segmenter": whole[:-1]}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(content)
     check = machine.checkpoints()
-    assert (check.state, check.found) == ("failed", f"missing or damaged in {tmp_path}: segmenter, policy")
+    assert (check.state, check.found) == ("failed", f"missing or damaged in {tmp_path}: detector, segmenter")
 
 
 # --- the judge ---

@@ -110,8 +110,21 @@ def test_other_regions_than_the_evidence(dataset, tmp_path):
     assert regions_of(relabel(dataset, tmp_path / "elsewhere", "elsewhere")) == elsewhere
 
 
+FACTS = [{"phrase": "red star", "role": "evidence"}, {"phrase": "green circle", "role": "context"}, {"phrase": "", "role": "context"}]
+
+
+def test_unreliable_open_answers_have_a_colour_of_something_else_that_is_mentioned(tmp_path):
+    rows = [{"id": str(n), "answer": "red and blue", "choices": [], "annotations": FACTS[: 1 + n % 2]} for n in range(30)]
+    (tmp_path / "made" / "data").mkdir(parents=True)
+    polars.DataFrame(rows, schema_overrides={"choices": polars.List(polars.String)}).write_parquet(tmp_path / "made" / "data" / "0.parquet")
+    spoilt = polars.read_parquet(spoil(tmp_path / "made", tmp_path / "spoilt") / "data" / "*.parquet")["answer"].to_list()
+    assert set(spoilt) == {"red and blue", "green and blue", "red and green"}
+    assert spoilt[::2] == ["red and blue"] * 15  # those rows mention nothing else
+    assert spoilt.count("red and blue") == 20
+
+
 def test_unreliable_answers_are_the_other_choice_in_a_third_of_the_rows(tmp_path):
-    rows = [{"id": str(n), "answer": "red", "choices": ["blue", "red"]} for n in range(30)]
+    rows = [{"id": str(n), "answer": "red", "choices": ["blue", "red"], "annotations": FACTS} for n in range(30)]
     (tmp_path / "made" / "data").mkdir(parents=True)
     polars.DataFrame(rows).write_parquet(tmp_path / "made" / "data" / "train-00000.parquet")
     spoilt = polars.read_parquet(spoil(tmp_path / "made", tmp_path / "spoilt") / "data" / "*.parquet")

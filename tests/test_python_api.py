@@ -15,7 +15,7 @@ from pipelines.dataset import store
 from pipelines.dataset.opened import Dataset
 from pipelines.rows.sources import SourceError
 from rewardlib.rows import RowError
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT
 
 POLICY = str(ROOT / "demo" / "checkpoints" / "policy-seeing")
 
@@ -88,9 +88,3 @@ def test_what_cannot_be_used_says_so(tmp_path: Path) -> None:
         sightline.build(tmp_path / "gone.jsonl", tmp_path / "out")
     with pytest.raises(RowError):
         sightline.look(POLICY, {"question": "What?"})
-
-
-def test_the_module_is_not_the_command() -> None:
-    code, last, _ = run_module("pipelines.front", "--version")
-    assert code == 0
-    assert last.startswith("sightline ")

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from rewardlib.measure import Measurer, evaluating
+from rewardlib.rows import RowError
 from rewardlib.sample import Reward, Sample, Score
 from rewardlib.templates import Template
 from rewardlib.tokens import painted
@@ -87,6 +88,8 @@ def look(
     ``RowError`` for a row that cannot be asked.
     """
     row = to_row(columns, template)
+    if not row.images:
+        raise RowError("no image", "the row has no image to look at; give it one")
     prompt = policy.encode(row.messages, row.images, row.region)
     (tokens,) = greedy(policy, [prompt], max_tokens)
     found = seen(policy, row, prompt, tokens, layers)

@@ -33,6 +33,7 @@ from train.diagnosis import Finding, diagnose
 from train.heat import heat_image
 from train.methods import PAPERS
 from train.settings import Settings, flags_of, values_of
+from train.story import story
 
 # Metrics by section, as patterns in the order of their charts; what no pattern names comes under
 # "Other".
@@ -71,6 +72,7 @@ def write_report(out: Path, limit: int = 24) -> Path:
         "settings": settings,
         "done": steps[-1] + 1,
         "silent": silent,
+        "story": story(columns),
         "findings": diagnose(columns),
         "portrait": view_portrait(read_portrait(out / "portrait")),
         "left_out": read_left_out(out / "left_out.jsonl"),

@@ -1,10 +1,10 @@
 """A finished dataset in Python: its rows, its rejects, and its gallery in a notebook.
 
-    dataset = Dataset("dataset")
-    dataset[0]["regions"]              # rows as `datasets` gives them, images opened
-    dataset.rejects[0].reason
-    dataset.show()                     # the gallery, in a notebook
-    dataset.score("gold.jsonl")
+dataset = Dataset("dataset")
+dataset[0]["regions"]              # rows as `datasets` gives them, images opened
+dataset.rejects[0].reason
+dataset.show()                     # the gallery, in a notebook
+dataset.score("gold.jsonl")
 """
 
 from __future__ import annotations
