@@ -12,17 +12,13 @@ interrupted, however rudely, goes on where it stopped when the same command is g
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import tyro
-import yaml
 from prefect import flow
-from pydantic import ValidationError
 
+from flows.build_command import exit_status
+from flows.build_command import main as main
 from pipelines.config import BuildConfig, BuildOptions
-from rewardlib.console import failing_clearly, quiet_libraries
 
 
 @flow(name="build-dataset", validate_parameters=True)
@@ -37,46 +33,6 @@ def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions())
     from flows.building import as_flow  # loads the models' libraries, which --help does without
 
     return as_flow(BuildConfig(**{**options.model_dump(), "source": source, "out": Path(out)}))
-
-
-class Command(BuildConfig):
-    """A build as the command line has it."""
-
-    dry_run: bool = False
-    """Say what the language models would be asked and what that would cost, and stop."""
-
-
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """The command line; returns the manifest, of a dry run an empty one."""
-    quiet_libraries()
-    with failing_clearly(ValueError, ValidationError, OSError):
-        command = parse(list(sys.argv[1:] if arguments is None else arguments))
-        config = BuildConfig(**command.model_dump(exclude={"dry_run"}))
-    from flows.building import run  # as above
-
-    return run(config, command.dry_run)
-
-
-def exit_status(manifest: dict[str, Any]) -> int:
-    """1 for a build that kept no row, so that no script takes it for one that worked; 0 for others, and for a dry run."""
-    return 1 if manifest and not manifest["rows"] else 0
-
-
-def parse(arguments: Sequence[str]) -> Command:
-    """Flags over the YAML file of ``--config`` over the defaults."""
-    arguments = list(arguments)
-    given: dict[str, Any] = {}
-    if "--config" in arguments:
-        at = arguments.index("--config")
-        file = Path(arguments[at + 1]) if at + 1 < len(arguments) else Path("--config")
-        given = yaml.safe_load(file.read_text()) or {}
-        del arguments[at : at + 2]
-        if not isinstance(given, dict):
-            raise ValueError(f"{file} holds a {type(given).__name__}, expected settings such as `shard_size: 128`")
-    options = BuildOptions.model_validate({k: v for k, v in given.items() if k not in ("source", "out")})
-    places = {"source": given.get("source", tyro.MISSING), "out": Path(given["out"]) if "out" in given else tyro.MISSING}
-    default = Command.model_construct(**dict(options), **places)
-    return tyro.cli(Command, args=arguments, default=default, prog="python -m flows.build_dataset", description=__doc__)
 
 
 if __name__ == "__main__":

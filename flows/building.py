@@ -24,7 +24,7 @@ from pipelines.config import BuildConfig, BuildOptions
 from pipelines.dataset import store
 from pipelines.dataset.schema import STAGES
 from pipelines.gallery import write_gallery
-from pipelines.rows.sources import SourceError
+from pipelines.rows.base import SourceError
 from rewardlib.console import console, failing_clearly, say
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact

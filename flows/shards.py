@@ -27,7 +27,7 @@ from pipelines.building.ingest import Shard, source_of
 from pipelines.building.models import ModelError, load_models
 from pipelines.config import BuildConfig
 from pipelines.dataset.store import ShardRecord
-from pipelines.rows.sources import Source
+from pipelines.rows.base import Source
 from rewardlib.console import quiet_libraries
 from rewardlib.judge import BudgetSpent
 

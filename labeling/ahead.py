@@ -8,8 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -41,6 +39,8 @@ def compute_alone() -> None:
     cores, puts the model's team to sleep between any two operations: forwards took half as long
     again.
     """
+    import torch  # here: who only decodes images can do without it
+
     count = torch.get_num_threads()
     torch.set_num_threads(1)
     # This also holds for threads that are yet to come, the model's perhaps; said from another

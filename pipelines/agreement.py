@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from labeling.needs import needs_request
-from pipelines.building.models import endpoint_of
+from pipelines.building.endpoints import endpoint_of
 from pipelines.building.steps.annotate import asked_of
 from pipelines.config import EndpointConfig
 from pipelines.dataset import store

@@ -22,7 +22,7 @@ from pipelines.building.steps.payment import FAILURES, carry_over
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.schema import SCHEMA_VERSION, STAGES, Ledger
-from pipelines.rows.sources import Source
+from pipelines.rows.base import Source
 from rewardlib.judge import FINAL, BudgetSpent
 
 

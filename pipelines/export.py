@@ -21,10 +21,9 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
-from datasets import Features
 
 from pipelines.dataset import formats, store
-from pipelines.dataset.schema import FEATURES
+from pipelines.dataset.schema import COLUMNS
 from rewardlib.console import failing_clearly, say
 
 Row = dict[str, Any]
@@ -38,7 +37,7 @@ _RECORD: dict[Format, Callable[[Row, int, str], Row]] = {
     "visual-cot": formats.visual_cot,
     "coco": formats.coco_image,
 }
-_FEATURES = {"easyr1": formats.EASYR1, "verl": formats.VERL}  # the formats that hold their images
+_TABLES = ("easyr1", "verl")  # the formats that hold their images
 _SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp"}  # of what a build stores
 
 
@@ -60,14 +59,14 @@ def export(dataset: Path, to: Format, out: Path) -> Exported:
     ``StoreError`` for an unfinished dataset, ``ExportError`` for a folder that holds something, or if the format can express no row.
     """
     done = Exported()
-    columns = [name for name in FEATURES if name != "counterfactuals" or to == "easyr1"]  # most of a dataset's bytes
+    columns = [name for name in COLUMNS if name != "counterfactuals" or to == "easyr1"]  # most of a dataset's bytes
     store.read_manifest(dataset)
     try:
         with appearing(out.resolve()) as folder:
             for split, rows in groupby(store.read_rows(dataset, columns), key=lambda row: str(row["split"])):
                 records = _records(to, rows, folder, done)
-                if to in _FEATURES:
-                    _write_parquet(folder / f"{split}.parquet", records, _FEATURES[to])
+                if to in _TABLES:
+                    _write_parquet(folder / f"{split}.parquet", records, to)
                 elif to == "coco":
                     _write_coco(folder / f"{split}.json", records)
                 else:
@@ -110,17 +109,20 @@ def _records(to: Format, rows: Iterable[Row], folder: Path, done: Exported) -> I
         except formats.Inexpressible as reason:
             done.left_out.append((row["id"], str(reason)))
             continue
-        if to not in _FEATURES and not (folder / name).exists():
+        if to not in _TABLES and not (folder / name).exists():
             (folder / "images").mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
         done.rows += 1
         yield row, record
 
 
-def _write_parquet(path: Path, records: Iterator[tuple[Row, Row]], features: Features) -> None:
-    with pq.ParquetWriter(path, features.arrow_schema, compression="zstd") as file:
+def _write_parquet(path: Path, records: Iterator[tuple[Row, Row]], to: Format) -> None:
+    from pipelines.dataset.features import EASYR1, VERL
+
+    schema = (EASYR1 if to == "easyr1" else VERL).arrow_schema
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
         while rows := [record for _, record in islice(records, store.ROWS_PER_GROUP)]:
-            file.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+            file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _write_jsonl(path: Path, records: Iterator[tuple[Row, Row]]) -> None:

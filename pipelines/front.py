@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,7 +33,7 @@ class Command:
 
 
 COMMANDS = {
-    "build": Command("flows.build_dataset", "label rows: image questions with traces in, a dataset with located evidence out", "flows"),
+    "build": Command("flows.build_command", "label rows: image questions with traces in, a dataset with located evidence out", "flows"),
     "validate": Command("pipelines.validate", "does a dataset keep its promises?", "label"),
     "score": Command("pipelines.score", "precision, recall and mask IoU, where the truth is known", "label"),
     "gallery": Command("pipelines.gallery", "every row of a dataset as a page to look at", "label"),
@@ -42,7 +41,7 @@ COMMANDS = {
     "agreement": Command("pipelines.agreement", "can the judge be trusted? kappa against other judges, seeds and people", "label"),
     "export": Command("pipelines.export", "a dataset in other tools' formats: EasyR1, verl, VLM-R1, ms-swift, COCO", "label"),
     "card": Command("pipelines.card", "write a dataset's card again", "label"),
-    "publish": Command("flows.publish_dataset", "put a finished dataset on the Hub, checked before and after", "flows"),
+    "publish": Command("flows.publish_command", "put a finished dataset on the Hub, checked before and after", "flows"),
     "train": Command("train.grpo", "reinforcement learning with rewards that see where the model looks", "train"),
     "anchor": Command("train.anchor", "Faithful-MR1's first stage: a <Focus> token drawn to the evidence", "train"),
     "evaluate": Command("train.evaluate", "accuracy, format, pointing and counterfactual drop of a model", "train"),

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from pipelines.rows.sources import Record, Source, SourceError, open_source
+from pipelines.rows.base import Record, Source, SourceError
+from pipelines.rows.sources import open_source
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.pictures import located
 from rewardlib.rows.regions import REGIONS, fitted, stated_size

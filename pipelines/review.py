@@ -28,7 +28,7 @@ from labeling import masks
 from labeling.segmenters import Segmenter
 from pipelines.config import SegmenterConfig
 from pipelines.dataset import store
-from pipelines.dataset.schema import FEATURES
+from pipelines.dataset.schema import COLUMNS
 from pipelines.export import ExportError, appearing
 from pipelines.gallery import outline_path
 from pipelines.reviewing import corrections
@@ -72,7 +72,7 @@ _ONLY: dict[Only, Callable[[Row], bool]] = {
 
 def chosen(dataset: Path, only: Only | None, offset: int, limit: int | None) -> Iterator[Row]:
     """The rows to look at: those that ``only`` names, from the ``offset``-th of them."""
-    columns = [name for name in FEATURES if name != "counterfactuals" or only == "unverified"]
+    columns = [name for name in COLUMNS if name != "counterfactuals" or only == "unverified"]
     rows = store.read_rows(dataset, columns)
     fitting = (row for row in rows if only is None or _ONLY[only](row))
     return islice(fitting, offset, None if limit is None else offset + limit)

@@ -24,8 +24,9 @@ from pipelines.build import build
 from pipelines.building.models import Models
 from pipelines.config import BuildConfig, CounterfactualConfig, DetectorConfig
 from pipelines.dataset import store
-from pipelines.dataset.schema import FEATURES, STAGES
-from pipelines.rows.sources import SourceError
+from pipelines.dataset.features import FEATURES
+from pipelines.dataset.schema import STAGES
+from pipelines.rows.base import SourceError
 from rewardlib.judge import JudgeError
 from tests.conftest import BOX, SIZE, FakeAnnotator, FakeLocator, encode, fake_models, folder_bytes, record, scene, write_rows
 

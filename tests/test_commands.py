@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from demo.questions import write_rows
-from flows.build_dataset import parse
+from flows.build_command import parse
 from pipelines.config import BuildOptions
 from tests.conftest import run_module
 

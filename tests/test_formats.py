@@ -24,7 +24,8 @@ from pycocotools.coco import COCO
 from labeling import masks
 from pipelines.dataset import formats as write
 from pipelines.dataset import store
-from pipelines.dataset.schema import FEATURES, Ledger
+from pipelines.dataset.features import EASYR1, FEATURES, VERL
+from pipelines.dataset.schema import Ledger
 from pipelines.export import Exported, ExportError, Format, export
 from pipelines.rows.coco import Coco
 from rewardlib.rows import DatasetRow, RowError
@@ -177,7 +178,7 @@ def test_odd_rows_come_back(to: Format, row: dict[str, Any]) -> None:
         golds = original.golds
     except RowError:
         assume(False)  # an answer that is none of its options is no row of a dataset
-    features = {"easyr1": write.EASYR1, "verl": write.VERL}.get(to)
+    features = {"easyr1": EASYR1, "verl": VERL}.get(to)
     told = RECORDS[to](row, 0, "a.png")
     if features is not None:  # what Parquet makes of it
         (told,) = pa.Table.from_pylist([told], schema=features.arrow_schema).to_pylist()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labeling import masks
-from pipelines.rows.sources import SourceError
+from pipelines.rows.base import SourceError
 from rewardlib.rows import DatasetRow
 from tests.conftest import SIZE, encode, record, scene, write_rows
 from tests.test_ingest import take

@@ -21,7 +21,7 @@ from pipelines.building.ingest import MAX_TRACE, ingest, plan, source_of
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.schema import Item, Ledger
-from pipelines.rows.sources import SourceError
+from pipelines.rows.base import SourceError
 from rewardlib.rows.images import normalize
 from tests.conftest import SIZE, encode, record, scene, write_rows
 

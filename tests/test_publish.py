@@ -129,7 +129,7 @@ import sys
 from pathlib import Path
 from datasets import load_dataset
 from pipelines.dataset import store
-from pipelines.dataset.schema import FEATURES
+from pipelines.dataset.features import FEATURES
 rows = load_dataset(sys.argv[1], split="train")
 assert rows.features == FEATURES, rows.features
 assert rows.with_format("arrow")[:].to_pylist() == list(store.read_rows(Path(sys.argv[2])))

@@ -13,7 +13,7 @@ import sightline
 from demo.tasks import write_rows
 from pipelines.dataset import store
 from pipelines.dataset.opened import Dataset
-from pipelines.rows.sources import SourceError
+from pipelines.rows.base import SourceError
 from rewardlib.rows import RowError
 from tests.conftest import ROOT
 

@@ -541,7 +541,7 @@ def test_builds_trainers_and_adapters_agree(
     from pipelines.building.ingest import ingest, plan
     from pipelines.config import BuildConfig
     from pipelines.dataset.schema import Ledger
-    from pipelines.rows.sources import Objects
+    from pipelines.rows.texts import Objects
     from train.data import to_row
 
     folder = tmp_path_factory.getbasetemp()

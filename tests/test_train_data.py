@@ -11,8 +11,9 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
-from pipelines.dataset.schema import FEATURES  # noqa: E402
-from pipelines.rows.sources import open_source, scan  # noqa: E402
+from pipelines.dataset.features import FEATURES  # noqa: E402
+from pipelines.rows.parts import scan  # noqa: E402
+from pipelines.rows.sources import open_source  # noqa: E402
 from rewardlib import rle, templates  # noqa: E402
 from rewardlib.rows import DatasetRow  # noqa: E402
 from tests.conftest import encode  # noqa: E402

@@ -22,7 +22,7 @@ from labeling import masks
 from pipelines.build import build
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
-from pipelines.dataset.schema import FEATURES
+from pipelines.dataset.features import FEATURES
 from pipelines.validate import PROMISES, validate
 from tests.conftest import SIZE, encode, fake_models, record, run_module, write_rows
 

@@ -15,7 +15,7 @@ import pipelines.build
 from pipelines.card import write_card
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
-from pipelines.dataset.schema import FEATURES
+from pipelines.dataset.features import FEATURES
 from pipelines.gallery import write_gallery
 from pipelines.validate import validate
 from rewardlib.rows import DatasetRow

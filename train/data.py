@@ -21,17 +21,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.rows.sources import (
-    Source,
-    SourceError,
-    Table,
-    choose_rows,
-    folders_of,
-    only,
-    open_source,
-    scan,
-    why_unreadable,
-)
+from pipelines.rows.base import Source, SourceError
+from pipelines.rows.parts import only, scan, why_unreadable
+from pipelines.rows.sources import folders_of, open_source
+from pipelines.rows.splits import choose_rows
+from pipelines.rows.tables import Table
 from rewardlib.console import say
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, PLACEHOLDER, QUESTIONS, Turn

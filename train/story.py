@@ -36,10 +36,10 @@ def story(columns: Mapping[str, Values]) -> list[Chapter]:
     names |= {name: found[1] for name in columns if (found := _REWARD.fullmatch(name))}
     chapters = []
     for name, shown in (names | OTHERS).items():
-        found = course(columns.get(name, ()))
-        if found is not None:
+        told = course(columns.get(name, ()))
+        if told is not None:
             verdict: Literal["rose", "fell", "stood still"] = "stood still"
-            if found.rises or found.falls:
-                verdict = "rose" if found.rises else "fell"
-            chapters.append(Chapter(shown, found.start, found.end, verdict))
+            if told.rises or told.falls:
+                verdict = "rose" if told.rises else "fell"
+            chapters.append(Chapter(shown, told.start, told.end, verdict))
     return chapters

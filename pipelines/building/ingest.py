@@ -18,7 +18,9 @@ from pipelines.config import SPLIT_NAME, BuildConfig
 from pipelines.dataset.licenses import is_stated
 from pipelines.dataset.regions import new_region
 from pipelines.dataset.schema import MAX_TRACE, Item, Ledger
-from pipelines.rows.sources import Record, Source, SourceError, folders_of, open_source, why_unreadable
+from pipelines.rows.base import Record, Source, SourceError
+from pipelines.rows.parts import why_unreadable
+from pipelines.rows.sources import folders_of, open_source
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, QUESTIONS
 from rewardlib.rows.choices import CHOICES

@@ -10,7 +10,7 @@ from pipelines.building.models import Models
 from pipelines.building.steps import Annotate, Check, Collect, DrawMasks, Ground, Intervene, Select, Step, Weigh
 from pipelines.config import BuildConfig
 from pipelines.dataset.schema import Ledger
-from pipelines.rows.sources import Source
+from pipelines.rows.base import Source
 
 Progress = Callable[[str, int], None]  # called with a stage and the number of rows that have passed it
 

@@ -8,7 +8,7 @@ import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,20 @@ from labeling.segmenters.loading import load_segmenter
 from labeling.segmenters.segment_anything import SegmentAnythingSegmenter
 from labeling.verify import Verifier
 from pipelines.building.code import code_version
+from pipelines.building.endpoints import endpoint_of
 from pipelines.config import (
     AnnotatorConfig,
     BoxesConfig,
     BuildConfig,
     CollectorConfig,
     DetectorConfig,
-    EndpointConfig,
     OcrConfig,
     SegmenterConfig,
     find_checkpoint,
     public_name,
 )
 from rewardlib.cache import ReplyCache
-from rewardlib.judge import JudgeClient, JudgeEndpoint
+from rewardlib.judge import JudgeClient
 from rewardlib.redact import redact
 
 _LOADING = threading.Lock()  # transformers patches torch globally while it loads, so two threads may not load at once
@@ -125,10 +125,6 @@ def load_collector(config: CollectorConfig, cache: Path, max_cost: float | None 
     if config.model is None:
         return None
     return TraceCollector(JudgeClient(endpoint_of(config), ReplyCache(cache), max_cost), config.draws)
-
-
-def endpoint_of(config: EndpointConfig) -> JudgeEndpoint:
-    return JudgeEndpoint(**config.model_dump(include={field.name for field in fields(JudgeEndpoint)}))
 
 
 @functools.lru_cache(maxsize=2)

@@ -18,9 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Features, Image, List, Value
 
-from pipelines.dataset.schema import FEATURES
 from pipelines.rows.coco import xywh
 from rewardlib import rle
 from rewardlib.rows.chat import PLACEHOLDER
@@ -29,44 +27,7 @@ from rewardlib.rows.regions import to_look_at
 
 Row = dict[str, Any]
 
-_TEXT, _NUMBER = Value("string"), Value("int64")
-_REGION = {name: FEATURES["regions"].feature[name] for name in ("phrase", "bbox", "mask")}
-
-EASYR1 = Features(
-    {
-        **dict.fromkeys(("id", "source", "split", "license"), _TEXT),
-        "images": List(Image()),
-        "problem": _TEXT,
-        "answer": _TEXT,
-        "images_aug": List(Image()),
-        "visual_key_info": _TEXT,
-        # As JSON: EasyR1 stacks columns into arrays, and lists that are as long as each other in one batch but not in the next do not fit.
-        "choices": _TEXT,
-        "alternatives": _TEXT,
-        "regions": _TEXT,
-    }
-)
-VERL = Features(
-    {
-        "id": _TEXT,
-        "license": _TEXT,
-        "data_source": _TEXT,
-        "prompt": List({"role": _TEXT, "content": _TEXT}),
-        "images": List(Image()),
-        "ability": _TEXT,
-        "reward_model": {"style": _TEXT, "ground_truth": _TEXT},
-        "extra_info": {
-            "split": _TEXT,
-            "index": _NUMBER,
-            "choices": List(_TEXT),
-            "alternatives": List(_TEXT),
-            "annotations": List(_TEXT),
-            "regions": List(_REGION),
-        },
-    }
-)
-
-
+_REGION = ("phrase", "bbox", "mask")
 _MEDIA = (PLACEHOLDER, "<video>", "<audio>")
 _GROUNDING = ("<bbox>", "<ref-object>")
 

@@ -26,7 +26,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.dataset.schema import FEATURES, Ledger, Reject
+from pipelines.dataset.schema import COLUMNS, Ledger, Reject
 from pipelines.dataset.versions import upgrade_from, upgraded_manifest
 
 ROWS_PER_GROUP = 100  # the Hub's viewer refuses large row groups of images
@@ -78,6 +78,8 @@ def recorded(out: Path, shard: str, key: str) -> ShardRecord | None:
 
 def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], ledger: Ledger) -> ShardRecord:
     """Store a shard: first its data, then the record that declares it done."""
+    from pipelines.dataset.features import FEATURES
+
     path = data_path(out, shard)
     table = pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
     _write_aside(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd"))
@@ -150,7 +152,7 @@ def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str,
 
     Rows of an older version are read as if they had been written by this one (``pipelines.dataset.versions``).
     """
-    wanted = list(FEATURES) if columns is None else columns
+    wanted = list(COLUMNS) if columns is None else columns
     manifest = read_manifest(out)
     upgrade = upgrade_from(manifest)
     for shard in manifest["shards"]:

@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from datasets import List
-
-from pipelines.dataset.schema import FEATURES, SCHEMA_VERSION
+from pipelines.dataset.schema import SCHEMA_VERSION
 
 Row = dict[str, Any]
 _OLD_LOCATOR = "grounding-dino"  # the only one before version 3
-_NESTED = {name: FEATURES[name].feature for name in ("traces", "annotations", "regions", "counterfactuals")}
+_NESTED = ("traces", "annotations", "regions", "counterfactuals")
 
 
 def upgrade_from(manifest: Mapping[str, Any]) -> Callable[[Row, Sequence[str]], Row]:
@@ -47,6 +45,10 @@ def _named(kind: str, model: Any) -> dict[str, Any] | None:
 
 
 def _upgraded(row: Row, wanted: Sequence[str]) -> Row:
+    from datasets import List  # takes long to load, and most datasets are of today
+
+    from pipelines.dataset.features import FEATURES
+
     new = row | {name: [] for name in wanted if name not in row and isinstance(FEATURES[name], List)}
     for annotation in new.get("annotations") or []:
         annotation |= {"role": "unknown", "role_by": "nobody", "also": [], "flags": []} | annotation
@@ -55,9 +57,9 @@ def _upgraded(row: Row, wanted: Sequence[str]) -> Row:
         role = {"role": "evidence", "role_by": "given"} if is_given else {"role": "unknown", "role_by": "nobody"}
         locator = {"locator": "given" if is_given else _OLD_LOCATOR}
         region |= {**role, **locator, **region}
-    for name, columns in _NESTED.items():
+    for name in _NESTED:
         for entry in new.get(name) or []:
-            entry |= {column: entry.get(column) for column in columns}
+            entry |= {column: entry.get(column) for column in FEATURES[name].feature}
     if new.get("provenance"):
         new["provenance"] = {column: new["provenance"].get(column) for column in FEATURES["provenance"]}
         new["provenance"]["locators"] = new["provenance"]["locators"] or []

@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from pipelines.dataset.schema import FEATURES
+from pipelines.dataset.features import FEATURES
 
 SIZE = (64, 48)
 

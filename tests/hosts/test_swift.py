@@ -25,7 +25,7 @@ from swift.template.vision_utils import load_image
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from pipelines.dataset.formats import write
+from pipelines.dataset import formats as write
 from tests.hosts.labelled import SIZE, labelled
 from tests.judge_server import Server, completion
 

@@ -27,7 +27,8 @@ from verl.trainer.ppo.reward import get_custom_reward_fn, load_reward_manager
 from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 from verl.workers.reward_manager import get_reward_manager_cls
 
-from pipelines.dataset.formats import write
+from pipelines.dataset import formats as write
+from pipelines.dataset.features import VERL
 from tests.hosts.labelled import SIZE, labelled
 from tests.judge_server import Server, completion
 
@@ -229,7 +230,7 @@ def test_ray_workers_load_the_file_and_pass_errors_on(configure, batch, manager)
 
 def test_exported_rows_are_read(tmp_path, configure):
     told = [write.verl(labelled(), 0, ""), write.verl(labelled(regions=[], choices=[], annotations=[]), 1, "")]
-    pq.write_table(pa.Table.from_pylist(told, schema=write.VERL.arrow_schema), tmp_path / "train.parquet")
+    pq.write_table(pa.Table.from_pylist(told, schema=VERL.arrow_schema), tmp_path / "train.parquet")
     config = configure(PLAIN, "data.filter_overlong_prompts=false", f"+data.cache_dir={tmp_path}").data
     processor = SimpleNamespace(image_processor=None)
     rows = RLHFDataset(str(tmp_path / "train.parquet"), tokenizer=None, config=config, processor=processor)
