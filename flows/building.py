@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from pipelines.dataset import store
 from pipelines.dataset.schema import STAGES
 from pipelines.gallery import write_gallery
 from pipelines.rows.base import SourceError
-from rewardlib.console import console, failing_clearly, say
+from rewardlib.console import console, failing_clearly, say, tell
 from rewardlib.judge import BudgetSpent
 from rewardlib.redact import redact
 
@@ -82,7 +83,9 @@ def run(config: BuildConfig, dry_run: bool) -> dict[str, Any]:
     """Build with a server where there is one, else here and now; returns the manifest, of a dry run an empty one."""
     with failing_clearly(*EXPECTED):
         if dry_run:
-            print_estimate(estimate(config))
+            estimated = estimate(config)
+            print_estimate(estimated)
+            tell(asdict(estimated))
             return {}
         runners.check(config)
         started = time.monotonic()
@@ -99,4 +102,6 @@ def run(config: BuildConfig, dry_run: bool) -> dict[str, Any]:
         else:
             manifest = build_here(config)
     print_summary(manifest, config.out, time.monotonic() - started)
+    counted = {name: manifest[name] for name in ("rows", "rejected", "rejects", "counts", "cost")}
+    tell({"out": config.out, **counted})
     return manifest

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from rewardlib.console import console, failing_clearly, say, table
+from rewardlib.console import console, failing_clearly, say, table, tell
 
 if TYPE_CHECKING:
     from pipelines.dataset.publish import Published
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> Published:
         else:
             published = publish(asked.dir, asked.repo, public=asked.public, dry_run=asked.dry_run, say=say)
     print_published(published, asked.dry_run)
+    tell(asdict(published) | {"dry_run": asked.dry_run})
     return published
 
 

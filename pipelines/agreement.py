@@ -31,7 +31,7 @@ from pipelines.config import EndpointConfig
 from pipelines.dataset import store
 from pipelines.dataset.kappa import agreement
 from rewardlib.cache import ReplyCache
-from rewardlib.console import console, failing_clearly, say, table
+from rewardlib.console import console, failing_clearly, say, table, tell
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeRequest
 from rewardlib.perception import verdict_request
 
@@ -257,7 +257,7 @@ def report(result: dict[str, Any], judge: str) -> None:
     if "own_found" in result:
         say(f"{judge} finds {shown(result['own_found'])} of the facts in the trace that they were mined from,")
         say(f"and rejects {shown(result['foreign_rejected'])} of another row's")
-    print(json.dumps(result))
+    tell(result, always=True)
 
 
 if __name__ == "__main__":

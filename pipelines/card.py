@@ -23,7 +23,7 @@ from pipelines.dataset import store
 from pipelines.dataset.failures import known_failures
 from pipelines.dataset.licenses import license_metadata
 from pipelines.dataset.schema import STAGES
-from rewardlib.console import failing_clearly, say
+from rewardlib.console import failing_clearly, say, tell
 
 _KEPT = re.compile(r"<!-- keep: (\w+) -->\n(.*?)\n<!-- /keep -->", re.S)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -134,7 +134,9 @@ def main(dir: Annotated[Path, tyro.conf.Positional], repo: str | None = None) ->
         repo: The Hub repository it will be published to, for the loading example.
     """
     with failing_clearly(store.StoreError):
-        say(f"wrote {write_card(dir, repo)}")
+        card = write_card(dir, repo)
+    say(f"wrote {card}")
+    tell({"card": card})
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ SPLIT_NAME = r"^\w+(\.\w+)*$"  # what `datasets` accepts
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Settings: a name that is none is an error, and they do not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class EndpointConfig(_Strict):
+class EndpointConfig(Strict):
     """A language model behind an OpenAI-compatible endpoint."""
 
     model: str | None
@@ -69,7 +71,7 @@ class CollectorConfig(EndpointConfig):
     """Sampling temperature; at 0 all draws would be the same."""
 
 
-class DetectorConfig(_Strict):
+class DetectorConfig(Strict):
     """Which model finds the phrases: a checkpoint of Grounding DINO, MM-Grounding-DINO, LLMDet, OWLv2 or SAM 3."""
 
     name: str = "labeling/embedded/detector"
@@ -84,7 +86,7 @@ class DetectorConfig(_Strict):
     """Images in one forward pass, of the same size as the model sees them, no fewer and no more; more than one pays on GPUs."""
 
 
-class OcrConfig(_Strict):
+class OcrConfig(Strict):
     """Whether and how text is read in images: labels, numbers with units, angles, axis ticks, vertex names."""
 
     enabled: bool = True
@@ -102,7 +104,7 @@ class BoxesConfig(EndpointConfig):
     """What its boxes are in: thousandths of the image (Qwen3-VL), or pixels of the image as it sees it (Qwen2.5-VL)."""
 
 
-class SegmenterConfig(_Strict):
+class SegmenterConfig(Strict):
     """Which model draws the masks: a checkpoint of SAM, SAM 2, EdgeTAM, SAM-HQ or SAM 3's tracker."""
 
     name: str = "labeling/embedded/segmenter"
@@ -117,7 +119,7 @@ class SegmenterConfig(_Strict):
     """The architecture of a segment-anything checkpoint file."""
 
 
-class CounterfactualConfig(_Strict):
+class CounterfactualConfig(Strict):
     """How the evidence is removed."""
 
     fills: tuple[Fill, ...] = ("mean", "blur", "noise", "inpaint")
@@ -130,7 +132,7 @@ class CounterfactualConfig(_Strict):
     """Combined with the row's id."""
 
 
-class BuildOptions(_Strict):
+class BuildOptions(Strict):
     """What to build and with which models."""
 
     license: str | None = None

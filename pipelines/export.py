@@ -24,7 +24,7 @@ import tyro
 
 from pipelines.dataset import formats, store
 from pipelines.dataset.schema import COLUMNS
-from rewardlib.console import failing_clearly, say
+from rewardlib.console import failing_clearly, say, tell
 
 Row = dict[str, Any]
 Format = Literal["easyr1", "verl", "vlm-r1", "ms-swift", "visual-cot", "coco"]
@@ -170,7 +170,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional], to: Format, out: Path) -> N
     say(f"wrote {done.rows} rows to {out}")
     for key, reason in done.left_out:
         say(f"  left out row {key}: {reason}")
-    print(json.dumps({"rows": done.rows, "left_out": len(done.left_out)}))
+    tell({"rows": done.rows, "left_out": len(done.left_out)}, always=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ so that it can say what is missing.
 
     sightline                          # what there is
     sightline build --help             # what one takes
+    sightline score ... --json         # nothing but the result, as a line of JSON
     sightline --completion bash        # for the shell; or zsh: source <(sightline --completion bash)
 """
 
@@ -34,6 +35,7 @@ class Command:
 
 COMMANDS = {
     "build": Command("flows.build_command", "label rows: image questions with traces in, a dataset with located evidence out", "flows"),
+    "collect": Command("pipelines.collect", "ask a vision model for traces of rows that have none", "label"),
     "validate": Command("pipelines.validate", "does a dataset keep its promises?", "label"),
     "score": Command("pipelines.score", "precision, recall and mask IoU, where the truth is known", "label"),
     "gallery": Command("pipelines.gallery", "every row of a dataset as a page to look at", "label"),
@@ -52,6 +54,7 @@ COMMANDS = {
     "demo": Command("demo.run", "all of it on drawn scenes with tiny models, offline, on a CPU", "demo"),
     "demo-judge": Command("demo.judge", "a rule-based judge behind the protocol of an endpoint", "demo"),
 }
+OWN_OUTPUT = ("vllm", "serve", "doctor", "demo", "demo-judge")  # they end with no result, or have a --json of their own
 ABOUT = "Labels where a multimodal model should look, and rewards it for looking there."
 SHELLS = {
     "bash": "complete -W '{names}' -o default sightline",
@@ -89,7 +92,7 @@ def help_text() -> str:
     """What there is in this installation."""
     lines = [f"  {name:<11} {command.about}" for name, command in COMMANDS.items() if _is_there(command)]
     parts = [ABOUT, "", "usage: sightline COMMAND [...]", "", *lines, "", "Each explains itself: sightline COMMAND --help"]
-    return "\n".join([*parts, "Others: --version, --completion bash|zsh"])
+    return "\n".join([*parts, "Nothing but the result, as JSON: sightline COMMAND ... --json", "Others: --version, --completion bash|zsh"])
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
@@ -98,6 +101,11 @@ def _run(name: str, rest: Sequence[str]) -> int:
     if not _is_there(command):
         print(f"sightline {name} is not part of this installation: pip install 'sightline[{command.extra}]'", file=sys.stderr)
         return 1
+    if "--json" in rest and name not in OWN_OUTPUT:
+        from rewardlib.console import only_results
+
+        only_results()
+        rest = [flag for flag in rest if flag != "--json"]
     sys.argv = [f"sightline {name}", *rest]
     try:
         runpy.run_module(command.module, run_name="__main__", alter_sys=False)

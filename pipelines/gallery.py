@@ -27,7 +27,7 @@ from PIL import Image
 from labeling import masks
 from pipelines.dataset import store
 from pipelines.dataset.schema import Reject
-from rewardlib.console import failing_clearly, say
+from rewardlib.console import failing_clearly, say, tell
 from rewardlib.page import content_policy, data_url
 
 LINE = 36  # letters of a box's name that an image's width holds, about
@@ -159,7 +159,9 @@ def main(dir: Annotated[Path, tyro.conf.Positional], limit: int = 200) -> None:
         limit: Rows to show.
     """
     with failing_clearly(store.StoreError):
-        say(f"wrote {write_gallery(dir, limit)}")
+        page = write_gallery(dir, limit)
+    say(f"wrote {page}")
+    tell({"page": page})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from pipelines.reviewing.coco import read_coco, write_coco
 from pipelines.reviewing.correct import apply as make_corrected
 from pipelines.reviewing.corrections import CorrectionError, Corrections, dataset_hash
 from pipelines.reviewing.label_studio import read_export, write_tasks
-from rewardlib.console import failing_clearly, say
+from rewardlib.console import failing_clearly, say, tell
 from rewardlib.page import content_policy
 
 Row = dict[str, Any]
@@ -263,7 +263,7 @@ def main(
             store.write_text(out, found.text())
             said = found.counts()
     say(f"wrote {out}")
-    print(json.dumps(said))
+    tell(said, always=True)
 
 
 def _apply(dataset: Path, path: Path, out: Path, segmenter: str | None) -> dict[str, Any]:

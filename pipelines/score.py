@@ -32,7 +32,7 @@ from labeling.boxes import iou_matrix
 from labeling.facts import normalize_phrase
 from pipelines.dataset import store
 from pipelines.gold import GoldError, read_gold
-from rewardlib.console import console, failing_clearly, say, table
+from rewardlib.console import console, failing_clearly, say, table, tell
 
 MATCH_IOU = 0.5
 
@@ -180,7 +180,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional], gold: Path) -> None:
     console.print(table(f"{dir} against {gold.name}", ["", ""], [[name.replace("_", " "), value] for name, value in shown.items()]))
     for row_id, trace, ours, reported in tally.disagreements:
         say(f"  {row_id} {trace}: checked {'right' if ours else 'wrong'}, reported {'right' if reported else 'wrong'}")
-    print(json.dumps(figures))
+    tell(figures, always=True)
 
 
 if __name__ == "__main__":

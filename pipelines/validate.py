@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import sys
 from collections import Counter
@@ -24,7 +23,7 @@ from PIL import Image
 from labeling import masks
 from labeling.facts import DECIDERS, ROLES
 from pipelines.dataset import store
-from rewardlib.console import console, failing_clearly, say, table
+from rewardlib.console import console, failing_clearly, say, table, tell
 
 Finding = tuple[str, str]  # (promise, what breaks it)
 
@@ -221,7 +220,7 @@ def main(dir: Annotated[Path, tyro.conf.Positional]) -> None:
     console.print(table(f"{dir}: {result['rows']} rows", ["", "promise", "broken"], rows))
     for example in result["examples"][:20]:
         say(f"  {example}")
-    print(json.dumps(result))
+    tell(result, always=True)
     sys.exit(0 if result["valid"] else 1)
 
 

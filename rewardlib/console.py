@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +31,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def say(text: str) -> None:
     """A line as it is: not wrapped, so that paths can be copied, and without markup."""
     console.print(printable(text), markup=False, soft_wrap=True)
+
+
+def only_results() -> None:
+    """From here on nothing is printed but results and errors: ``--json`` of the command ``sightline``."""
+    console.quiet = True
+
+
+def tell(values: Mapping[str, Any], *, always: bool = False) -> None:
+    """What a command has done, as a line of JSON: where it was asked for, or ``always``, behind what was printed for people."""
+    if always or console.quiet:
+        print(json.dumps(values, default=str))
 
 
 def quiet_libraries() -> None:

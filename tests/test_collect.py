@@ -14,11 +14,14 @@ from PIL import Image
 from flows.build_dataset import main
 from pipelines import build
 from pipelines.building.estimate import estimate
+from pipelines.building.ingest import source_of
 from pipelines.building.models import Models, load_annotator, load_collector
+from pipelines.collect import CollectSettings, collect
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from rewardlib.judge import BudgetSpent
-from tests.conftest import COLORS, encode, fake_models, record, scene, write_rows
+from rewardlib.rows import DatasetRow
+from tests.conftest import COLORS, encode, fake_models, record, run_module, scene, write_rows
 from tests.judge_server import Answer, Server, completion, failure
 
 LOOKING = {"model": "looker", "retries": 0, "timeout": 5, "price_in": 1.0, "price_out": 10.0}
@@ -165,3 +168,36 @@ def test_a_collectors_settings_are_named_by_its_own_flags(tmp_path: Path) -> Non
         config = configure(tmp_path, server.url, BARE)
         build.build(config)
     assert "--collector.seed None" in store.read_rejects(config.out)[0].detail
+
+
+def test_the_command_writes_rows_with_traces_for_a_build(tmp_path: Path) -> None:
+    """Right traces stay, wrong ones too; rows without a right one are left out by name; asked again, nobody is asked."""
+    rows = [*BARE, record("d", "red"), record("e", "red", traces=None, image="gone.jpg")]
+    with Server(look).running() as server:
+        config = configure(tmp_path, server.url, rows)
+        names = ("source", "out", "collector", "shard_size")
+        settings = CollectSettings(**{name: getattr(config, name) for name in names})
+        figures = collect(settings)
+        assert figures == {
+            "rows in": 5,
+            "rows asked about": 3,
+            "traces collected": 6,
+            "rows with a right trace": 4,
+            "rows left out": 1,
+        }
+        assert collect(settings) == figures
+        assert len(server.requests) == 6
+    (left,) = [json.loads(line) for line in (config.out / "left_out.jsonl").read_text().splitlines()]
+    assert (left["id"], left["reason"]) == ("e", "missing image")
+    again = BuildConfig(source=str(config.out), out=tmp_path / "built", license="mit")
+    source = source_of(again)
+    found = [DatasetRow(source.read(n)) for n in range(len(source))]
+    assert [row.id for row in found] == ["a", "b", "c", "d"]
+    assert [len(row.traces) for row in found] == [2, 2, 2, 1]
+    assert found[1].correct_traces == ("<think>There is a blue square.</think><answer>blue</answer>",)
+
+
+def test_the_command_without_anybody_to_ask_says_so(tmp_path: Path) -> None:
+    code, _, stderr = run_module("pipelines.collect", "--source", tmp_path / "rows.jsonl", "--out", tmp_path / "out")
+    assert code == 2
+    assert "--collector.model" in stderr

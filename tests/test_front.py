@@ -1,5 +1,6 @@
 """One command over all modules: it is quick, names what there is, and runs each as it runs by itself."""
 
+import json
 import subprocess
 import sys
 import time
@@ -46,11 +47,20 @@ def test_a_command_runs_with_its_flags_and_its_status(tmp_path):
     assert run("vllm", "--model", "m", "--say").stdout.startswith("VLLM_SERVER_DEV_MODE=1 vllm serve m")
 
 
+def test_json_alone_is_printed_where_it_is_asked_for(tmp_path):
+    run_of = tmp_path / "run"
+    run_of.mkdir()
+    lines = [json.dumps({"step": n, "reward": n / 10}) for n in range(3)]
+    (run_of / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert run("report", str(run_of)).stdout == f"wrote {run_of / 'report.html'}\n"
+    assert json.loads(run("report", str(run_of), "--json").stdout) == {"page": str(run_of / "report.html")}
+
+
 def test_version_completion_and_typing_errors(capsys):
     assert main(["--version"]) == 0
     assert "sightline 0" in capsys.readouterr().out
     assert main(["--completion", "bash"]) == 0
-    assert "build validate" in capsys.readouterr().out
+    assert "build collect validate" in capsys.readouterr().out
     assert main(["biuld"]) == 2
     assert "did you mean build?" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rewardlib.anchor import anchor_loss, anchor_target
-from rewardlib.console import failing_clearly, quiet_libraries, say
+from rewardlib.console import failing_clearly, quiet_libraries, say, tell
 from rewardlib.probe import AttentionProbe
 from train.anchor import FOCUS, AnchorSettings
 from train.checkpoint import Progress, latest, restore, save
@@ -38,6 +38,7 @@ def command(settings: AnchorSettings) -> None:
     with failing_clearly(ValueError, OSError):
         out = anchor(settings)
     say(f"model    {out}   (train on from it: python -m train.grpo --model {out})")
+    tell({"model": out})
 
 
 def anchor(settings: AnchorSettings) -> Path:

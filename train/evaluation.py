@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from rewardlib import Accuracy, AttentionContrast, Format
-from rewardlib.console import console, failing_clearly, quiet_libraries, say, table
+from rewardlib.console import console, failing_clearly, quiet_libraries, say, table, tell
 from rewardlib.sample import VisualAttention
 from train.data import Row, Rows, load_rows
 from train.distributed import World
@@ -56,6 +56,7 @@ def command(settings: EvaluateSettings) -> None:
                 settings.against, **summary["against"]
             )
         )
+    tell(summary)
 
 
 def _cells(figure: dict[str, float | None]) -> list[str]:

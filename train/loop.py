@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from rewardlib.console import failing_clearly, quiet_libraries, say
+from rewardlib.console import failing_clearly, quiet_libraries, say, tell
 from train.advice import template_advice
 from train.batch import Normalizer, Signal
 from train.checkpoint import Progress, computed, restore, save
@@ -80,9 +80,11 @@ def command(settings: Settings) -> None:
     with failing_clearly(ValueError, OSError):
         out = train(settings)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
-        for finding in findings_of(out):
+        findings = findings_of(out)
+        for finding in findings:
             say(f"- {finding.what}\n  {finding.remedy}")
         say(f"report   {out / 'report.html'}")
+        tell({"out": out, "steps": settings.steps, "findings": [f.what for f in findings]})
 
 
 def _learn(run: Run, settings: Settings) -> None:

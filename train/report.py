@@ -26,7 +26,7 @@ import tyro
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from rewardlib.console import failing_clearly, say
+from rewardlib.console import failing_clearly, say, tell
 from rewardlib.page import content_policy, data_url
 from train.curves import Curve, Values, draw_curve, in_words, measured, stride_of, varies, window_of
 from train.diagnosis import Finding, diagnose
@@ -412,7 +412,9 @@ def main(run: Annotated[Path, tyro.conf.Positional], limit: int = 24) -> None:
         limit: Groups of completions to show.
     """
     with failing_clearly(ValueError, OSError):
-        say(f"wrote {write_report(run, limit)}")
+        page = write_report(run, limit)
+    say(f"wrote {page}")
+    tell({"page": page})
 
 
 if __name__ == "__main__":
