@@ -2,7 +2,7 @@
 
     python -m pipelines.agreement DIR --judge.model A --judge.base-url URL --seeds 0 1            # itself, twice
     python -m pipelines.agreement DIR --judge.model A ... --other.model B --other.base-url URL    # another model
-    python -m pipelines.agreement DIR --sheet sheet.jsonl                                         # verdicts for a person to fill in
+    python -m pipelines.agreement DIR --sheet sheet.jsonl                                         # for a person, with a page to answer on
     python -m pipelines.agreement DIR --judge.model A ... --gold sheet.jsonl                      # against them
     python -m pipelines.agreement DIR --about roles --judge.model A ...                           # the dataset's roles against a judge
 
@@ -30,6 +30,7 @@ from pipelines.building.steps.annotate import asked_of
 from pipelines.config import EndpointConfig
 from pipelines.dataset import store
 from pipelines.dataset.kappa import agreement
+from pipelines.sheet import write_page, write_sheet
 from rewardlib.cache import ReplyCache
 from rewardlib.console import console, failing_clearly, say, table, tell
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeRequest
@@ -146,15 +147,11 @@ def read_gold(path: Path) -> dict[Unit, bool]:
     return found
 
 
-def write_sheet(path: Path, asked: Sequence[Asked | AskedRole]) -> int:
-    """The questions as JSONL for a person: set ``present`` to true or false (about roles: whether the answer rests on the fact).
-    Returns their number."""
-    lines = [
+def sheet_lines(asked: Sequence[Asked | AskedRole]) -> list[dict[str, Any]]:
+    """The questions for a person: ``present`` is to become true or false (about roles: whether the answer rests on the fact)."""
+    return [
         {"id": row, "trace_id": trace, "fact": fact, "present": None, **a.shown()} for a in asked for row, trace, fact in sorted(a.units())
     ]
-    with path.open("x", encoding="utf-8") as file:  # never over somebody's work
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    return len(lines)
 
 
 def compare(raters: dict[str, dict[Unit, bool]], asked: Sequence[Asked], judge: str) -> dict[str, Any]:
@@ -221,7 +218,12 @@ def main(
         if not asked:
             raise AgreementError(f"no trace of the first {rows} rows of {dir} has an annotation, so there is nothing to ask a judge about")
         if sheet is not None:
-            say(f"wrote {write_sheet(sheet, asked)} questions to {sheet}: set present to true or false, then give it as --gold")
+            page, lines = sheet.with_suffix(".html"), sheet_lines(asked)
+            write_sheet(sheet, lines)
+            pictured = store.read_rows(dir, columns=["id", "image", "question", "choices", "answer"])
+            write_page(page, lines, list(islice(pictured, rows)), about)
+            say(f"wrote {len(lines)} questions to {sheet}, and {page} to answer them on: save there, and give what it saves as --gold")
+            tell({"questions": len(lines), "sheet": sheet, "page": page})
             return
         person = {"a person": read_gold(gold)} if gold else {}
         if judge.model is None and not (about == "roles" and person):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -37,7 +36,7 @@ from pipelines.reviewing.correct import apply as make_corrected
 from pipelines.reviewing.corrections import CorrectionError, Corrections, dataset_hash
 from pipelines.reviewing.label_studio import read_export, write_tasks
 from rewardlib.console import failing_clearly, say, tell
-from rewardlib.page import content_policy
+from rewardlib.page import content_policy, inert
 
 Row = dict[str, Any]
 Tool = Literal["label-studio", "coco"]
@@ -105,9 +104,9 @@ def write_page(
     aside = path.with_name(f".{path.name}.tmp")
     shown = 0
     with aside.open("w", encoding="utf-8") as file:  # row by row: pictures are large
-        file.write(f'{before}{_inert(about)[:-1]},"rows":[')
+        file.write(f'{before}{inert(about)[:-1]},"rows":[')
         for shown, row in enumerate(chain([first], rows), start=1):
-            file.write("," * (shown > 1) + "\n" + _inert(view(row)))
+            file.write("," * (shown > 1) + "\n" + inert(view(row)))
         file.write(f"\n]}}{after}")
     aside.replace(path)
     return path, shown
@@ -119,14 +118,6 @@ def _shell() -> str:
     template = environment.get_template("review.html")
     policy = content_policy(template.render()) + "; base-uri 'none'; form-action 'none'"
     return template.render(policy=policy, data=_DATA)
-
-
-def _inert(data: Any) -> str:
-    """JSON for a data block of a page: nothing in it can end the block."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def view(row: Row) -> Row:

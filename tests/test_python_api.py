@@ -15,6 +15,7 @@ from pipelines.dataset import store
 from pipelines.dataset.opened import Dataset
 from pipelines.rows.base import SourceError
 from rewardlib.rows import RowError
+from tests import notebook
 from tests.conftest import ROOT
 
 POLICY = str(ROOT / "demo" / "checkpoints" / "policy-seeing")
@@ -88,3 +89,18 @@ def test_what_cannot_be_used_says_so(tmp_path: Path) -> None:
         sightline.build(tmp_path / "gone.jsonl", tmp_path / "out")
     with pytest.raises(RowError):
         sightline.look(POLICY, {"question": "What?"})
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    monkeypatch.chdir(tmp_path)
+    shown = notebook.run(ROOT / "docs" / "tour.ipynb")
+    values = [value for _, value in shown]
+    printed = "".join(text for text, _ in shown)
+    assert len(values[1]) + len(values[1].rejects) == 24
+    assert isinstance(values[2], Image.Image)
+    assert values[4]._repr_html_().startswith("<iframe")
+    assert values[5]["recall"] > 0.9
+    assert "of its attention on the image lies on the evidence" in printed
+    assert (values[-1] / "report.html").exists()
