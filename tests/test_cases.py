@@ -17,6 +17,7 @@ from pipelines.build import build
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.licenses import is_stated
+from pipelines.score import score
 from pipelines.validate import validate
 from tests.conftest import ROOT
 from train.data import DataError, Row, load_rows
@@ -245,6 +246,29 @@ def test_n04_the_remedy_of_a_reject_works_in_the_same_folder(tmp_path: Path) -> 
 
 
 # ------------------------------------------------------------------------------------------ labels
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten pictures of somebody's own, labelled with the defaults."""
+    out = tmp_path_factory.mktemp("own") / "dataset"
+    build(BuildConfig(source=str(case("N01") / "own_rows.jsonl"), out=out))
+    return out
+
+
+def test_n01_the_embedded_detector_says_what_it_does_not_know(own: Path) -> None:
+    """What it was not taught is not found by it: only what is written there, and is read."""
+    regions = [region for row in store.read_rows(own) for region in row["regions"]]
+    assert regions
+    assert {region["locator"] for region in regions} == {"ocr"}
+    assert store.read_manifest(own)["counts"]["rows_out_of_domain"] > 5
+
+
+@pytest.mark.parametrize("gold", ["rows_regions.jsonl", "coco.json"])
+def test_n06_regions_and_coco_are_gold(own: Path, gold: str) -> None:
+    figures = score(own, case("N06") / gold).figures()
+    assert figures["gold_regions"] > 20
+    assert None not in (figures["recall"], figures["precision"])
 
 
 def test_n02_given_boxes_are_all_there_is_of_their_phrases(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ def heat_image(attention: NDArray[Any]) -> Image.Image:
 
 
 def overlaid(image: Image.Image, attention: NDArray[Any], boxes: Sequence[Box]) -> Image.Image:
-    """The image, ``WIDTH`` pixels wide, under its attention, with boxes x0, y0, x1, y1 in shares of
-    its sides.
+    """The image in grey, ``WIDTH`` pixels wide, under its attention, with boxes x0, y0, x1, y1 in
+    shares of its sides.
     """
     size = (WIDTH, max(1, round(WIDTH * image.height / image.width)))
-    picture = image.convert("RGBA").resize(size)
+    picture = image.convert("L").convert("RGBA").resize(size)
     heat = heat_image(attention).resize(size, Image.Resampling.BILINEAR)
     picture = Image.alpha_composite(picture, heat).convert("RGB")
     pen = ImageDraw.Draw(picture)
