@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Domain:
     def _nearest(self, image: Image.Image) -> tuple[float, str, str, float]:
         """Of the kind that is nearest, the statistic that is furthest: distance, kind, name and
         value."""
-        views = measure(image, list(self.colors.values()), self.grounds)
+        views = _measured(image, tuple(self.colors.values()), self.grounds)
         return min(self._furthest(kind, views) for kind in self.kinds)
 
     def _furthest(self, kind: str, views: list[Statistics]) -> tuple[float, str, str, float]:
@@ -118,6 +119,18 @@ class Domain:
 def _outside(value: float, within: Range) -> float:
     low, high = within
     return max(low - value, value - high, 0.0) / max(high - low, 1e-3)
+
+
+# While an image lives: the detector's domain asks, and then the segmenter's, which is the same.
+_KNOWN: dict[tuple[int, tuple[Color, ...], Grounds], list[Statistics]] = {}
+
+
+def _measured(image: Image.Image, colors: tuple[Color, ...], grounds: Grounds) -> list[Statistics]:
+    key = (id(image), colors, grounds)
+    if key not in _KNOWN:
+        _KNOWN[key] = measure(image, colors, grounds)
+        weakref.finalize(image, _KNOWN.pop, key, None)
+    return _KNOWN[key]
 
 
 def measure(image: Image.Image, colors: Sequence[Color], grounds: Grounds) -> list[Statistics]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
+import labeling.domain
 from demo.calibrate import calibrate, disturb, draw, flat
 from demo.questions import make_row
 from labeling.domain import FILE, Domain
@@ -190,3 +191,17 @@ def test_real_strips_are_known(domain: Domain) -> None:
 def test_real_diagrams_are_not_known(domain: Domain) -> None:
     pictures = sorted((DATA / "mathvision" / "images").iterdir())[::4]
     assert sum(domain.knows(flat(path)) for path in pictures) <= len(pictures) // 20
+
+
+def test_an_image_is_measured_once_while_it_lives(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    own = labeling.domain.measure
+    monkeypatch.setattr(labeling.domain, "measure", lambda *told: taken.append(1) or own(*told))
+    other = Domain.read(CHECKPOINTS / "segmenter")
+    assert other is not None
+    image = Image.new("RGB", (112, 112), (120, 120, 120))
+    assert domain.distance(image) == domain.distance(image) == other.distance(image)
+    assert len(taken) == 1
+    known = len(labeling.domain._KNOWN)
+    del image
+    assert len(labeling.domain._KNOWN) == known - 1
