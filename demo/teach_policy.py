@@ -118,7 +118,7 @@ def answer_loss(policy: Policy, rng: random.Random, scene: Scene, questions: Seq
     joined = [torch.cat([tail, ids]) for tail, (ids, _) in zip(tails, replies, strict=True)]
     packed = pack(prompt.ids[:shared], prompt.positions[:, :shared], joined)
     said = torch.cat([torch.arange(len(row)) >= len(tail) for row, tail in zip(joined, tails, strict=True)])
-    hidden = last_hidden(policy, prompt, packed)[packed.predictors[said]]
+    hidden = last_hidden(policy, [prompt], packed)[packed.predictors[said]]
     losses = F.cross_entropy(policy.model.get_output_embeddings()(hidden), packed.ids[0, packed.tokens[said]], reduction="none")
     weights = torch.cat([weights for _, weights in replies])
     return (losses * weights).sum() / weights.sum()

@@ -481,8 +481,9 @@ def test_methods_do_not_depend_on_micro_batches_or_order(methods, settings):
     chosen = replace(settings, methods=methods, attention_contrast=1.0)
     whole = gradient(chosen, [0, 1, 2, 3])
     assert any(value.abs().sum() > 0 for value in whole.values())
-    others = replace(chosen, micro_batch=3), chosen, replace(chosen, checkpointing=True)
-    for other, order in zip(others, ([0, 1, 2, 3], [3, 1, 0, 2], [0, 1, 2, 3]), strict=True):
+    forwards = [replace(chosen, tokens_per_forward=tokens) for tokens in (200, 10_000)]
+    others = [(replace(chosen, micro_batch=3), [0, 1, 2, 3]), (chosen, [3, 1, 0, 2]), (replace(chosen, checkpointing=True), [0, 1, 2, 3])]
+    for other, order in [*others, (forwards[0], [3, 1, 0, 2]), (forwards[1], [0, 1, 2, 3])]:
         again = gradient(other, order)
         assert again.keys() == whole.keys()
         for name, value in whole.items():
@@ -519,7 +520,7 @@ def test_the_correction_does_not_depend_on_micro_batches_or_order(correction, se
     chosen, shifts = replace(settings, correction=correction), 0.8 * torch.randn(100, generator=torch.Generator().manual_seed(0))
     whole, _ = corrected(chosen, shifts)
     assert any(value.abs().sum() > 0 for value in whole.values())
-    for other, order in ((replace(chosen, micro_batch=3), (0, 1)), (chosen, (1, 0))):
+    for other, order in ((replace(chosen, micro_batch=3), (0, 1)), (chosen, (1, 0)), (replace(chosen, tokens_per_forward=10_000), (0, 1))):
         again, _ = corrected(other, shifts, order)
         assert all(torch.allclose(value, again[name], atol=1e-6) for name, value in whole.items())
 
@@ -624,7 +625,7 @@ def test_counterfactuals_reach_the_rewards(settings):
     chosen = replace(settings, causal_attention=1.0)
     policy, rows = load_policy(chosen), load_rows(chosen.data, chosen.template)
     (group,) = sampler(policy, chosen).sample([rows[0]], [0], [0])
-    assess(policy, group, Plan(chosen, make_rewards(chosen)))
+    assess(policy, [group], Plan(chosen, make_rewards(chosen)))
     for sample in group.samples:
         seen = sample.counterfactual
         assert isinstance(seen, Counterfactual)

@@ -161,7 +161,7 @@ def learn(policy: Policy, row: Row, settings: AnchorSettings) -> dict[str, float
     image = pad(prompt.image, (0, packed.ids.shape[1] - len(prompt.image)))[None]
     probe = AttentionProbe(policy.model, settings.layers, differentiable=True)
     with policy.precision(), probe.watch(focus, {"image": image}, maps="image") as mass:
-        hidden = last_hidden(policy, prompt, packed)
+        hidden = last_hidden(policy, [prompt], packed)
         logprobs, _ = token_logprobs(
             policy, hidden[packed.predictors], packed.ids[0, packed.tokens]
         )

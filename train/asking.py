@@ -151,6 +151,6 @@ def _last_hidden(policy: Policy, prompt: Prompt, continuations: Sequence[Tensor]
     """Hidden states (B, D) of the last tokens of several continuations of one prompt."""
     packed = pack(prompt.ids, prompt.positions, continuations)
     with evaluating(policy.model), policy.precision():
-        hidden = last_hidden(policy, prompt, packed)
+        hidden = last_hidden(policy, [prompt], packed)
     ends = torch.tensor([len(ids) for ids in continuations], device=hidden.device).cumsum(0) - 1
     return hidden[packed.tokens[ends]]

@@ -41,7 +41,8 @@ class Group:
 
     def tokens_of(self, part: slice) -> Tensor:
         """Which tokens (N,) belong to a part of the completions."""
-        return (self.completion_index >= part.start) & (self.completion_index < part.stop)
+        stop = len(self.completions) if part.stop is None else part.stop
+        return (self.completion_index >= part.start) & (self.completion_index < stop)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ FREE = {
     "steps",
     "device",
     "micro_batch",
+    "tokens_per_forward",
     "checkpointing",
     "save_every",
     "show_every",

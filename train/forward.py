@@ -1,4 +1,5 @@
-"""One forward of a packed group, and all that rewards, methods and losses want from it.
+"""One forward of a packed group, or of several, and all that rewards, methods and losses want from
+it.
 
 Log-probabilities carry the gradient. Logits are made in chunks, and again in the backward pass, so
 that memory does not grow with vocabulary times length.
@@ -15,9 +16,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from train.measures import CHUNK, Inputs, Measure
-from train.packing import Packed, pack
+from train.packing import Packed, join, pack
 from train.policy import Policy, Prompt
 from train.separate import separate_hidden
+from train.shared_prefix import SharedPrefixes
 
 
 @dataclass(frozen=True)
@@ -48,20 +50,67 @@ def forward(
     watched: where measures with a gradient stay open until the backward pass, for under activation
         checkpointing it runs layers again.
     """
-    packed = pack(prompt.ids, prompt.positions, completions)
-    inputs = Inputs(policy, prompt, packed, temperature)
-    with nullcontext(watched) if watched is not None else ExitStack() as stack:
-        readings = {}
-        for measure in measures:
-            readings[measure.name] = stack.enter_context(measure.watch(inputs))
-        with policy.precision():
-            hidden = last_hidden(policy, prompt, packed)
-    tokens = packed.ids[0, packed.tokens]
-    logprobs, entropy = token_logprobs(
-        policy, hidden[packed.predictors], tokens, temperature, entropy_gradient
+    (output,) = forward_all(
+        policy,
+        [(prompt, completions)],
+        measures=measures,
+        temperature=temperature,
+        entropy_gradient=entropy_gradient,
+        watched=watched,
     )
-    measured = {name: reading(hidden) for name, reading in readings.items()}
-    return ForwardOutput(packed.completion_index, logprobs, entropy, measured)
+    return output
+
+
+def forward_all(
+    policy: Policy,
+    rows: Sequence[tuple[Prompt, Sequence[Tensor]]],
+    *,
+    measures: Sequence[Measure] = (),
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+    watched: ExitStack | None = None,
+) -> list[ForwardOutput]:
+    """``forward`` of several prompts with their completions in one pass of the model. Of several,
+    all images are encoded anew.
+    """
+    parts = join([pack(prompt.ids, prompt.positions, tokens) for prompt, tokens in rows])
+    prompts = [prompt for prompt, _ in rows]
+    inputs = [
+        Inputs(policy, prompt.behind(start) if start else prompt, part, temperature)
+        for prompt, part, start in zip(prompts, parts, _starts(parts), strict=True)
+    ]
+    with nullcontext(watched) if watched is not None else ExitStack() as stack:
+        readings = [
+            {measure.name: stack.enter_context(measure.watch(each)) for measure in measures}
+            for each in inputs
+        ]
+        with policy.precision():
+            hidden = last_hidden(policy, prompts, parts[0])
+    logprobs, entropy = token_logprobs(
+        policy,
+        hidden[torch.cat([part.predictors for part in parts])],
+        parts[0].ids[0, torch.cat([part.tokens for part in parts])],
+        temperature,
+        entropy_gradient,
+    )
+    counts = [len(part.tokens) for part in parts]
+    split = torch.split(logprobs, counts), torch.split(entropy, counts)
+    said = zip(parts, *split, readings, strict=True)
+    return [
+        ForwardOutput(
+            part.completion_index,
+            own_logprobs,
+            own_entropy,
+            {name: reading(hidden) for name, reading in own.items()},
+        )
+        for part, own_logprobs, own_entropy, own in said
+    ]
+
+
+def _starts(parts: Sequence[Packed]) -> Sequence[int]:
+    """Where each part begins in the row that they are of."""
+    shape = parts[0].shape
+    return shape.starts if isinstance(shape, SharedPrefixes) else [0]
 
 
 def joined(parts: Sequence[ForwardOutput], completion_index: Tensor) -> ForwardOutput:
@@ -76,16 +125,17 @@ def joined(parts: Sequence[ForwardOutput], completion_index: Tensor) -> ForwardO
     )
 
 
-def last_hidden(policy: Policy, prompt: Prompt, packed: Packed) -> Tensor:
-    """Last hidden states (T, D) of a packed row."""
+def last_hidden(policy: Policy, prompts: Sequence[Prompt], packed: Packed) -> Tensor:
+    """Last hidden states (T, D) of a packed row of these prompts."""
     if not policy.family.shares_prefix:
+        (prompt,) = prompts
         return separate_hidden(policy, prompt, packed)
     output = policy.backbone(
         input_ids=packed.ids,
         position_ids=policy.family.position_ids(packed.positions),
         block_mask=packed.shape,
         use_cache=False,
-        **prompt.inputs,
+        **policy.inputs_of(prompts),
     )
     return output.last_hidden_state[0]
 

@@ -52,7 +52,7 @@ from train.rewards import REWARDS, make_rewards, needs_of
 from train.sampling import Sampler
 from train.settings import Settings
 from train.sharding import reshard, shard
-from train.step import gather_weights, stand_in, step
+from train.step import gather_weights, in_batches, stand_in, step
 
 PATIENCE = 10  # steps without a prompt after which a run that has learnt nothing stops
 
@@ -100,7 +100,8 @@ def _learn(run: Run, settings: Settings) -> None:
         sampler = Sampler(policy, run.engine, plan)
         # ---- sample, and reward the texts
         groups, drawn, spare = sampler.draw_groups(run.rows, world, drawn)
-        missing = max(world.gather_objects([len(groups)])) - len(groups) if settings.shard else 0
+        passes = len(in_batches(groups, settings.tokens_per_forward))
+        missing = max(world.gather_objects([passes])) - passes if settings.shard else 0
         silent = heed(groups, sampler.text_rewards, settings, world, number)
         if settings.ahead and number + 1 < settings.steps:
             sampler.begin(run.rows, world, drawn)
@@ -236,6 +237,11 @@ def start(settings: Settings) -> Run:
         )
     rows.speaks = True  # from here on every process leaves out rows of its own
     policy = load_policy(settings, world.device)
+    if settings.tokens_per_forward and not policy.family.shares_prefix:
+        raise ValueError(
+            f"--tokens-per-forward: the completions of {policy.family.model_type} are sequences of "
+            "their own, which no forward takes with another prompt's; leave it out"
+        )
     for line in template_advice(policy, settings) if world.main else ():
         say(line)
     if settings.shard and world.size > 1:
@@ -280,6 +286,7 @@ _COUNTS = (
     "max_prompt",
     "num_iterations",
     "micro_batch",
+    "tokens_per_forward",
     "save_every",
     "show_every",
     "max_skipped",
@@ -311,6 +318,11 @@ def refuse(settings: Settings) -> None:
         raise ValueError("--ahead samples while it learns, which takes servers: give --engine-url")
     if settings.engine_url and settings.engine != "vllm":
         raise ValueError("--engine-url names vLLM servers: give --engine vllm too")
+    if settings.micro_batch and settings.tokens_per_forward:
+        raise ValueError(
+            "--micro-batch takes a prompt's completions apart, --tokens-per-forward puts several "
+            "prompts together: give one of them"
+        )
     if settings.window and not 0 <= settings.window[0] <= settings.window[1]:
         raise ValueError(
             "--window {} {}: give the fewest tokens, and then the most".format(*settings.window)

@@ -27,7 +27,10 @@ CHUNK = 1024  # tokens whose logits exist at once
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a forward is given."""
+    """What a forward is given: one prompt with its completions, by itself or in a row with others.
+
+    ``prompt.image`` and ``prompt.region`` are those of the row's positions up to the prompt's end.
+    """
 
     policy: Policy
     prompt: Prompt

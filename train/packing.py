@@ -4,20 +4,21 @@ sequences.
     [ prompt | c1 | c2 | ... | cG ]
 
 Each completion sees the prompt and itself, and its positions go on where the prompt's end: the
-numbers are those of G separate sequences, while the image and the prompt are encoded once. Pure
+numbers are those of G separate sequences, while the image and the prompt are encoded once. Several
+such rows, one behind the other, are one as well (``join``): they do not see each other. Pure
 functions on tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from train.shared_prefix import SharedPrefix
+from train.shared_prefix import SharedPrefix, SharedPrefixes
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,13 @@ class Packed:
     positions: Tensor  # (3, 1, T), time, height and width of mRoPE
     tokens: Tensor  # (N,) where the completion tokens are
     predictors: Tensor  # (N,) the positions whose output predicts them
-    shape: SharedPrefix  # who sees whom
+    completion_index: Tensor  # (N,) which completion each token belongs to
+    shape: SharedPrefix | SharedPrefixes  # who sees whom
 
     @cached_property
     def separate(self) -> Separate:
         """The same completions as sequences of their own."""
         return separate(self)
-
-    @property
-    def completion_index(self) -> Tensor:
-        """(N,) which completion each token belongs to."""
-        return self.shape.completion_index
 
 
 def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Tensor]) -> Packed:
@@ -61,8 +58,33 @@ def pack(prompt_ids: Tensor, prompt_positions: Tensor, completions: Sequence[Ten
         positions=positions[:, None],
         tokens=tokens,
         predictors=predictors,
+        completion_index=completion_index,
         shape=SharedPrefix(length, completion_index),
     )
+
+
+def join(rows: Sequence[Packed]) -> list[Packed]:
+    """Packed rows as parts of one row [ prompt 1 | its completions | prompt 2 | ... ].
+
+    All of the results have the ids, positions and shape of the whole; each has its own tokens and
+    predictors, where they are in it.
+    """
+    if len(rows) == 1:
+        return list(rows)
+    ids = torch.cat([row.ids for row in rows], dim=1)
+    positions = torch.cat([row.positions for row in rows], dim=2)
+    shape = SharedPrefixes([row.shape for row in rows if isinstance(row.shape, SharedPrefix)])
+    return [
+        replace(
+            row,
+            ids=ids,
+            positions=positions,
+            tokens=row.tokens + start,
+            predictors=row.predictors + start,
+            shape=shape,
+        )
+        for row, start in zip(rows, shape.starts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,7 @@ class Separate:
 
 def separate(packed: Packed) -> Separate:
     """A packed row's completions as sequences of their own."""
+    assert isinstance(packed.shape, SharedPrefix)  # joined rows are of models that share
     prompt, index = packed.shape.prompt, packed.completion_index
     lengths = index.bincount()
     step = torch.arange(len(index), device=index.device) - (lengths.cumsum(0) - lengths)[index]

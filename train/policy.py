@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rewardlib.rows import RowError
 from rewardlib.text import opening_of
@@ -56,6 +57,11 @@ class Prompt:
     def without_features(self) -> Prompt:
         """The prompt for another model, or after an update of the tower."""
         return replace(self, features=None)
+
+    def behind(self, tokens: int) -> Prompt:
+        """The prompt as it stands in a row behind that many other tokens."""
+        image, region = (pad(values, (tokens, 0)) for values in (self.image, self.region))
+        return replace(self, image=image, region=region)
 
 
 class Policy:
@@ -181,6 +187,13 @@ class Policy:
                         "its own; write it otherwise, or "
                         "drop the row",
                     )
+
+    def inputs_of(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """What the model's forward is given of the images of prompts that stand in one row."""
+        if len(prompts) == 1:
+            return prompts[0].inputs
+        joint = self.family.join_images([prompt.images for prompt in prompts])
+        return {name: values.to(self.device) for name, values in joint.items()}
 
     def encode_images(self, prompt: Prompt) -> Prompt:
         """The prompt with its images encoded, for several forwards of the same weights, one of

@@ -103,6 +103,10 @@ class Settings(Recipe):
     """completions per forward and backward, for less memory; all of a group's by default. Changes
     no result
     """
+    tokens_per_forward: int | None = None
+    """several prompts with their completions in one forward, as many as have that many tokens
+    together, to fill a GPU with short answers; one prompt by default. Changes no result
+    """
     shard: bool = False
     """with several processes: spread weights, gradients and optimizer state over them (FSDP2)"""
     max_prompt: int = 4096

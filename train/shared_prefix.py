@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -74,12 +75,42 @@ class SharedPrefix:
         )
         return Padding(index.flatten(), place, step < lengths[:, None])
 
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and completions."""
+        return self.prompt + len(self.completion_index)
+
+    @property
+    def segment(self) -> Tensor:
+        """(T,) the completion of every position; -1 for the prompt's."""
+        prompt = self.completion_index.new_full((self.prompt,), -1)
+        return torch.cat([prompt, self.completion_index])
+
     def mask_mod(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         """Whether positions ``query`` see positions ``key``, in the signature of flex attention."""
-        segment = torch.cat(
-            [self.completion_index.new_full((self.prompt,), -1), self.completion_index]
-        )
+        segment = self.segment
         return (key <= query) & ((segment[key] == -1) | (segment[key] == segment[query]))
+
+
+@dataclass(frozen=True)
+class SharedPrefixes:
+    """Who sees whom in packed rows that stand one behind the other: nobody sees another row."""
+
+    parts: Sequence[SharedPrefix]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each row begins."""
+        return [0, *accumulate(part.length for part in self.parts)][:-1]
+
+    def mask_mod(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Whether positions ``query`` see positions ``key``, in the signature of flex attention."""
+        device = self.parts[0].completion_index.device
+        lengths = torch.tensor([part.length for part in self.parts], device=device)
+        of = torch.repeat_interleave(torch.arange(len(self.parts), device=device), lengths)
+        segment = torch.cat([part.segment for part in self.parts])
+        own = (segment[key] == -1) | (segment[key] == segment[query])
+        return (key <= query) & (of[key] == of[query]) & own
 
 
 @dataclass(frozen=True)
@@ -114,7 +145,8 @@ def shared_prefix_attention(
             x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value)
         )
     if packed is not None:
-        out = _Packed.apply(query, key, value, packed, scale)
+        parts = packed.parts if isinstance(packed, SharedPrefixes) else [packed]
+        out = _Packed.apply(query, key, value, parts, scale)
     elif prefix is not None:
         out = decode(query, key, value, prefix.layers[module.layer_idx], prefix.counts, scale)
     else:
@@ -164,64 +196,114 @@ def decode(
 
 
 class _Packed(torch.autograd.Function):
-    """Attention of one packed row: query (1, H, T, D), keys and values (1, H_kv, T, D)."""
+    """Attention of packed rows that stand one behind the other: query (1, H, T, D), keys and values
+    (1, H_kv, T, D).
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: SharedPrefix, scale: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        shapes: Sequence[SharedPrefix],
+        scale: float,
     ) -> Tensor:
-        split, padding = shape.prompt, shape.padding
-        prompt = [x[:, :, :split] for x in (query, key, value)]
-        rows = [x[:, :, split:] for x in (query, key, value)]
-        # The prompt attends to itself; completions attend to it, and each to itself.
-        out_prompt, lse_prompt = forward(*prompt, causal=True, scale=scale)
-        on_prompt = forward(rows[0], *prompt[1:], causal=False, scale=scale)
-        out_own, lse_own = forward(*map(padding.padded, rows), causal=True, scale=scale)
-        on_own = padding.flat(out_own), padding.flat(lse_own[..., None])[..., 0]
-        out = torch.cat([out_prompt, merge(*on_prompt, *on_own)], dim=2)
-        lse = torch.cat([lse_prompt, torch.logaddexp(on_prompt[1], on_own[1])], dim=2)
+        rows = [_rows(x, shapes) for x in (query, key, value)]
+        out, lse = _joined(
+            [_attend(shape, scale, *row) for shape, *row in zip(shapes, *rows, strict=True)]
+        )
         announce(lse)
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.shape, ctx.scale = shape, scale
+        ctx.shapes, ctx.scale = shapes, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, lse = ctx.saved_tensors
-        split, padding, scale = ctx.shape.prompt, ctx.shape.padding, ctx.scale
-        whole = (grads[0].contiguous(), query, key, value, out, lse)
-        prompt = [x[:, :, :split] for x in whole]
-        grad_rows, query_rows, key_rows, value_rows, out_rows, lse_rows = (
-            x[:, :, split:] for x in whole
+        shapes, scale = ctx.shapes, ctx.scale
+        rows = [_rows(x, shapes) for x in (grads[0].contiguous(), *ctx.saved_tensors)]
+        gradients = _joined(
+            [
+                _attend_backward(shape, scale, *row)
+                for shape, *row in zip(shapes, *rows, strict=True)
+            ]
         )
-        # As in the forward: the prompt on itself, completions on it, and each on itself.
-        d_query, d_key, d_value = backward(*prompt, causal=True, scale=scale)
-        d_query_rows, d_key_shared, d_value_shared = backward(
-            grad_rows,
-            query_rows,
-            prompt[2],
-            prompt[3],
-            out_rows,
-            lse_rows,
-            causal=False,
-            scale=scale,
-        )
-        rows = (grad_rows, query_rows, key_rows, value_rows, out_rows)
-        grad_own, query_own, key_own, value_own, out_own = map(padding.padded, rows)
-        # What stands in the padding has no gradient.
-        grad_own = grad_own * padding.real[:, None, :, None]
-        lse_own = padding.padded(lse_rows[..., None])[..., 0]
-        d_own = backward(
-            grad_own, query_own, key_own, value_own, out_own, lse_own, causal=True, scale=scale
-        )
-        d_query_own, d_key_own, d_value_own = map(padding.flat, d_own)
-        return (
-            torch.cat([d_query, d_query_rows + d_query_own], dim=2),
-            torch.cat([d_key + d_key_shared, d_key_own], dim=2),
-            torch.cat([d_value + d_value_shared, d_value_own], dim=2),
-            None,
-            None,
-        )
+        return (*gradients, None, None)
+
+
+def _rows(x: Tensor, shapes: Sequence[SharedPrefix]) -> Sequence[Tensor]:
+    """(1, H, T, ...) cut where its packed rows begin."""
+    if len(shapes) == 1:
+        return (x,)
+    return torch.split(x, [shape.length for shape in shapes], dim=2)
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(torch.cat(tensors, dim=2) for tensors in zip(*parts, strict=True))
+
+
+def _attend(
+    shape: SharedPrefix, scale: float, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Attention of one packed row and the log-sum-exp of its positions."""
+    split, padding = shape.prompt, shape.padding
+    prompt = [x[:, :, :split] for x in (query, key, value)]
+    rows = [x[:, :, split:] for x in (query, key, value)]
+    # The prompt attends to itself; completions attend to it, and each to itself.
+    out_prompt, lse_prompt = forward(*prompt, causal=True, scale=scale)
+    on_prompt = forward(rows[0], *prompt[1:], causal=False, scale=scale)
+    out_own, lse_own = forward(*map(padding.padded, rows), causal=True, scale=scale)
+    on_own = padding.flat(out_own), padding.flat(lse_own[..., None])[..., 0]
+    out = torch.cat([out_prompt, merge(*on_prompt, *on_own)], dim=2)
+    lse = torch.cat([lse_prompt, torch.logaddexp(on_prompt[1], on_own[1])], dim=2)
+    return out, lse
+
+
+def _attend_backward(
+    shape: SharedPrefix,
+    scale: float,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of one packed row's query, key and value."""
+    split, padding = shape.prompt, shape.padding
+    whole = (grad, query, key, value, out, lse)
+    prompt = [x[:, :, :split] for x in whole]
+    grad_rows, query_rows, key_rows, value_rows, out_rows, lse_rows = (
+        x[:, :, split:] for x in whole
+    )
+    # As in the forward: the prompt on itself, completions on it, and each on itself.
+    d_query, d_key, d_value = backward(*prompt, causal=True, scale=scale)
+    d_query_rows, d_key_shared, d_value_shared = backward(
+        grad_rows,
+        query_rows,
+        prompt[2],
+        prompt[3],
+        out_rows,
+        lse_rows,
+        causal=False,
+        scale=scale,
+    )
+    rows = (grad_rows, query_rows, key_rows, value_rows, out_rows)
+    grad_own, query_own, key_own, value_own, out_own = map(padding.padded, rows)
+    # What stands in the padding has no gradient.
+    grad_own = grad_own * padding.real[:, None, :, None]
+    lse_own = padding.padded(lse_rows[..., None])[..., 0]
+    d_own = backward(
+        grad_own, query_own, key_own, value_own, out_own, lse_own, causal=True, scale=scale
+    )
+    d_query_own, d_key_own, d_value_own = map(padding.flat, d_own)
+    return (
+        torch.cat([d_query, d_query_rows + d_query_own], dim=2),
+        torch.cat([d_key + d_key_shared, d_key_own], dim=2),
+        torch.cat([d_value + d_value_shared, d_value_own], dim=2),
+    )
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:

@@ -5,8 +5,9 @@
 
 On the policy that sampled, the forward that rewards need is the forward that the gradient needs. So
 a group is scored with its graph where the whole of it fits in one pass, and learning only runs
-backward. Under ``micro_batch`` it is scored and learnt from in parts. A method that wants all
-groups at once (``sees_batch``) costs one more forward: all are scored first, without a graph.
+backward. Under ``micro_batch`` it is scored and learnt from in parts, under ``tokens_per_forward``
+together with others (``in_batches``). A method that wants all groups at once (``sees_batch``) costs
+one more forward: all are scored first, without a graph.
 
 What papers change is in ``train.methods``; nothing here knows them by name.
 """
@@ -28,7 +29,7 @@ from rewardlib.sample import Counterfactual, Sample, VisualAttention, combine
 from train.batch import Group, Normalizer, Signal
 from train.correction import importance_weights
 from train.divergence import kl_to_reference
-from train.forward import ForwardOutput, forward, joined
+from train.forward import ForwardOutput, forward, forward_all, joined
 from train.measures import Measure
 from train.methods.base import Scores, Tokens
 from train.order import seed_of
@@ -61,45 +62,82 @@ def step(
 
     signals: those of the first update on these completions, for the others.
     """
+    batches = in_batches(groups, plan.settings.tokens_per_forward)
     if signals is None and plan.sees_batch:
-        assessed = [assess(policy, group, plan) for group in groups]
+        assessed = [each for batch in batches for each in assess(policy, batch, plan)]
         signals = to_signals(groups, assessed, plan)
-    if signals is not None:
-        pairs = zip(groups, signals, strict=True)
-        return list(signals), [
-            backward(policy, group, signal, plan, normalizer) for group, signal in pairs
-        ]
-    made, figures = [], []
-    for group in groups:  # one after the other, so that one group's graph exists at a time
-        assessment = assess(policy, group, plan)
-        (signal,) = to_signals([group], [assessment], plan)
-        made.append(signal)
-        figures.append(backward(policy, group, signal, plan, normalizer, assessment.live))
+    made = list(signals or ())
+    figures: list[dict[str, float]] = []
+    for batch in batches:  # one after the other, so that one batch's graph exists at a time
+        live: list[ForwardOutput] | None = None
+        if signals is None:
+            assessed = assess(policy, batch, plan)
+            pairs = zip(batch, assessed, strict=True)
+            made += [to_signals([group], [each], plan)[0] for group, each in pairs]
+            outputs = [each.live for each in assessed if each.live is not None]
+            live = outputs or None
+        own = made[len(figures) : len(figures) + len(batch)]
+        figures += backward(policy, batch, own, plan, normalizer, live)
     return made, figures
+
+
+def in_batches(groups: Sequence[Group], tokens: int | None) -> list[list[Group]]:
+    """The groups that are given to a forward together, in their order: as many as have at most that
+    many tokens with their prompts, and one at least.
+    """
+    batches: list[list[Group]] = []
+    room = 0
+    for group in groups:
+        length = len(group.prompt.ids) + group.tokens
+        if tokens is None or length > room:
+            batches.append([])
+            room = tokens or 0
+        batches[-1].append(group)
+        room -= length
+    return batches
 
 
 # ---------------------------------------------------------------------- from completions to signals
 
 
-def assess(policy: Policy, group: Group, plan: Plan) -> Assessed:
-    """Score a group: its samples' measurements and rewards are filled in."""
+def assess(policy: Policy, batch: Sequence[Group], plan: Plan) -> list[Assessed]:
+    """Score the groups of a batch: their samples' measurements and rewards are filled in."""
     settings = plan.settings
-    live = plan.learns_from_scoring and len(group.parts(settings.micro_batch)) == 1
-    output, views = None, {}
+    live = plan.learns_from_scoring and _is_one_pass(batch, settings)
+    outputs: list[ForwardOutput] | None = None
+    views: list[dict[View, Tensor]] = [{} for _ in batch]
     if live or plan.wants_scores:
+        prompts = [group.prompt for group in batch]
         with torch.set_grad_enabled(live):
-            output = _score(policy, group, settings, group.prompt, plan.measures)
-        views = _score_views(policy, group, plan)
+            outputs = _score(policy, batch, settings, prompts, plan.measures)
+        views = _score_views(policy, batch, plan)
         if plan.needs & MEASURED:
-            group.samples = _measured(group, output, views)
+            for group, output, own in zip(batch, outputs, views, strict=True):
+                group.samples = _measured(group, output, own)
+    references = _references(policy, batch, settings) if settings.has_reference else None
+    return [
+        Assessed(
+            _rewards(policy, group, plan),
+            None if outputs is None else _scores_of(group, outputs[n], views[n], plan),
+            None if references is None else references[n],
+            outputs[n] if live and outputs is not None else None,
+        )
+        for n, group in enumerate(batch)
+    ]
+
+
+def _is_one_pass(batch: Sequence[Group], settings: Settings) -> bool:
+    """Whether one forward takes the whole of a batch."""
+    return len(batch) > 1 or len(batch[0].parts(settings.micro_batch)) == 1
+
+
+def _rewards(policy: Policy, group: Group, plan: Plan) -> Tensor:
+    """The group's combined rewards (G,); those that are known of its texts are not asked again."""
     for reward in plan.rewards:
         if reward.name not in group.scores:
             group.scores[reward.name] = reward(group.samples)
     one_group = [0] * len(group.samples)
-    rewards = to_tensor(combine(group.scores, plan.weights, one_group)).to(policy.device)
-    scores = None if output is None else _scores_of(group, output, views, plan)
-    ref_logprobs = _reference(policy, group, settings) if settings.has_reference else None
-    return Assessed(rewards, scores, ref_logprobs, output if live else None)
+    return to_tensor(combine(group.scores, plan.weights, one_group)).to(policy.device)
 
 
 def to_signals(groups: Sequence[Group], assessed: Sequence[Assessed], plan: Plan) -> list[Signal]:
@@ -125,47 +163,57 @@ def to_signals(groups: Sequence[Group], assessed: Sequence[Assessed], plan: Plan
 
 def _score(
     policy: Policy,
-    group: Group,
+    batch: Sequence[Group],
     settings: Settings,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     measures: Sequence[Measure] = (),
-) -> ForwardOutput:
-    """A forward of the group behind a prompt, in parts of ``micro_batch`` completions."""
-    outputs = []
-    for part in group.parts(settings.micro_batch):
-        completions = group.completions[part]
-        outputs.append(
-            forward(
-                policy, prompt, completions, measures=measures, temperature=settings.temperature
-            )
-        )
-    return joined(outputs, group.completion_index)
+) -> list[ForwardOutput]:
+    """A forward of the batch's completions behind prompts; of a single group in parts of
+    ``micro_batch`` completions.
+    """
+    told: dict[str, Any] = {"measures": measures, "temperature": settings.temperature}
+    if len(batch) > 1:
+        pairs = zip(prompts, batch, strict=True)
+        rows = [(prompt, group.completions) for prompt, group in pairs]
+        return forward_all(policy, rows, **told)
+    (group,), (prompt,) = batch, prompts
+    parts = group.parts(settings.micro_batch)
+    outputs = [forward(policy, prompt, group.completions[part], **told) for part in parts]
+    return [joined(outputs, group.completion_index)]
 
 
 @torch.no_grad()
-def _score_views(policy: Policy, group: Group, plan: Plan) -> dict[View, Tensor]:
-    """Log-probabilities (N,) under each view; a row that has none such lacks it."""
-    settings, views = plan.settings, {}
-    shown = Shown(policy, group.row, group.prompt, settings.max_prompt)
+def _score_views(policy: Policy, batch: Sequence[Group], plan: Plan) -> list[dict[View, Tensor]]:
+    """Log-probabilities (N,) of each group under each view; a row that has none such lacks it."""
+    settings = plan.settings
+    views: list[dict[View, Tensor]] = [{} for _ in batch]
     for view in plan.views:
-        generator = np.random.default_rng(seed_of(settings.seed, group.number, view.name))
-        prompt = shown.under(view, generator)
-        if prompt is not None:
-            views[view] = _score(policy, group, settings, prompt).logprobs
+        prompts = {}
+        for n, group in enumerate(batch):
+            shown = Shown(policy, group.row, group.prompt, settings.max_prompt)
+            generator = np.random.default_rng(seed_of(settings.seed, group.number, view.name))
+            prompt = shown.under(view, generator)
+            if prompt is not None:
+                prompts[n] = prompt
+        if prompts:
+            some = [batch[n] for n in prompts]
+            outputs = _score(policy, some, settings, list(prompts.values()))
+            for n, output in zip(prompts, outputs, strict=True):
+                views[n][view] = output.logprobs
     return views
 
 
 @torch.no_grad()
-def _reference(policy: Policy, group: Group, settings: Settings) -> Tensor:
-    """Log-probabilities (N,) of the model at the start: the frozen copy, or the model without its
-    adapter.
+def _references(policy: Policy, batch: Sequence[Group], settings: Settings) -> list[Tensor]:
+    """Log-probabilities (N,) of each group under the model at the start: the frozen copy, or the
+    model without its adapter.
     """
     model: Any = policy.model
-    prompt = group.prompt.without_features()
+    prompts = [group.prompt.without_features() for group in batch]
     if policy.reference is not None:
-        return _score(policy.reference, group, settings, prompt).logprobs
+        return [o.logprobs for o in _score(policy.reference, batch, settings, prompts)]
     with model.disable_adapter():
-        return _score(policy, group, settings, prompt).logprobs
+        return [o.logprobs for o in _score(policy, batch, settings, prompts)]
 
 
 def _scores_of(
@@ -220,36 +268,43 @@ def _advantages(group: Group, rewards: Tensor, settings: Settings) -> Tensor:
 
 def backward(
     policy: Policy,
-    group: Group,
-    signal: Signal,
+    batch: Sequence[Group],
+    signals: Sequence[Signal],
     plan: Plan,
     normalizer: Normalizer,
-    live: ForwardOutput | None = None,
-) -> dict[str, float]:
-    """Add a group's gradient to the model's, and say what happened. ``live``: a forward of the
-    present weights with its graph.
+    live: Sequence[ForwardOutput] | None = None,
+) -> list[dict[str, float]]:
+    """Add the gradient of a batch's groups to the model's, and say what happened to each. ``live``:
+    a forward of the present weights with its graph, of each group.
     """
     settings = plan.settings
-    figures: dict[str, list[Tensor]] = {}
-    for part in group.parts(settings.micro_batch):
+    figures: list[dict[str, list[Tensor]]] = [{} for _ in batch]
+    for part in batch[0].parts(settings.micro_batch) if len(batch) == 1 else [slice(0, None)]:
         with ExitStack() as watched:
-            output = live or forward(
+            outputs = live or forward_all(
                 policy,
-                policy.for_another_forward(group.prompt),
-                group.completions[part],
+                [(policy.for_another_forward(g.prompt), g.completions[part]) for g in batch],
                 measures=plan.live_measures,
                 temperature=settings.temperature,
                 entropy_gradient=plan.entropy_gradient,
                 watched=watched,
             )
-            loss, told = _loss(signal, output, part, group.tokens_of(part), plan, normalizer)
-            if (
-                not signal.empty or settings.shard
-            ):  # sharded processes must make equally many backward passes
-                torch.autograd.backward(loss)
-        for name, values in (told | {"loss": loss[None]}).items():
-            figures.setdefault(name, []).append(values.detach().float())
-    joint = {name: torch.cat(parts) for name, parts in figures.items()}
+            losses = []
+            for group, signal, output, told in zip(batch, signals, outputs, figures, strict=True):
+                inside = group.tokens_of(part)
+                loss, values = _loss(signal, output, part, inside, plan, normalizer)
+                losses.append(loss)
+                for name, value in (values | {"loss": loss[None]}).items():
+                    told.setdefault(name, []).append(value.detach().float())
+            # sharded processes must make equally many backward passes
+            if settings.shard or not all(signal.empty for signal in signals):
+                torch.autograd.backward(sum(losses[1:], losses[0]))
+    return [_told(parts, signal) for parts, signal in zip(figures, signals, strict=True)]
+
+
+def _told(figures: Mapping[str, Sequence[Tensor]], signal: Signal) -> dict[str, float]:
+    """A group's figures, from those of its parts' tokens."""
+    joint = {name: torch.cat(list(parts)) for name, parts in figures.items()}
     means = {name: values.mean().item() for name, values in joint.items() if name != "loss"}
     return means | {"loss": joint["loss"].sum().item()} | _about(signal)
 

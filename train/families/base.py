@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -120,6 +121,11 @@ class Family:
             return self.box_side, self.box_side
         width, height = self.sizes_seen(images, pictures)[0]
         return float(width), float(height)
+
+    def join_images(self, images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """What the processor has made of several prompts' images, as if it were one prompt's."""
+        names = dict.fromkeys(name for each in images for name in each)
+        return {name: torch.cat([each[name] for each in images if each]) for name in names}
 
     @property
     def takes_features(self) -> bool:

@@ -57,7 +57,7 @@ class Alignment:
             for completion in range(int(packed.completion_index.max()) + 1):
                 own = packed.completion_index == completion
                 keys = packed.ids.new_zeros(packed.ids.shape[1]).bool()
-                keys[first : len(prompt.ids)] = True
+                keys[first : len(prompt.image)] = True
                 keys[packed.tokens[own]] = True
                 queries = packed.predictors[own]
                 completions.append(
