@@ -1,5 +1,6 @@
 """Every family of policies against its own model: what a group's forward says is what ordinary sequences say."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,11 @@ from tests.tiny_models import PROCESSORS, model  # noqa: E402
 from train.engines import Sampling  # noqa: E402
 from train.engines.local import rollout  # noqa: E402
 from train.families import FAMILIES  # noqa: E402
-from train.forward import forward  # noqa: E402
+from train.forward import forward, forward_all  # noqa: E402
 from train.measures import ImageAttention, RegionAttention  # noqa: E402
 from train.methods.vgpo import VisualFocus  # noqa: E402
 from train.policy import Policy  # noqa: E402
+from train.settings import Settings  # noqa: E402
 
 BOX = (20.0, 10.0, 90.0, 60.0)
 LENGTHS = (5, 1, 9, 3)
@@ -69,6 +71,30 @@ def ordinary(made, prompt, completion):
 def of_completion(output, completion):
     logits = output.logits[0, -len(completion) - 1 : -1]
     return logits.log_softmax(dim=-1).gather(1, completion[:, None])[:, 0]
+
+
+def test_prompts_in_one_row_say_what_each_says_by_itself(made):
+    """With one image, two and none, and of other tiles; gradients of the tower too."""
+    if not made.family.shares_prefix:
+        pytest.skip("its completions are sequences of their own")
+    wide = made.encode(ask("how wide?"), [picture((300, 80), 2)])
+    rows = [(prompt, completions(n)[: 4 - n]) for n, prompt in enumerate([*prompts(made), wide])]
+    measures = [RegionAttention((0, -1)), ImageAttention((-1,)), VisualFocus()]
+    together = forward_all(made, rows, measures=measures)
+    alone = [forward(made, *row, measures=measures) for row in rows]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.completion_index, other.completion_index)
+        assert torch.allclose(one.logprobs, other.logprobs, atol=1e-5)
+        for name, values in one.measured.items():
+            assert torch.allclose(values, other.measured[name], atol=1e-5, equal_nan=True), name
+    gradients = []
+    for outputs in (alone, together):
+        made.model.zero_grad()
+        sum(output.logprobs.sum() for output in outputs).backward()
+        gradients.append({name: p.grad.clone() for name, p in made.model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    scale = max(value.abs().max() for value in gradients[0].values())
+    assert all(torch.allclose(value, gradients[1][name], atol=1e-5 * float(scale)) for name, value in gradients[0].items())
 
 
 @torch.no_grad()
@@ -193,3 +219,16 @@ def test_tiles_and_thumbnail_are_laid_over_each_other():
     assert amounts[0].tolist() == [5, 5, 7, 7]
     assert painted([left, right, thumbnail], values, (40, 20))[0].tolist() == [4.5, 4.5, 5.5, 5.5]
     assert replace(left, positions=left.positions).box == left.box
+
+
+def test_prompts_are_not_put_together_where_completions_are_sequences_of_their_own(tmp_path, monkeypatch):
+    """Said before anything is sampled."""
+    import train.loop as loop
+
+    made = Policy(model(CONFIGS["gemma3"]()), PROCESSORS["gemma3"]())
+    monkeypatch.setattr(loop, "load_policy", lambda settings, device: made)
+    rows = [{"id": str(n), "question": "How many?", "answer": "4"} for n in range(2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = Settings(data=str(tmp_path / "rows.jsonl"), out=tmp_path / "run", tokens_per_forward=100, device="cpu", trackers=())
+    with pytest.raises(ValueError, match="--tokens-per-forward: the completions of gemma3"):
+        loop.train(settings)

@@ -116,8 +116,8 @@ def metrics(out):
 def weights_of(out):
     from safetensors.torch import load_file
 
-    (checkpoint,) = out.glob("checkpoint-*")
-    return load_file(checkpoint / "model.safetensors")
+    (weights,) = out.glob("checkpoint-*/*model.safetensors")  # the model's, or an adapter's
+    return load_file(weights)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -242,8 +242,11 @@ def test_two_processes_log_and_save_what_one_does(settings):
     assert shown[0]["completion"].to_list() == shown[1]["completion"].to_list()
 
 
-def test_sharded_processes_learn_what_one_does_and_go_on(settings):
-    flags = {"prompts": 2, "attention-contrast": 1.0, "causal-attention": 0.5, "kl": 0.01, "learning-rate": 1e-5, "save-every": 1}
+@pytest.mark.parametrize(
+    "changed", [{"prompts": 2}, {"prompts": 4, "lora": 2, "tokens-per-forward": 400}], ids=["all weights", "an adapter, prompts together"]
+)
+def test_sharded_processes_learn_what_one_does_and_go_on(changed, settings):
+    flags = changed | {"attention-contrast": 1.0, "causal-attention": 0.5, "kl": 0.01, "learning-rate": 1e-5, "save-every": 1}
     whole, out = settings.out, settings.out.with_name("sharded")
     launched(1, command(settings, **flags, steps=2))
     for steps in (1, 2):
@@ -666,6 +669,8 @@ NONSENSE = {
     "--max-tokens -1": {"max_tokens": -1},
     "--num-iterations 0": {"num_iterations": 0},
     "--micro-batch 0": {"micro_batch": 0},
+    "--tokens-per-forward 0": {"tokens_per_forward": 0},
+    "give one of them": {"micro_batch": 2, "tokens_per_forward": 100},
     "--save-every 0": {"save_every": 0},
     "--show-every 0": {"show_every": 0},
     "--max-skipped 0": {"max_skipped": 0},

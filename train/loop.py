@@ -214,10 +214,8 @@ def start(settings: Settings) -> Run:
     refuse(settings)
     rewards, methods, world = make_rewards(settings), make_methods(settings), World.of(settings)
     plan = Plan(settings, rewards, methods, world)
-    if settings.shard and (settings.prompts % world.size or settings.lora):
-        raise ValueError(
-            f"--shard wants --prompts to be a multiple of the {world.size} processes, and no --lora"
-        )
+    if settings.shard and settings.prompts % world.size:
+        raise ValueError(f"--shard wants --prompts to be a multiple of the {world.size} processes")
     needs = needs_of(rewards) + method_needs(methods)
     answered = any(need.label == "answer" for need in needs)
     rows = load_rows(settings.data, settings.template, answered=answered)
