@@ -11,9 +11,11 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.runtime import deployment
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flows import runners
+from flows.paths import refuse_relative
 from flows.shards import Home, describe_models, label_all, opened
 from flows.summary import funnel_rows, print_estimate, print_summary
 from pipelines.build import build, finish
@@ -35,6 +37,8 @@ EXPECTED = (SourceError, ModelError, store.StoreError, runners.RunnerError, runn
 
 def as_flow(config: BuildConfig) -> str:
     """The body of the flow: shards as tasks, progress and results as artifacts."""
+    if deployment.id:
+        refuse_relative(source=config.source, out=str(config.out))
     log = get_run_logger()
     opened.cache_clear()  # the file may have changed since an earlier run in this process
     source_rows = opened(config.model_dump_json())

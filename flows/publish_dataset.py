@@ -17,7 +17,9 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.runtime import deployment
 
+from flows.paths import refuse_relative
 from flows.publish_command import main as main
 from flows.publish_command import outcome
 from pipelines.dataset.publish import Published, publish
@@ -32,6 +34,8 @@ def publish_dataset(out: str, repo: str, public: bool = False) -> Published:
         repo: The dataset repository, USER/NAME.
         public: Make a new repository public, or write to one that is; an existing one keeps its visibility.
     """
+    if deployment.id:
+        refuse_relative(out=out)
     published = publish(Path(out), repo, public=public, say=get_run_logger().info)
     create_table_artifact(
         [{"file": f.path, "bytes": f.size, "state": f.state} for f in published.files], key="publish-dataset-files", description=repo

@@ -5,8 +5,8 @@
 Then, in another terminal:
 
     export PREFECT_API_URL=http://127.0.0.1:4200/api
-    prefect deployment run build-dataset/local --watch -p source=rows.jsonl -p out=dataset -p options='{"license": "cc-by-4.0"}'
-    prefect deployment run publish-dataset/local --watch -p out=dataset -p repo=me/shapes
+    prefect deployment run build-dataset/local --watch -p source=$PWD/rows.jsonl -p out=$PWD/dataset -p options='{"license": "cc-by-4.0"}'
+    prefect deployment run publish-dataset/local --watch -p out=$PWD/dataset -p repo=me/shapes
 
 Ctrl-C stops the worker and the server, and so does SIGTERM, as service managers send it. A server that already answers on the port is used
 and left running.
@@ -41,7 +41,7 @@ def healthy(api: str) -> bool:
 def serve(port: int, seconds: float = 120) -> None:
     """Run until interrupted or terminated; what was started here ends here."""
     api = f"http://127.0.0.1:{port}/api"
-    environment = {**os.environ, "PREFECT_API_URL": api}
+    environment = {**os.environ, "PREFECT_API_URL": api, "PWD": str(ROOT)}  # what prefect.yaml's paths start from
     signal.signal(signal.SIGTERM, _interrupt)
     children: list[subprocess.Popen[bytes]] = []
 

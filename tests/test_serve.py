@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.paths import RelativePath, refuse_relative
 from tests.conftest import ROOT
 
 PREFECT = """
@@ -74,3 +76,17 @@ def test_server_and_worker_end_with_it(served: tuple[subprocess.Popen[bytes], Pa
     assert process.wait(30) == 0
     assert not any(is_alive(int(name.read_text())) for name in pids.iterdir())
     assert {name.name for name in pids.iterdir()} == {"server", "worker"}
+
+
+@pytest.mark.parametrize(
+    "paths", [{"out": "dataset"}, {"source": "rows.jsonl"}, {"source": "./rows"}, {"source": "a/b/c"}, {"source": "a/b.parquet"}]
+)
+def test_a_deployment_refuses_paths_that_mean_another_place_to_the_worker(paths: dict[str, str]) -> None:
+    ((name, path),) = paths.items()
+    with pytest.raises(RelativePath, match=re.escape(f"-p {name}=$PWD/{path}")):
+        refuse_relative(**paths)
+
+
+def test_absolute_paths_and_hub_ids_mean_the_same_to_everybody() -> None:
+    refuse_relative(source="/data/rows.jsonl", out="/data/dataset")
+    refuse_relative(source="hiyouga/geometry3k", out="/data/dataset")

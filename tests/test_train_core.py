@@ -16,6 +16,7 @@ from train.divergence import kl_to_reference  # noqa: E402
 from train.engines import Sampling  # noqa: E402
 from train.engines.local import rollout, sample  # noqa: E402
 from train.flat import padded  # noqa: E402
+from train.folders import find_model  # noqa: E402
 from train.forward import forward  # noqa: E402
 from train.losses import LOSSES  # noqa: E402
 from train.measures import RegionAttention  # noqa: E402
@@ -374,3 +375,13 @@ def test_logits_in_chunks_are_the_logits(monkeypatch):
     assert torch.allclose(whole.entropy, parts.entropy, atol=1e-6)
     assert not whole.entropy.requires_grad
     assert qwen3_vl().text_config.vocab_size == 120
+
+
+def test_a_model_is_found_where_a_run_has_put_it(tmp_path):
+    for folder in ("run/checkpoint-5", "run/checkpoint-10", "anchored/model", "plain"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("{}")
+    assert find_model(str(tmp_path / "run")) == str(tmp_path / "run" / "checkpoint-10")
+    assert find_model(str(tmp_path / "anchored")) == str(tmp_path / "anchored" / "model")
+    for name in (str(tmp_path / "plain"), str(tmp_path), "Qwen/Qwen2.5-VL-3B-Instruct"):
+        assert find_model(name) == name

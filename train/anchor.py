@@ -2,7 +2,7 @@
 on the evidence.
 
     python -m train.anchor --data dataset --model Qwen/Qwen2.5-VL-3B-Instruct --out runs/anchor
-    python -m train.grpo --data dataset --model runs/anchor/model --recipe faithful-mr1
+    python -m train.grpo --data dataset --model runs/anchor --recipe faithful-mr1
     torchrun --nproc-per-node 8 -m train.anchor --data dataset --out runs/anchor
 
 Every correct trace of a row becomes a response that begins with the new token. The loss is that of

@@ -37,7 +37,8 @@ def command(settings: AnchorSettings) -> None:
     quiet_libraries()
     with failing_clearly(ValueError, OSError):
         out = anchor(settings)
-    say(f"model    {out}   (train on from it: python -m train.grpo --model {out})")
+    run = settings.out
+    say(f"model    {out}   (train on from it: python -m train.grpo --model {run})")
     tell({"model": out})
 
 

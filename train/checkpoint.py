@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from train.distributed import World
+from train.folders import latest
 from train.methods import METHODS
 from train.policy import Policy
 from train.settings import Settings, flags_of
@@ -51,14 +52,6 @@ class Progress:
 
     step: int = 0  # finished steps
     prompts: int = 0  # prompts drawn from the data
-
-
-def latest(out: Path) -> Path | None:
-    """The newest whole checkpoint in a run's folder."""
-    checkpoints = sorted(
-        out.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.rpartition("-")[2])
-    )
-    return checkpoints[-1] if checkpoints else None
 
 
 def save(

@@ -13,13 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rewardlib.console import say
-from train.checkpoint import latest
 from train.distributed import World, pick_device
 from train.engines import Engine
 from train.engines.ahead import Ahead
 from train.engines.local import LocalEngine
 from train.engines.vllm_colocated import ColocatedVLLM
 from train.engines.vllm_server import VLLMServer
+from train.folders import find_model, latest
 from train.policy import Policy
 from train.settings import Settings
 
@@ -73,7 +73,8 @@ def _vllm(settings: Settings, policy: Policy, world: World) -> Engine:
         return Ahead(servers) if settings.ahead else servers
     checkpoint = None if settings.lora else latest(settings.out)
     longest = settings.max_prompt + settings.max_tokens
-    return ColocatedVLLM(policy, world, str(checkpoint or settings.model), longest, settings.seed)
+    model = str(checkpoint or find_model(settings.model))
+    return ColocatedVLLM(policy, world, model, longest, settings.seed)
 
 
 ENGINES: dict[str, Callable[[Settings, Policy, World], Engine]] = {"local": _local, "vllm": _vllm}
@@ -92,9 +93,10 @@ def _with_adapter(policy: Policy, rank: int, checkpoint: Path | None, seed: int)
 
 
 def load_model(name: str, device: torch.device | str = "auto", *, trained: bool = False) -> Policy:
-    """A model and its processor from a Hub id or a folder: bfloat16 on a GPU unless it is
-    ``trained``, float32 otherwise.
+    """A model and its processor from a Hub id, a folder, or the folder of a run: bfloat16 on a GPU
+    unless it is ``trained``, float32 otherwise.
     """
+    name = find_model(name)
     device = pick_device(device) if isinstance(device, str) else device
     dtype = torch.float32 if device.type == "cpu" or trained else torch.bfloat16
     model = AutoModelForImageTextToText.from_pretrained(

@@ -14,6 +14,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from train.folders import find_model
+
 ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}  # lets the trainer replace weights and reset caches
 FLAGS = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
 
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--say", action="store_true", help="say the command instead of running it")
     parser.add_argument("more", nargs="*", help="further flags of vllm serve, behind --")
     a = parser.parse_args()
-    command = command_of(a.model, a.port, a.more)
+    command = command_of(find_model(a.model), a.port, a.more)
     if a.say:
         print(*(f"{name}={value}" for name, value in ENVIRONMENT.items()), shlex.join(command))
         return
