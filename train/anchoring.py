@@ -15,9 +15,10 @@ from rewardlib.anchor import anchor_loss, anchor_target
 from rewardlib.console import failing_clearly, quiet_libraries, say, tell
 from rewardlib.probe import AttentionProbe
 from train.anchor import FOCUS, AnchorSettings
-from train.checkpoint import Progress, latest, restore, save
+from train.checkpoint import Progress, restore, save
 from train.data import Row, Rows, by_reason, load_rows, require
 from train.distributed import World
+from train.folders import latest
 from train.forward import last_hidden, token_logprobs
 from train.labels import Need
 from train.limits import COUNT, NOT_NEGATIVE, POSITIVE, within
