@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -82,8 +83,7 @@ def collect(settings: CollectSettings, progress: Callable[[int], None] = lambda 
 
     config = BuildConfig(**settings.model_dump())
     source = source_of(config)
-    total, left_out = Ledger(), []
-    asked = 0
+    total, asked, written = Ledger(), 0, set()
     schema = pa.schema([FEATURES.arrow_schema.field(name) for name in _WRITTEN])
     with store.exclusive(config.out):
         collector = load_collector(config.collector, config.out / ".work" / "replies.sqlite", config.max_cost)
@@ -93,13 +93,14 @@ def collect(settings: CollectSettings, progress: Callable[[int], None] = lambda 
             asked += sum(map(wants_traces, items))
             items = Check().run(Collect(collector).run(items, ledger), ledger)
             rows = [{name: item.row[name] for name in _WRITTEN} for item in items]
-            path = store.data_path(config.out, shard.name)
             if rows:
-                pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-            else:
-                path.unlink(missing_ok=True)
+                table_of_rows, path = pa.Table.from_pylist(rows, schema=schema), store.data_path(config.out, shard.name)
+                store.write_aside(path, partial(pq.write_table, table_of_rows))
+                written.add(path)
             total.add(ledger)
             progress(len(shard.indices))
+        for stale in set((config.out / "data").glob("*.parquet")) - written:  # of rows that have gone since
+            stale.unlink()
         left_out = [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in total.rejects]
         lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left_out)
         store.write_text(config.out / "left_out.jsonl", lines)

@@ -82,7 +82,7 @@ def write_shard(out: Path, shard: str, key: str, rows: list[dict[str, Any]], led
 
     path = data_path(out, shard)
     table = pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
-    _write_aside(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd"))
+    write_aside(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd"))
     rejects = [asdict(r) for r in ledger.rejects]
     record = ShardRecord(shard, key, _file_sha256(path), len(rows), dict(sorted(ledger.counts.items())), rejects)
     write_text(_record_path(out, shard), json.dumps(asdict(record)))
@@ -105,7 +105,7 @@ def finish(out: Path, records: list[ShardRecord], about: dict[str, Any]) -> dict
         stale.unlink()
     rejects = [reject for record in records for reject in record.rejects]
     table = pl.DataFrame(rejects, schema=_REJECT_COLUMNS)
-    _write_aside(out / "rejects.parquet", lambda temporary: table.write_parquet(temporary))
+    write_aside(out / "rejects.parquet", lambda temporary: table.write_parquet(temporary))
     counts = sum_counts(records)
     manifest = {
         **about,
@@ -202,7 +202,8 @@ def at_rest(out: Path) -> Iterator[None]:
         yield
 
 
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # a worker given up for lost may still be writing the same
     write(temporary)
@@ -213,7 +214,7 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    _write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _file_sha256(path: Path) -> str:
