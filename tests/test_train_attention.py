@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from rewardlib.masses import LogSumExp  # noqa: E402
-from train.shared_prefix import SharedPrefix, _Packed, backward, decode, forward, plain, plain_backward  # noqa: E402
+from train.shared_prefix import SharedPrefix, SharedPrefixes, _Packed, backward, decode, forward, plain, plain_backward  # noqa: E402
 
 SCALE = 0.3
 
@@ -28,19 +28,24 @@ def test_who_sees_whom():
     assert visible(shape, 5).int().tolist() == expected
 
 
-@pytest.mark.parametrize("lengths", [(5, 1, 11, 7), (6, 6, 6), (1,)])
+def prefix(prompt, lengths):
+    return SharedPrefix(prompt, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)))
+
+
+@pytest.mark.parametrize("rows", [[(9, (5, 1, 11, 7))], [(9, (6, 6, 6))], [(9, (1,))], [(9, (5, 1)), (4, (2, 2, 7)), (1, (1,))]], ids=str)
 @pytest.mark.parametrize("plainly", [False, True])
-def test_a_packed_row_equals_dense_masked_attention(lengths, plainly, monkeypatch):
+def test_packed_rows_equal_dense_masked_attention(rows, plainly, monkeypatch):
     if plainly:
         monkeypatch.setattr("train.shared_prefix._fused", lambda query: False)
-    shape = SharedPrefix(9, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)))
-    length = 9 + sum(lengths)
+    parts = [prefix(*row) for row in rows]
+    shape = SharedPrefixes(parts) if len(parts) > 1 else parts[0]
+    length = sum(part.length for part in parts)
     states = [x.requires_grad_() for x in tensors(length, length)]
     weights = torch.randn(1, 4, length, 16)
     dense = scaled_dot_product_attention(*states, attn_mask=visible(shape, length)[None, None], scale=SCALE, enable_gqa=True)
     expected = torch.autograd.grad((dense * weights).sum(), states)
     with LogSumExp() as heard:
-        out = _Packed.apply(*states, shape, SCALE)
+        out = _Packed.apply(*states, parts, SCALE)
     assert (out - dense).abs().max() < 1e-5
     scores = (SCALE * states[0] @ states[1].repeat_interleave(2, dim=1).mT).masked_fill(~visible(shape, length), -torch.inf)
     assert (heard.value - scores.logsumexp(dim=-1)).abs().max() < 1e-5
