@@ -60,13 +60,15 @@ class Asked:
 
     def answer_in_words(self) -> str:
         """The answer; of a letter, its choice too."""
+        chosen = self.chosen
+        return self.answer if chosen is None else f"{self.answer} ({chosen})"
+
+    @property
+    def chosen(self) -> str | None:
+        """The choice that the answer is the letter of; None where it is none."""
         letter = self.answer.strip("() .").upper()
         place = ord(letter) - ord("A") if len(letter) == 1 else -1
-        return (
-            f"{self.answer} ({self.choices[place]})"
-            if 0 <= place < len(self.choices)
-            else self.answer
-        )
+        return self.choices[place] if 0 <= place < len(self.choices) else None
 
 
 class Annotator(Protocol):

@@ -17,7 +17,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Role = Literal["evidence", "context", "unknown"]
 ROLES: tuple[Role, ...] = get_args(Role)
 # Who said so; ``labeling.roles`` tells what each of them goes by.
-Decider = Literal["given", "judge", "question", "agreement", "effect", "person", "nobody"]
+Decider = Literal["given", "judge", "answer", "question", "agreement", "effect", "person", "nobody"]
 DECIDERS: tuple[Decider, ...] = get_args(Decider)
 
 

@@ -6,6 +6,7 @@ dataset:
 
     given       the region came with the row, which says where to look
     judge       the judge LLM, who is told question and answer, said whether the fact is needed
+    answer      the fact is what is written there, and that is the answer
     question    the fact names what the question asks about, by the grammar that reads traces
     agreement   every one of several right traces states the fact
     effect      the gold answer's log-probability falls without its region, beyond its control
@@ -37,6 +38,9 @@ _ASKED_FOR = re.compile(
     r"\b(?:what|which)\s+(?:is\s+the\s+)?(?P<noun>\w+)\s+(?:is|are|of|does|do|has|have)\s+(?:the|this|that|an?)\b",
     re.I,
 )
+_COMPUTES = re.compile(r"[=+×÷√^]|\d\s*[-−–*/·]\s*\d|\\(?:frac|sqrt|times|cdot|div)")
+_TAG = re.compile(r"</?\w+>")
+_WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+")
 _NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]{1,4}(?![A-Za-z])")  # of a point, a line, a triangle
 
 
@@ -48,6 +52,33 @@ class Decision:
 
 
 UNDECIDED = Decision("unknown", "nobody")
+
+
+def by_answer(facts: Sequence[Fact], answer: str, traces: Collection[str]) -> list[Decision]:
+    """The role of every fact that reads what is written in the image: evidence, where that holds
+    the answer, and the right ``traces`` (their texts) only read and compute nothing.
+
+    Where something is computed, a label that is the answer too may be one by chance.
+    """
+    wanted = _words(answer)
+    if not wanted or any(_COMPUTES.search(_TAG.sub(" ", trace)) for trace in traces):
+        return [UNDECIDED] * len(facts)
+    return [
+        Decision("evidence", "answer", f"it reads {answer!r}, which is the answer")
+        if fact.kind in ("text", "measure") and _holds(_words(fact.quote), wanted)
+        else UNDECIDED
+        for fact in facts
+    ]
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def _holds(told: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether words stand among others, one behind the other."""
+    starts = range(len(told) - len(wanted) + 1)
+    return any(told[start : start + len(wanted)] == wanted for start in starts)
 
 
 def by_question(question: str, facts: Sequence[Fact]) -> list[Decision]:

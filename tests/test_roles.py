@@ -19,7 +19,7 @@ from labeling.effect import Effect, Weighed, effect_of, weigh
 from labeling.facts import Fact
 from labeling.info import ModelInfo
 from labeling.merging import MOST, merge_boxes, same_facts
-from labeling.roles import by_agreement, by_question
+from labeling.roles import by_agreement, by_answer, by_question
 from labeling.rules import facts_of
 from pipelines.building.steps import Annotate, Check, Select
 from pipelines.dataset.schema import Item, Ledger
@@ -220,3 +220,32 @@ def test_context_is_erased_beside_the_evidence() -> None:
     assert (made["evidence"].mask | made["context"].mask).sum() == (blue[0] | red[0]).sum()
     original = np.asarray(image)
     assert (np.asarray(made["context"].image) == original)[~made["context"].mask].all()
+
+
+def read(quote: str, kind: str = "text") -> Fact:
+    return Fact(kind, f"It says {quote}.", quote.lower(), quote, 0, len(quote))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("quotes", "answer", "trace", "evidence"),
+    [
+        (["number 50", "END"], "50", "<think>The sign shows the number 50.</think><answer>50</answer>", [0]),
+        (["TOTAL 8.70", "Milk 1.20"], "8.70", "At the bottom it says TOTAL 8.70.", [0]),
+        (["letter A", "letter B"], "A", "The letter A is on it.", [0]),
+        (["main street", "street"], "Main Street", "It reads Main Street.", [0]),
+        (["number 508"], "50", "It shows the number 508.", []),
+        (["75", "40"], "35", "75 - 40 = 35", []),
+        (["5", "3"], "5", "The sides are 5 and 3, so 3 + 2 = 5.", []),  # by chance, perhaps
+        (["5"], "5", r"\frac{10}{2} is 5", []),
+    ],
+)
+def test_what_reads_the_answer_is_evidence_where_nothing_is_computed(
+    quotes: list[str], answer: str, trace: str, evidence: list[int]
+) -> None:
+    decisions = by_answer([read(quote) for quote in quotes], answer, [trace])
+    assert [n for n, d in enumerate(decisions) if (d.role, d.by) == ("evidence", "answer")] == evidence
+    assert all(d.role == "unknown" for n, d in enumerate(decisions) if n not in evidence)
+
+
+def test_things_do_not_read_the_answer() -> None:
+    assert [d.role for d in by_answer([read("red circle", "object")], "red", ["There is a red circle."])] == ["unknown"]

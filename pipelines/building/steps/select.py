@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from labeling.facts import Fact
-from labeling.roles import Decision, by_agreement, by_question
+from labeling.roles import Decision, by_agreement, by_answer, by_question
+from pipelines.building.steps.annotate import asked_of
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.dataset.schema import Item, Ledger
 
@@ -27,7 +28,12 @@ def _select(row: dict[str, Any]) -> None:
     right = [trace for trace in row["traces"] if trace["correct"]]
     stated_by = [{a["trace_id"], *(place["trace_id"] for place in a["also"])} for a in row["annotations"]]
     # The facts that the judge has decided on are seen by the others too: what the question asks about is among them.
-    parties = [by_question(row["question"], facts), by_agreement(facts, stated_by, of=len(right))]
+    asked = asked_of(row, "")
+    parties = [
+        by_answer(facts, asked.chosen or asked.answer, [trace["text"] for trace in right]),
+        by_question(row["question"], facts),
+        by_agreement(facts, stated_by, of=len(right)),
+    ]
     for decisions in parties:
         for annotation, decision in zip(row["annotations"], decisions, strict=True):
             if annotation["role"] == "unknown":
