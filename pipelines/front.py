@@ -14,12 +14,13 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.abc import InspectLoader
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -108,13 +109,28 @@ def _run(name: str, rest: Sequence[str]) -> int:
         rest = [flag for flag in rest if flag != "--json"]
     sys.argv = [f"sightline {name}", *rest]
     try:
-        runpy.run_module(command.module, run_name="__main__", alter_sys=False)
+        _run_as_main(command.module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in ("flows", "labeling", "pipelines", "rewardlib", "train", "demo"):
             raise
         print(f"sightline {name} needs {error.name}: pip install 'sightline[{command.extra}]'", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_as_main(name: str) -> None:
+    """As ``python -m`` does, but for the first argument, which stays the short name."""
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:  # a package
+        spec = importlib.util.find_spec(f"{name}.__main__")
+    if spec is None or not isinstance(spec.loader, InspectLoader):
+        raise ModuleNotFoundError(f"no module named {name}", name=name)
+    module = ModuleType("__main__")
+    vars(module).update(__spec__=spec, __file__=spec.origin, __package__=spec.parent, __loader__=spec.loader)
+    sys.modules["__main__"] = module  # where types are looked up that a module names as text
+    code = spec.loader.get_code(spec.name)
+    assert code is not None
+    exec(code, vars(module))
 
 
 def _is_there(command: Command) -> bool:
