@@ -21,23 +21,11 @@ import tyro
 from pydantic import Field, ValidationError
 
 from pipelines.config import SPLIT_NAME, BuildConfig, CollectorConfig, Strict
+from pipelines.dataset.schema import COLUMNS
 from rewardlib.console import console, failing_clearly, say, table, tell
 
-_WRITTEN = (
-    "id",
-    "source",
-    "split",
-    "license",
-    "image",
-    "width",
-    "height",
-    "question",
-    "choices",
-    "answer",
-    "alternatives",
-    "traces",
-    "regions",
-)
+_LATER = ("image_sha256", "annotations", "counterfactuals", "provenance")  # what a build adds
+_WRITTEN = tuple(name for name in COLUMNS if name not in _LATER)
 _COUNTS = ("rows in", "rows asked about", "traces collected", "rows with a right trace", "rows left out")
 
 

@@ -73,10 +73,10 @@ def of_completion(output, completion):
     return logits.log_softmax(dim=-1).gather(1, completion[:, None])[:, 0]
 
 
-def test_prompts_in_one_row_say_what_each_says_by_itself(made):
+@pytest.mark.parametrize("sharing", [name for name, family in FAMILIES.items() if family.shares_prefix])
+def test_prompts_in_one_row_say_what_each_says_by_itself(sharing):
     """With one image, two and none, and of other tiles; gradients of the tower too."""
-    if not made.family.shares_prefix:
-        pytest.skip("its completions are sequences of their own")
+    made = Policy(model(CONFIGS[sharing]()), PROCESSORS[sharing]())
     wide = made.encode(ask("how wide?"), [picture((300, 80), 2)])
     rows = [(prompt, completions(n)[: 4 - n]) for n, prompt in enumerate([*prompts(made), wide])]
     measures = [RegionAttention((0, -1)), ImageAttention((-1,)), VisualFocus()]

@@ -16,7 +16,7 @@ from labeling import masks
 from labeling.boxes import Detection
 from labeling.counterfactual import intervene
 from labeling.effect import Effect, Weighed, effect_of, weigh
-from labeling.facts import Fact
+from labeling.facts import Fact, Kind
 from labeling.info import ModelInfo
 from labeling.merging import MOST, merge_boxes, same_facts
 from labeling.roles import by_agreement, by_answer, by_question
@@ -222,8 +222,8 @@ def test_context_is_erased_beside_the_evidence() -> None:
     assert (np.asarray(made["context"].image) == original)[~made["context"].mask].all()
 
 
-def read(quote: str, kind: str = "text") -> Fact:
-    return Fact(kind, f"It says {quote}.", quote.lower(), quote, 0, len(quote))  # type: ignore[arg-type]
+def read(quote: str, kind: Kind = "text") -> Fact:
+    return Fact(kind, f"It says {quote}.", quote.lower(), quote, 0, len(quote))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.paths import RelativePath, refuse_relative
+from flows.paths import RelativePath, is_relative, refuse_relative
 from tests.conftest import ROOT
 
 PREFECT = """
@@ -88,5 +88,7 @@ def test_a_deployment_refuses_paths_that_mean_another_place_to_the_worker(paths:
 
 
 def test_absolute_paths_and_hub_ids_mean_the_same_to_everybody() -> None:
-    refuse_relative(source="/data/rows.jsonl", out="/data/dataset")
-    refuse_relative(source="hiyouga/geometry3k", out="/data/dataset")
+    assert not is_relative("source", "/data/rows.jsonl")
+    assert not is_relative("source", "hiyouga/geometry3k")
+    assert not is_relative("out", "/data/dataset")
+    assert is_relative("out", "hiyouga/geometry3k")

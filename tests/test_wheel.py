@@ -28,8 +28,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (sources / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out), str(sources)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if "No module named 'setuptools" in done.stderr or "BackendUnavailable" in done.stderr:
-        pytest.skip("setuptools is not installed here")
     assert done.returncode == 0, done.stderr
     (made,) = out.glob("*.whl")
     return made
