@@ -20,11 +20,13 @@ from pipelines.config import BuildConfig
 from rewardlib import Accuracy
 from rewardlib.attention import attention_contrast, top_entropy
 from rewardlib.sample import Sample, VisualAttention
+from rewardlib.vgpo import compensate
 from train.data import Row, load_rows
 from train.engines import Sampling
 from train.engines.local import LocalEngine
 from train.forward import forward
 from train.measures import ImageAttention, Inputs, Reading, watch_attention
+from train.methods.vgpo import VisualFocus
 from train.policy import Policy
 from train.sampling import texts
 
@@ -68,13 +70,19 @@ class LayersAttention:
             yield lambda hidden: mass.values.mean(dim=2)[:, 0].transpose(0, 1)
 
 
-def sampled(policy: Policy, rows: Sequence[Row], count: int) -> list[Figures]:
-    """What ``count`` sampled completions of every row are worth.
+def sampled(policy: Policy, rows: Sequence[Row], count: int) -> list[list[Tensor]]:
+    """``count`` sampled completions of every row."""
+    return completions_of(policy, rows, [row.images[0] for row in rows], count, temperature=1.0)
+
+
+def figures_of(policy: Policy, rows: Sequence[Row], groups: Sequence[Sequence[Tensor]]) -> list[Figures]:
+    """What completions of rows are worth, by where this policy looks, whoever has sampled them.
 
     ``right``; ``named``: all the evidence is; the contrasts of ``CHOICES``; ``pointing``: most of the attention lies on an image token in
-    the evidence; ``late_looking``: the attention on the image of the last third of a response, as a share of the first third's.
+    the evidence; ``late_looking``: the attention on the image of the last third of a response, as a share of the first third's;
+    ``vgpo_weight``: what VGPO weighs a response by; ``focus_with_attention``: how its focus goes with the attention on the image, token by
+    token.
     """
-    groups = completions_of(policy, rows, [row.images[0] for row in rows], count, temperature=1.0)
     return [_figures(policy, row, completions) for row, completions in zip(rows, groups, strict=True)]
 
 
@@ -117,12 +125,12 @@ def names_evidence(sample: Sample) -> bool:
 
 
 @torch.no_grad()
-def _figures(policy: Policy, row: Row, completions: list[Tensor]) -> Figures:
+def _figures(policy: Policy, row: Row, completions: Sequence[Tensor]) -> Figures:
     prompt = policy.encode(row.messages, row.images, row.region)
-    output = forward(policy, prompt, completions, measures=[LayersAttention(), ImageAttention(None)])
+    output = forward(policy, prompt, completions, measures=[LayersAttention(), ImageAttention(None), VisualFocus()])
     samples = answered(policy, row, completions)
     found: dict[str, list[float]] = {"right": rightness(samples), "named": [float(names_evidence(sample)) for sample in samples]}
-    found |= {name: [] for name in [*CHOICES, "pointing", "late_looking"]}
+    found |= {name: [] for name in [*CHOICES, "pointing", "late_looking", "vgpo_weight", "focus_with_attention"]}
     inside = (prompt.region[prompt.image] > 0).numpy()
     sizes = float(prompt.region.sum()), float(prompt.image.sum())
     for i in range(len(completions)):
@@ -135,6 +143,9 @@ def _figures(policy: Policy, row: Row, completions: list[Tensor]) -> Figures:
         found["pointing"].append(float(inside[maps.mean(axis=0).argmax()]))
         third = max(1, len(maps) // 3)
         found["late_looking"].append(float(maps[-third:].sum(axis=1).mean() / maps[:third].sum(axis=1).mean()))
+        focus = output.measured[VisualFocus.name][own]
+        found["vgpo_weight"].append(float(compensate(focus[None], torch.ones(1, len(focus))).sum()))
+        found["focus_with_attention"].append(float(np.corrcoef(focus.numpy(), maps.sum(axis=1))[0, 1]))
     return {name: np.array(values) for name, values in found.items()}
 
 

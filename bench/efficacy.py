@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -33,7 +33,18 @@ import torch
 from scipy import stats
 
 from bench.answers import Answers, spoil
-from bench.completions import MAX_TOKENS, accuracy_without, answered, completions_of, labelled, rightness, rows_of, sampled
+from bench.completions import (
+    MAX_TOKENS,
+    Figures,
+    accuracy_without,
+    answered,
+    completions_of,
+    figures_of,
+    labelled,
+    rightness,
+    rows_of,
+    sampled,
+)
 from bench.efficacy_page import PAGE, PLOT, page, plot
 from bench.policy import POLICY
 from bench.policy import RESULTS as POLICY_RESULTS
@@ -47,9 +58,10 @@ from train.anchoring import anchor
 from train.loading import load_model
 from train.loop import train
 from train.methods import RECIPES
+from train.methods.vgpo import VGPO
 from train.recipe import Recipe
 from train.rewards import weights
-from train.settings import Settings
+from train.settings import MethodSettings, Settings
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "efficacy.json"
@@ -71,7 +83,7 @@ class Setting:
     """What is compared with others on the same task.
 
     regions, answers: what the rows to train on have of them. first_stage: the anchor's weight beside the language model's in
-    ``train.anchor``; without it there is no first stage.
+    ``train.anchor``; without it there is no first stage. vgpo: its flags, where the recipe has it.
     """
 
     task: Task
@@ -79,6 +91,7 @@ class Setting:
     regions: Regions = "evidence"
     answers: Answers = "right"
     first_stage: float | None = None
+    vgpo: VGPO = field(default_factory=VGPO)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -87,6 +100,8 @@ SETTINGS: dict[str, Setting] = {
     "credit: attention": Setting("credit", ATTENTION, answers="unreliable"),
     "credit: look": Setting("credit", LOOK, answers="unreliable"),
     "credit: look, right answers": Setting("credit", LOOK),
+    "credit: attention, 30 % of tokens": Setting("credit", replace(ATTENTION, share=0.3)),
+    "credit: attention, last layer": Setting("credit", replace(ATTENTION, layers=(-1,))),
     "credit: sayo": Setting("credit", RECIPES["sayo"], answers="unreliable"),
     "credit: accuracy + sayo": Setting("credit", replace(RECIPES["grpo"], attention_contrast=0.5), answers="unreliable"),
     "credit: attention, another row's region": Setting("credit", ATTENTION, "shuffled"),
@@ -103,6 +118,8 @@ SETTINGS: dict[str, Setting] = {
     "faithful: first stage without anchor": Setting("faithful", RECIPES["faithful-mr1"], first_stage=0.0),
     "long: accuracy": Setting("long", RECIPES["grpo"]),
     "long: vgpo": Setting("long", RECIPES["vgpo"]),
+    "long: vgpo, by attention on the image": Setting("long", RECIPES["vgpo"], vgpo=VGPO(focus="image")),
+    "long: vgpo, by attention on the evidence": Setting("long", RECIPES["vgpo"], vgpo=VGPO(focus="evidence")),
     "long: papo": Setting("long", RECIPES["papo"]),
     "long: vppo": Setting("long", RECIPES["vppo"]),
 }
@@ -121,8 +138,10 @@ CONTROLS = {
     "another row's region": ("credit: attention, another row's region", "credit: accuracy", "accuracy"),
     "elsewhere": ("credit: attention, elsewhere", "credit: accuracy", "accuracy"),
     "all mentions": ("credit: attention, all mentions", "credit: attention", "accuracy"),
-    "released token choice": ("credit: sayo", "credit: attention", "accuracy"),
-    "released token choice, with accuracy": ("credit: accuracy + sayo", "credit: look", "accuracy"),
+    "30 % of tokens": ("credit: attention, 30 % of tokens", "credit: attention", "accuracy"),
+    "last layer": ("credit: attention, last layer", "credit: attention", "accuracy"),
+    "released layer and tokens": ("credit: sayo", "credit: attention", "accuracy"),
+    "released layer and tokens, with accuracy": ("credit: accuracy + sayo", "credit: look", "accuracy"),
     "perception-r1, where answers are right": (
         "perception: perception-r1, right answers",
         "perception: accuracy, right answers",
@@ -135,12 +154,34 @@ CONTROLS = {
         "evidence_minus_control",
     ),
     "vgpo's late looking": ("long: vgpo", "long: accuracy", "late_looking"),
+    "vgpo by attention on the image": ("long: vgpo, by attention on the image", "long: accuracy", "accuracy"),
+    "vgpo by attention on the evidence": ("long: vgpo, by attention on the evidence", "long: accuracy", "accuracy"),
     "papo": ("long: papo", "long: accuracy", "accuracy"),
     "vppo": ("long: vppo", "long: accuracy", "accuracy"),
 }
+# Does a recipe raise what it rewards? By its own training rewards, or on rows that no run has seen, against the policy at the start.
+# A reward for attention moves in two ways: the policy says other things, which the gradient is for, and attention itself shifts, which no
+# gradient sees. ``_by_start`` is the first alone: what is said, by where the policy at the start would have looked while saying it.
+OWN = {
+    "grpo": ("credit: accuracy, right answers", "gain"),
+    "look": ("credit: look, right answers", "gain"),
+    "attention": ("credit: attention", "gain"),
+    "attention, unseen rows": ("credit: attention", "contrast"),
+    "attention, unseen rows, as the start looks": ("credit: attention", "contrast_by_start"),
+    "sayo": ("credit: sayo", "gain"),
+    "sayo, unseen rows": ("credit: sayo", "released_contrast"),
+    "sayo, unseen rows, as the start looks": ("credit: sayo", "released_contrast_by_start"),
+    "perception-r1": ("perception: perception-r1", "gain"),
+    "faithful-mr1": ("faithful: faithful-mr1", "gain"),
+    "vgpo": ("long: vgpo", "gain"),
+    "papo": ("long: papo", "gain"),
+    "vppo": ("long: vppo", "gain"),
+}
 ROLES: tuple[Literal["evidence"], Literal["control"]] = ("evidence", "control")
-SAMPLED = {"accuracy": "right", "naming": "named", "contrast": "all layers", "pointing": "pointing", "late_looking": "late_looking"}
-MEASURES = ("accuracy", "greedy_accuracy", "naming", "contrast", "pointing", "evidence_minus_control", "late_looking", "gain")
+CONTRASTS = ("contrast", "released_contrast")  # the latter as SAYO takes it
+SAMPLED = {"accuracy": "right", "naming": "named", "contrast": "all layers", "released_contrast": "last layer, 30 %"}
+SAMPLED |= {"pointing": "pointing", "late_looking": "late_looking"}
+MEASURES = (*SAMPLED, *(f"{name}_by_start" for name in CONTRASTS), "greedy_accuracy", "evidence_minus_control", "gain")
 SHOW_EVERY = 2  # steps between those whose completions make the learning curves
 SAMPLES = 4  # completions of every row that is measured
 ENOUGH = 0.8  # accuracy of sampled completions, which sample efficiency asks for
@@ -198,7 +239,8 @@ def run(job: Job) -> dict[str, Any]:
             "show_every": SHOW_EVERY,
         }
         tools = {"judge": "rules", "judge_url": job.judge_url, "device": "cpu", "trackers": ()}
-        train(Settings(**asdict(setting.recipe) | BUDGET | where | tools))
+        method = MethodSettings(vgpo=setting.vgpo)
+        train(Settings(**asdict(setting.recipe) | BUDGET | where | tools, method=method))
         found: dict[str, Any] = measure(str(folder / "run" / f"checkpoint-{job.steps}"), data(job.out, setting.task, job.rows))
         golds = polars.read_parquet(data(job.out, setting.task, "train") / "data" / "*.parquet", columns=["id", "answer"])
         found |= {"curve": _curve(folder / "run", dict(golds.iter_rows())), "gain": _gain(folder / "run")}
@@ -238,9 +280,11 @@ def _gain(folder: Path) -> float:
 
 def measure(model: str, dataset: Path) -> dict[str, Any]:
     """What models are compared by, on rows of a task that no run has seen; all but the greedy answers' figures are of sampled ones."""
-    policy, rows = load_model(model, "cpu"), rows_of(dataset)
-    groups = sampled(policy, rows, SAMPLES)
-    found = {name: float(np.concatenate([group[of] for group in groups]).mean()) for name, of in SAMPLED.items()}
+    policy, start, rows = load_model(model, "cpu"), load_model(str(POLICY), "cpu"), rows_of(dataset)
+    completions = sampled(policy, rows, SAMPLES)
+    groups, by_start = figures_of(policy, rows, completions), figures_of(start, rows, completions)
+    found = {name: _mean(groups, of) for name, of in SAMPLED.items()}
+    found |= {f"{name}_by_start": _mean(by_start, SAMPLED[name]) for name in CONTRASTS}
     likeliest = completions_of(policy, rows, [row.images[0] for row in rows], 1, temperature=0.0)
     greedy = [rightness(answered(policy, row, group))[0] for row, group in zip(rows, likeliest, strict=True)]
     erasable = [row for row in rows if row.sample.evidence_image is not None and row.sample.control_image is not None]
@@ -249,6 +293,10 @@ def measure(model: str, dataset: Path) -> dict[str, Any]:
         "greedy_accuracy": fmean(greedy),
         "evidence_minus_control": without["control"] - without["evidence"],
     }
+
+
+def _mean(groups: Sequence[Figures], name: str) -> float:
+    return float(np.concatenate([group[name] for group in groups]).mean())
 
 
 # ------------------------------------------------------------------------------------------------------------------ figures
@@ -287,6 +335,12 @@ def summarise(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], s
             for name, (one, other, measure) in known.items()
         }
 
+    own = {}
+    for name, (setting, measure) in OWN.items():
+        if setting in found:
+            before = 0.0 if measure == "gain" else start[SETTINGS[setting].task][measure]
+            own[name] = difference([run[measure] for run in found[setting]], [before] * len(found[setting]))
+            own[name] |= {"of": setting, "against": "the start", "measure": measure}
     settings = {}
     for name, runs in found.items():
         curves = [run["curve"] for run in runs]
@@ -296,7 +350,7 @@ def summarise(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], s
             "curve": np.array(curves).mean(axis=0).round(4).tolist(),
             "seeds": {m: [round(run[m], 4) for run in runs] for m in MEASURES},
         }
-    return {"headlines": about(HEADLINES), "controls": about(CONTROLS), "settings": settings, "start": start}
+    return {"headlines": about(HEADLINES), "controls": about(CONTROLS), "own_rewards": own, "settings": settings, "start": start}
 
 
 # --------------------------------------------------------------------------------------------------------------------- runs

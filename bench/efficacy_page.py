@@ -15,7 +15,7 @@ COLUMNS = ("accuracy", "greedy_accuracy", "naming", "contrast", "pointing", "evi
 def page(result: dict[str, Any]) -> str:
     """The page with the result's tables; what people have written around them stays."""
     text = PAGE.read_text()
-    made = {"headlines": differences(result["headlines"]), "controls": differences(result["controls"]), "settings": settings(result)}
+    made = {name: differences(result[name]) for name in ("headlines", "controls", "own_rewards")} | {"settings": settings(result)}
     for name, table in made.items():
         text = re.sub(rf"(?s)(<!-- {name} -->\n).*?(?=<!-- end -->)", lambda found, table=table: found[1] + table + "\n", text)
     return text
@@ -26,7 +26,7 @@ def differences(pairs: dict[str, dict[str, Any]]) -> str:
     lines = ["| | of | against | difference | 95 % interval | |", "|---|---|---|---|---|---|"]
     for name, pair in pairs.items():
         verdict = "more" if pair["low"] > 0 else "less" if pair["high"] < 0 else "within the noise"
-        one, other, measure = pair["of"], pair["against"].partition(": ")[2], pair["measure"].replace("_", " ")
+        one, other, measure = pair["of"], pair["against"].partition(": ")[2] or pair["against"], pair["measure"].replace("_", " ")
         interval = f"{pair['low']:+.3f} to {pair['high']:+.3f}"
         lines.append(f"| {name} | {one} | {other} | {pair['difference']:+.3f} {measure} | {interval} | {verdict} |")
     return "\n".join(lines)

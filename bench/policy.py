@@ -5,7 +5,8 @@ On labelled rows of every task (``demo.tasks``) that it was not taught on:
 - greedy: the share of right answers; of right traces, which name all the evidence as well; and what erasing the evidence, or a control
   of the same shape, costs of the right answers;
 - sampled, eight completions a row: the same shares, and how the attention contrast and naming the evidence go with being right, as
-  correlations within groups, for several choices of layers and tokens.
+  correlations within groups, for several choices of layers and tokens; the same of looking late and of VGPO's weight of a response, and
+  how VGPO's focus goes with attention on the image, token by token.
 
     python -m bench.policy [--rows 40]                         # of the seeing and of the careless policy
     python -m bench.policy --model runs/grpo/checkpoint-40     # of another; writes no results
@@ -29,6 +30,7 @@ from bench.completions import (
     Figures,
     answered,
     completions_of,
+    figures_of,
     labelled,
     names_evidence,
     rightness,
@@ -49,6 +51,7 @@ POLICY = ROOT / "demo" / "checkpoints" / "policy"
 SEEING = ROOT / "demo" / "checkpoints" / "policy-seeing"  # what the careless policy was made of
 RESULTS = ROOT / "bench" / "results" / "policy.json"
 GROUP = 8
+LOOKING = ("late_looking", "vgpo_weight")
 
 
 def examine(model: str, out: Path, rows: int) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def examine(model: str, out: Path, rows: int) -> dict[str, Any]:
         settings = EvaluateSettings(data=str(data), model=model, out=out / f"{task}-evaluation", max_tokens=MAX_TOKENS, device="cpu")
         told = evaluate(settings)
         known = rows_of(data)
-        groups = sampled(policy, known, GROUP)
+        groups = figures_of(policy, known, sampled(policy, known, GROUP))
         tasks[task] = _figures(groups) | {
             "rows": len(known),
             "accuracy": told["accuracy"]["value"],
@@ -85,10 +88,11 @@ def _right_traces(policy: Policy, rows: Sequence[Row]) -> float:
 def _figures(groups: Sequence[Figures]) -> dict[str, float]:
     shares = {f"sampled_{name}": float(np.concatenate([group[name] for group in groups]).mean()) for name in ("right", "named")}
     correlations = {"naming_with_right": within_groups(groups, "named", "right")}
-    for name in CHOICES:
+    for name in (*CHOICES, *LOOKING):
         correlations[f"{name} with right"] = within_groups(groups, name, "right")
         correlations[f"{name} with naming"] = within_groups(groups, name, "named")
-    return shares | correlations
+    tokens = np.concatenate([group["focus_with_attention"] for group in groups])
+    return shares | correlations | {"VGPO's focus with attention on the image, of tokens": float(np.nanmean(tokens))}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from bench import efficacy
 from bench.answers import spoil
 from bench.completions import within_groups
-from bench.efficacy import BUDGET, CONTROLS, HEADLINES, SETTINGS, SHOW_EVERY, completions_until, difference, interval, summarise
+from bench.efficacy import BUDGET, CONTROLS, HEADLINES, OWN, SETTINGS, SHOW_EVERY, completions_until, difference, interval, summarise
 from bench.efficacy_page import differences, plot, settings
 from bench.regions import relabel
 
@@ -24,7 +24,8 @@ def figures(accuracy, curve):
 def result():
     found = {name: [figures(0.5 + 0.01 * seed, [0.5, 0.6, 0.7]) for seed in range(3)] for name in SETTINGS}
     found["credit: look"] = [figures(0.8 + 0.01 * seed + 0.001 * (seed == 1), [0.5, 0.7, 0.9]) for seed in range(3)]
-    return summarise(found, dict.fromkeys(SETTINGS, 1e-4), {"credit": {"accuracy": 0.4}, "long": {}})
+    start = dict.fromkeys(efficacy.MEASURES, 0.4)
+    return summarise(found, dict.fromkeys(SETTINGS, 1e-4), dict.fromkeys(("credit", "perception", "faithful", "long"), start))
 
 
 def test_pairs_differ_by_seed_and_settings_share_a_task():
@@ -54,6 +55,13 @@ def test_headlines_are_of_the_right_runs(result):
     assert look["difference"] == pytest.approx(0.3, abs=0.01)
     assert look["low"] > 0
     assert set(result["headlines"]) == set(HEADLINES)
+
+
+def test_own_rewards_are_against_the_start_or_the_first_steps(result):
+    assert set(result["own_rewards"]) == set(OWN)
+    assert result["own_rewards"]["sayo, unseen rows"]["difference"] == pytest.approx(0.1)  # 0.5 against 0.4
+    assert result["own_rewards"]["sayo"]["difference"] == pytest.approx(0.5)  # a gain is a difference itself
+    assert "| sayo, unseen rows | credit: sayo | the start | +0.100 released contrast |" in differences(result["own_rewards"])
 
 
 def test_the_page_says_which_differences_are_sure(result):

@@ -36,12 +36,13 @@ from train.loading import load_model, load_policy  # noqa: E402
 from train.loop import learning_rate, make_methods, train  # noqa: E402
 from train.losses import LOSSES  # noqa: E402
 from train.methods import METHODS, RECIPES  # noqa: E402
+from train.methods.vgpo import VGPO  # noqa: E402
 from train.missing import heed  # noqa: E402
 from train.order import row_index  # noqa: E402
 from train.plan import Plan  # noqa: E402
 from train.rewards import REWARDS, make_rewards  # noqa: E402
 from train.sampling import Sampler  # noqa: E402
-from train.settings import Settings, from_command_line  # noqa: E402
+from train.settings import MethodSettings, Settings, from_command_line  # noqa: E402
 from train.step import assess, step  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -473,6 +474,17 @@ def gradient(settings, split):
     normalizer = Normalizer(4 * settings.num_generations, sum(group.tokens for group in groups))
     step(policy, [groups[i] for i in split], plan, normalizer)
     return {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("focus", ["image", "evidence"])
+def test_vgpo_by_attention_does_not_depend_on_micro_batches_or_order(focus, settings):
+    by_state = replace(settings, methods=("vgpo",), attention_contrast=1.0)
+    chosen = replace(by_state, method=MethodSettings(vgpo=VGPO(focus=focus)))
+    whole, by_states = gradient(chosen, [0, 1, 2, 3]), gradient(by_state, [0, 1, 2, 3])
+    assert any(not torch.allclose(value, by_states[name], atol=1e-6) for name, value in whole.items())
+    for other, order in [(replace(chosen, micro_batch=3), [0, 1, 2, 3]), (replace(chosen, tokens_per_forward=10_000), [3, 1, 0, 2])]:
+        again = gradient(other, order)
+        assert all(torch.allclose(value, again[name], atol=1e-6) for name, value in whole.items())
 
 
 COMBINATIONS = [(name,) for name in METHODS]

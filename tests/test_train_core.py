@@ -20,7 +20,7 @@ from train.folders import find_model  # noqa: E402
 from train.forward import forward  # noqa: E402
 from train.losses import LOSSES  # noqa: E402
 from train.measures import RegionAttention  # noqa: E402
-from train.methods.vgpo import VisualFocus  # noqa: E402
+from train.methods.vgpo import AttentionFocus, VisualFocus  # noqa: E402
 from train.packing import pack  # noqa: E402
 from train.policy import Policy  # noqa: E402
 
@@ -178,6 +178,19 @@ def test_focus_is_the_cosine_to_the_mean_image_state():
     assert torch.allclose(forward(made, prompt, [completion], measures=[VisualFocus()]).measured["visual_focus"], expected, atol=1e-5)
     blind = forward(made, prompts(made)[2], [completion], measures=[VisualFocus()])
     assert blind.measured["visual_focus"].isnan().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("on", ["image", "evidence"])
+def test_focus_may_be_attention(on):
+    made = policy("qwen2_5_vl")
+    image = picture((150, 70), 0)
+    prompt = made.encode(ask("how many?"), [image], draw(image.size, [BOX]))
+    apart = forward(made, prompt, completions(), measures=[RegionAttention(None), AttentionFocus(on)]).measured
+    assert torch.allclose(apart["visual_focus"], apart["attention"][:, int(on == "image")], atol=1e-6)
+    assert apart["visual_focus"].max() > 0
+    nothing = made.encode(ask("how many?"), [image]) if on == "evidence" else prompts(made)[2]
+    assert forward(made, nothing, completions(), measures=[AttentionFocus(on)]).measured["visual_focus"].isnan().all()
 
 
 @torch.no_grad()

@@ -93,8 +93,6 @@ class Method:
     """what it does, in a line"""
     recipe: ClassVar[Recipe]
     """the paper's values: the flags' defaults under ``--recipe NAME``"""
-    requires: ClassVar[frozenset[str]] = frozenset()
-    """labels that a row must have to be changed by it, as in ``train.labels``"""
     sees_batch: ClassVar[bool] = False
     """whether advantages need all groups of the step at once: one more forward for each"""
     reference: ClassVar[bool] = False
@@ -111,6 +109,11 @@ class Method:
 
     progress: Annotated[float, tyro.conf.Suppress] = 0.0
     """the share of the run that is done, from 0 to below 1; the run sets it"""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Labels that a row must have to be changed by it, as in ``train.labels``."""
+        return frozenset()
 
     def sampled_under(self, count: int) -> Sequence[View | None]:
         """The view under which each of a prompt's completions is sampled; None: the row as it is.

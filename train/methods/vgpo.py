@@ -3,6 +3,10 @@ Eqs. 4 to 11).
 
 The maths is ``rewardlib.vgpo``'s. Departures from the released code are stated there: weights are
 normalised over whole responses and groups, not over micro-batches.
+
+How visual a token is, the paper tells by its last hidden state. ``focus`` may be attention instead:
+on the image, or, where rows are labelled, on the evidence alone (what it is worth:
+docs/efficacy.md).
 """
 
 from __future__ import annotations
@@ -10,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import rewardlib
 from train.flat import padded
-from train.measures import Inputs, Measure, Reading
+from train.measures import Inputs, Measure, Reading, watch_attention
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
 from train.rewards import weights
@@ -45,8 +49,33 @@ class VisualFocus:
 
 
 @dataclass(frozen=True)
+class AttentionFocus:
+    """How much of a token's attention lies on the image or on the evidence (N,), averaged over
+    heads and all layers; NaN where there is none.
+    """
+
+    on: Literal["image", "evidence"]
+    name: ClassVar[str] = VisualFocus.name
+
+    @contextmanager
+    def watch(self, inputs: Inputs) -> Iterator[Reading]:
+        prompt, tokens = inputs.prompt, inputs.packed.tokens
+        keys = prompt.image if self.on == "image" else prompt.region
+        if not keys.any():
+            yield lambda hidden: hidden.new_full((len(tokens),), float("nan"))
+            return
+        with watch_attention(inputs, tokens, {self.on: keys}, None) as mass:
+            yield lambda hidden: mass.values.mean(dim=(0, 2))[0, :, 0]
+
+
+@dataclass(frozen=True)
 class VGPO(Method):
     """Re-weights advantages by visual focus."""
+
+    focus: Literal["hidden", "image", "evidence"] = "hidden"
+    """how visual a token is: how near its hidden state is to the image's (the paper's), or its
+    attention on the image, or on the labelled evidence
+    """
 
     name: ClassVar[str] = "vgpo"
     about: ClassVar[str] = "accuracy, with advantages re-weighted by how much each token looks"
@@ -60,8 +89,12 @@ class VGPO(Method):
         top_p=0.99,
     )
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"regions"} if self.focus == "evidence" else ())
+
     def measures(self) -> Sequence[Measure]:
-        return (VisualFocus(),)
+        return (VisualFocus() if self.focus == "hidden" else AttentionFocus(self.focus),)
 
     def advantages(
         self, advantages: list[Tensor], scores: Sequence[Scores], across: Across
@@ -70,7 +103,7 @@ class VGPO(Method):
 
 
 def _reweighted(advantages: Tensor, scores: Scores) -> Tensor:
-    if bool(scores.measured["visual_focus"].isnan().any()):  # a row without image
+    if bool(scores.measured["visual_focus"].isnan().any()):  # a row that has no such thing
         return advantages
     index, count = scores.completion_index, len(scores.lengths)
     mask = padded(advantages.new_ones(len(index)), index, count).bool()
