@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from pipelines.config import BuildConfig, BuildOptions
 from rewardlib.console import failing_clearly, quiet_libraries
+from rewardlib.program import program
 
 
 class Command(BuildConfig):
@@ -62,7 +63,7 @@ def parse(arguments: Sequence[str]) -> Command:
     options = BuildOptions.model_validate({k: v for k, v in given.items() if k not in ("source", "out")})
     places = {"source": given.get("source", tyro.MISSING), "out": Path(given["out"]) if "out" in given else tyro.MISSING}
     default = Command.model_construct(**dict(options), **places)
-    return tyro.cli(Command, args=arguments, default=default, prog="python -m flows.build_dataset", description=__doc__)
+    return tyro.cli(Command, args=arguments, default=default, prog=program(), description=__doc__)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from rewardlib.console import console, failing_clearly, say, table, tell
+from rewardlib.program import program
 
 if TYPE_CHECKING:
     from pipelines.dataset.publish import Published
@@ -42,9 +43,7 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> Published:
     """The command line; returns what lies on the Hub."""
-    asked = tyro.cli(
-        Arguments, args=arguments, prog="python -m flows.publish_dataset", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    asked = tyro.cli(Arguments, args=arguments, prog=program(), description=__doc__, config=(tyro.conf.FlagCreatePairsOff,))
     from flows.publish_dataset import publish_dataset  # loads what --help does without
     from pipelines.dataset.hub import HubError
     from pipelines.dataset.publish import PublishError, publish

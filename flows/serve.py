@@ -25,6 +25,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+from rewardlib.program import program
+
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT = (sys.executable, "-m", "prefect")
 GRACE = 10  # seconds for a process to end by itself
@@ -84,6 +86,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Serve the deployments on this machine.")
+    parser = argparse.ArgumentParser(program(), description="Serve the deployments on this machine.")
     parser.add_argument("--port", type=int, default=4200)
     serve(parser.parse_args().port)

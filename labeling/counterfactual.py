@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -21,29 +20,14 @@ from PIL import Image
 
 from labeling import masks
 from labeling.boxes import Detection, iou_matrix
+from labeling.intervention import FILLS, Fill, Intervention, Role, Shape
 from labeling.locators.base import Sought
 from labeling.locators.chain import Located, LocatorChain
 
-Fill = Literal["mean", "blur", "noise", "inpaint"]
-Shape = Literal["mask", "dilated", "box"]
-FILLS: tuple[Fill, ...] = get_args(Fill)
-SHAPES: tuple[Shape, ...] = get_args(Shape)
 Pixels = NDArray[np.uint8]
 FINEST = (
     6.0  # pixels: the standard deviation that a blur is made with, at a resolution that suits it
 )
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """``image`` equals the original bit for bit outside ``mask``."""
-
-    role: Literal["evidence", "control", "context"]
-    fill: Fill
-    shape: Shape
-    image: Image.Image
-    mask: masks.Mask
-    seed: int
 
 
 Region = tuple[masks.Mask, masks.Box]  # the object's mask (height, width) and its xyxy box
@@ -63,9 +47,7 @@ def intervene(
     ``context``. The same seed gives the same images."""
     pixels = np.asarray(image.convert("RGB"))
     gone = silhouettes(evidence, shape)
-    erased: list[tuple[Literal["evidence", "control", "context"], masks.Mask]] = [
-        ("evidence", gone)
-    ]
+    erased: list[tuple[Role, masks.Mask]] = [("evidence", gone)]
     control = control_mask(gone, np.random.default_rng(seed))
     if control is not None:
         erased.append(("control", control))

@@ -12,28 +12,21 @@ phrase are erased together, too, and the larger of the two effects is the region
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from labeling import masks
-from labeling.counterfactual import FILLS, Shape, control_mask, erase, shaped
+from labeling.counterfactual import control_mask, erase, shaped
+from labeling.draws import mean_with_interval
 from labeling.info import ModelInfo
+from labeling.intervention import FILLS, Shape
 from rewardlib.judge import JudgeError
 
 SHAPE: Shape = "dilated"
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-_T = [
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160),
-    *(2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056),
-    *(2.052, 2.048, 2.045, 2.042, 2.040),
-]
-MOST_DRAWS = len(_T) + 1
 
 
 class Answerer(Protocol):
@@ -153,5 +146,4 @@ def effect_of(erased: Sequence[float], control: Sequence[float], of_group: bool 
     """The effect from the log-probabilities of 2 to ``MOST_DRAWS`` paired draws, with the 95 %
     interval of a mean of so many draws (Student's t)."""
     falls = [kept - gone for gone, kept in zip(erased, control, strict=True)]
-    half = _T[len(falls) - 2] * stdev(falls) / math.sqrt(len(falls))
-    return Effect(mean(falls), mean(falls) - half, mean(falls) + half, of_group)
+    return Effect(*mean_with_interval(falls), of_group)

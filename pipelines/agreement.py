@@ -25,8 +25,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from labeling.needs import needs_request
+from pipelines.building.asked import asked_of
 from pipelines.building.endpoints import endpoint_of
-from pipelines.building.steps.annotate import asked_of
 from pipelines.config import EndpointConfig
 from pipelines.dataset import store
 from pipelines.dataset.kappa import agreement
@@ -35,6 +35,7 @@ from rewardlib.cache import ReplyCache
 from rewardlib.console import console, failing_clearly, say, table, tell
 from rewardlib.judge import JudgeClient, JudgeEndpoint, JudgeError, JudgeRequest
 from rewardlib.perception import verdict_request
+from rewardlib.program import program
 
 Unit = tuple[str, str, str]  # row, trace, fact
 About = Literal["facts", "roles"]
@@ -263,4 +264,4 @@ def report(result: dict[str, Any], judge: str) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

@@ -24,6 +24,7 @@ from pipelines.dataset.failures import known_failures
 from pipelines.dataset.licenses import license_metadata
 from pipelines.dataset.schema import STAGES
 from rewardlib.console import failing_clearly, say, tell
+from rewardlib.program import program
 
 _KEPT = re.compile(r"<!-- keep: (\w+) -->\n(.*?)\n<!-- /keep -->", re.S)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -140,4 +141,4 @@ def main(dir: Annotated[Path, tyro.conf.Positional], repo: str | None = None) ->
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

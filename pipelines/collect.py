@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 from pipelines.config import SPLIT_NAME, BuildConfig, CollectorConfig, Strict
 from pipelines.dataset.schema import COLUMNS
 from rewardlib.console import console, failing_clearly, say, table, tell
+from rewardlib.program import program
 
 _LATER = ("image_sha256", "annotations", "counterfactuals", "provenance")  # what a build adds
 _WRITTEN = tuple(name for name in COLUMNS if name not in _LATER)
@@ -99,7 +100,7 @@ def collect(settings: CollectSettings, progress: Callable[[int], None] = lambda 
 def main() -> None:
     """The command line."""
     with failing_clearly(ValueError, ValidationError, OSError):
-        settings = tyro.cli(CollectSettings, description=__doc__)
+        settings = tyro.cli(CollectSettings, prog=program(), description=__doc__)
         if settings.collector.model is None:
             raise ValueError("nobody is named to ask: give --collector.model NAME and --collector.base-url URL")
     from pipelines.building.models import ModelError

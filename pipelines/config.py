@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from labeling.counterfactual import Fill, Shape
-from labeling.effect import MOST_DRAWS
+from labeling.draws import MOST_DRAWS
+from labeling.intervention import Fill, Shape
 
 SPLIT_NAME = r"^\w+(\.\w+)*$"  # what `datasets` accepts
 ROOT = Path(__file__).resolve().parents[1]

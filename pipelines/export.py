@@ -25,6 +25,7 @@ import tyro
 from pipelines.dataset import formats, store
 from pipelines.dataset.schema import COLUMNS
 from rewardlib.console import failing_clearly, say, tell
+from rewardlib.program import program
 
 Row = dict[str, Any]
 Format = Literal["easyr1", "verl", "vlm-r1", "ms-swift", "visual-cot", "coco"]
@@ -174,4 +175,4 @@ def main(dir: Annotated[Path, tyro.conf.Positional], to: Format, out: Path) -> N
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

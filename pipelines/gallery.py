@@ -29,6 +29,7 @@ from pipelines.dataset import store
 from pipelines.dataset.schema import Reject
 from rewardlib.console import failing_clearly, say, tell
 from rewardlib.page import content_policy, data_url
+from rewardlib.program import program
 
 LINE = 36  # letters of a box's name that an image's width holds, about
 HUES = 8  # classes h0 ... h7 of the style sheet; the policy forbids inline styles
@@ -165,4 +166,4 @@ def main(dir: Annotated[Path, tyro.conf.Positional], limit: int = 200) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

@@ -33,6 +33,7 @@ from labeling.facts import normalize_phrase
 from pipelines.dataset import store
 from pipelines.gold import GoldError, read_gold
 from rewardlib.console import console, failing_clearly, say, table, tell
+from rewardlib.program import program
 
 MATCH_IOU = 0.5
 
@@ -184,4 +185,4 @@ def main(dir: Annotated[Path, tyro.conf.Positional], gold: Path) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

@@ -24,6 +24,7 @@ from labeling import masks
 from labeling.facts import DECIDERS, ROLES
 from pipelines.dataset import store
 from rewardlib.console import console, failing_clearly, say, table, tell
+from rewardlib.program import program
 
 Finding = tuple[str, str]  # (promise, what breaks it)
 
@@ -225,4 +226,4 @@ def main(dir: Annotated[Path, tyro.conf.Positional]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

@@ -12,8 +12,9 @@ from PIL import Image
 
 from labeling import masks
 from labeling.boxes import Detection
-from labeling.counterfactual import FILLS, SHAPES, Case, Fill, Region, Shape, erase, intervene, verify_removal
+from labeling.counterfactual import Case, Region, erase, intervene, verify_removal
 from labeling.info import ModelInfo
+from labeling.intervention import FILLS, SHAPES, Fill, Shape
 from labeling.locators.base import Sought
 from labeling.locators.chain import LocatorChain
 

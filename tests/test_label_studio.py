@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from labeling import masks
-from pipelines.review import corrections_from, write_for
 from pipelines.reviewing.corrections import CorrectionError, dataset_hash
 from pipelines.reviewing.label_studio import decode_brush, encode_brush
+from pipelines.reviewing.tools import corrections_from, write_for
 from tests.review_data import row, small, write
 
 Row = dict[str, Any]

@@ -25,11 +25,14 @@ from labeling.segmenters import Segment
 from pipelines.dataset import store
 from pipelines.dataset.schema import SCHEMA_VERSION
 from pipelines.export import ExportError
-from pipelines.review import chosen, corrections_from, load_segmenter, main, write_for, write_page
+from pipelines.review import main
 from pipelines.reviewing import corrections
+from pipelines.reviewing.choosing import chosen
 from pipelines.reviewing.coco import file_stem
-from pipelines.reviewing.correct import apply, corrected
+from pipelines.reviewing.correct import apply, corrected, load_segmenter
 from pipelines.reviewing.corrections import CorrectionError, dataset_hash
+from pipelines.reviewing.page import write_page
+from pipelines.reviewing.tools import corrections_from, write_for
 from pipelines.validate import check_row, validate
 from tests.conftest import ROOT, folder_bytes, run_module
 from tests.review_data import row, small, write

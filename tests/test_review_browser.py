@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.review import write_page
 from pipelines.reviewing import corrections
 from pipelines.reviewing.correct import apply
+from pipelines.reviewing.page import write_page
 from pipelines.validate import validate
 from tests.devtools import CHROMIUM, Page, browser
 from tests.review_data import row, write

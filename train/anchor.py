@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tyro
 
+from rewardlib.program import program
 from rewardlib.templates import Template
 
 FOCUS = "<Focus>"
@@ -58,6 +59,7 @@ class AnchorSettings:
 def main() -> None:
     settings = tyro.cli(
         AnchorSettings,
+        prog=program(),
         description="Teach a <Focus> token to attend to the evidence (Faithful-MR1, stage 1).",
     )
     from train.anchoring import command  # loads torch, which --help does without

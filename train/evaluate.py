@@ -21,6 +21,7 @@ from pathlib import Path
 
 import tyro
 
+from rewardlib.program import program
 from rewardlib.templates import Template
 
 
@@ -64,7 +65,9 @@ class EvaluateSettings:
 
 def main() -> None:
     settings = tyro.cli(
-        EvaluateSettings, description="Evaluate a model's answers, and where it looks for them."
+        EvaluateSettings,
+        prog=program(),
+        description="Evaluate a model's answers, and where it looks for them.",
     )
     from train.evaluation import command  # loads torch, which --help does without
 

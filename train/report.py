@@ -18,22 +18,25 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import polars as pl
 import tyro
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from rewardlib.console import failing_clearly, say, tell
 from rewardlib.page import content_policy, data_url
+from rewardlib.program import program
 from train.curves import Curve, Values, draw_curve, in_words, measured, stride_of, varies, window_of
 from train.diagnosis import Finding, diagnose
 from train.heat import heat_image
 from train.methods import PAPERS
 from train.settings import Settings, flags_of, values_of
 from train.story import story
+
+if TYPE_CHECKING:
+    from polars import DataFrame
 
 # Metrics by section, as patterns in the order of their charts; what no pattern names comes under
 # "Other".
@@ -237,8 +240,10 @@ def _groups(file: Path, columns: list[str] | None = None) -> list[list[dict[str,
     ]
 
 
-def _read(file: Path, needed: Set[str], columns: list[str] | None = None) -> pl.DataFrame:
+def _read(file: Path, needed: Set[str], columns: list[str] | None = None) -> DataFrame:
     """A table, or some of its columns. ``ValueError`` if it cannot be read or lacks some."""
+    import polars as pl  # a third of what --help would take
+
     try:
         frame = pl.read_parquet(file, columns=columns).fill_nan(None)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -418,4 +423,4 @@ def main(run: Annotated[Path, tyro.conf.Positional], limit: int = 24) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=program())

@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from rewardlib.program import program
 from train.folders import find_model
 
 ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}  # lets the trainer replace weights and reset caches
@@ -27,7 +28,7 @@ def command_of(model: str, port: int, more: Sequence[str] = ()) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        program(), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="the Hub id or folder that is trained")
     parser.add_argument("--port", type=int, default=8000)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from rewardlib.program import program
 from train.methods import METHODS, PAPERS, field_of
 from train.recipe import Correction, Recipe
 
@@ -150,7 +151,9 @@ def from_command_line(arguments: list[str] | None = None) -> Settings:
     asked = _with_methods(used)
     defaults: dict[str, Any] = values_of(recipe) | {"recipe": name, "data": tyro.MISSING}
     told = values_of(
-        tyro.cli(asked, args=given, default=asked(**defaults), description=help_text())
+        tyro.cli(
+            asked, args=given, default=asked(**defaults), prog=program(), description=help_text()
+        )
     )
     return Settings(**told | {"method": MethodSettings(**values_of(told["method"]))})
 

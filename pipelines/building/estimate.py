@@ -21,10 +21,10 @@ from labeling.annotate import annotation_request
 from labeling.collect import trace_requests
 from labeling.facts import normalize_phrase
 from labeling.rules import facts_of
+from pipelines.building.asked import asked_of
 from pipelines.building.cost import cost, endpoints
 from pipelines.building.endpoints import endpoint_of
 from pipelines.building.ingest import Shard, ingest, plan, source_of
-from pipelines.building.steps.annotate import asked_of
 from pipelines.building.steps.check import Check
 from pipelines.building.steps.collect import question_of, wants_traces
 from pipelines.config import BuildConfig, EndpointConfig

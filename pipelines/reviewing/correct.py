@@ -21,17 +21,42 @@ from labeling.counterfactual import UNSEEN
 from labeling.facts import normalize_phrase
 from labeling.segmenters import Segment, Segmenter
 from pipelines.building.steps.intervene import Draw, draws_of, interventions, stored
-from pipelines.config import CounterfactualConfig
+from pipelines.config import CounterfactualConfig, SegmenterConfig
 from pipelines.dataset import store
 from pipelines.dataset.regions import new_region
 from pipelines.dataset.schema import SCHEMA_VERSION, Ledger
 from pipelines.export import appearing
-from pipelines.reviewing.corrections import Correction, Corrections, check, entries_of
+from pipelines.reviewing.corrections import (
+    Correction,
+    CorrectionError,
+    Corrections,
+    check,
+    entries_of,
+    read,
+)
 
 Row = dict[str, Any]
 PERSON = "person"
 STAGE, REASON = "review", "rejected by a person"
 _REMADE = ("rows", "rejected", "rejects", "counts", "shards")  # of a manifest, by store.finish
+
+
+def apply_file(dataset: Path, path: Path, out: Path, segmenter: str | None) -> dict[str, Any]:
+    """``apply`` of a file of corrections, with a segmenter by folder or Hub id; what was done."""
+    found = read(path, dataset)
+    manifest = apply(dataset, found, out, load_segmenter(segmenter) if segmenter else None)
+    return {"rows": manifest["rows"], "rejected": manifest["rejected"], **found.counts()}
+
+
+def load_segmenter(name: str) -> Segmenter:
+    """A segmenter by folder or Hub id; torch is loaded for nobody else."""
+    from pipelines.building.models import ModelError, load_segmenter_of
+
+    try:
+        return load_segmenter_of(SegmenterConfig(name=name), "cpu", "float32")
+    except ModelError as error:
+        remedy = "give a folder, or a Hub id within reach; without --segmenter a mask is the box"
+        raise CorrectionError(str(error), remedy) from error
 
 
 def apply(

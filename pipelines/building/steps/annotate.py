@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from labeling.annotate import Annotated, Annotator, Asked
+from labeling.annotate import Annotated, Annotator
 from labeling.facts import Fact
 from labeling.merging import same_facts
+from pipelines.building.asked import asked_of
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
 from pipelines.dataset.schema import Item, Ledger
@@ -33,10 +34,6 @@ class Annotate(Step):
         for (item, trace), reply in zip(jobs, replies, strict=True):
             read[item.row["id"]][trace["trace_id"]] = reply
         return [_annotate(item.row, read[item.row["id"]], ledger) for item in items]
-
-
-def asked_of(row: Mapping[str, Any], trace: str) -> Asked:
-    return Asked(row["question"], trace, row["answer"], tuple(row["choices"]))
 
 
 def _annotate(row: dict[str, Any], replies: dict[str, Annotated | JudgeError], ledger: Ledger) -> Rejection | None:

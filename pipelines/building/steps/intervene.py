@@ -16,8 +16,9 @@ from PIL import Image
 from labeling import masks
 from labeling.ahead import ahead
 from labeling.boxes import Detection
-from labeling.counterfactual import Case, Fill, Intervention, Region, Removal, Shape, intervene, verify_removal
+from labeling.counterfactual import Case, Region, Removal, intervene, verify_removal
 from labeling.facts import normalize_phrase
+from labeling.intervention import Fill, Intervention, Shape
 from labeling.locators.chain import LocatorChain
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.building.steps.ground import sought_in

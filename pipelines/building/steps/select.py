@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from labeling.facts import Fact
 from labeling.roles import Decision, by_agreement, by_answer, by_question
-from pipelines.building.steps.annotate import asked_of
+from pipelines.building.asked import asked_of
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.dataset.schema import Item, Ledger
 
