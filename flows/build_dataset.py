@@ -14,14 +14,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from prefect import flow
-
 from flows.build_command import exit_status
 from flows.build_command import main as main
+from flows.own_server import flow
 from pipelines.config import BuildConfig, BuildOptions
 
 
-@flow(name="build-dataset", validate_parameters=True)
+@flow("build-dataset")
 def build_dataset(source: str, out: str, options: BuildOptions = BuildOptions()) -> str:
     """Label every row of a source and write a dataset folder; finished shards are reused.
 

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import deployment
 
+from flows.own_server import flow
 from flows.paths import refuse_relative
 from flows.publish_command import main as main
 from flows.publish_command import outcome
 from pipelines.dataset.publish import Published, publish
 
 
-@flow(name="publish-dataset", validate_parameters=True)
+@flow("publish-dataset")
 def publish_dataset(out: str, repo: str, public: bool = False) -> Published:
     """Publish a finished dataset folder; what is on the Hub already is not sent again.
 
