@@ -1,8 +1,8 @@
 """A flow that is called from Python where no Prefect server is named: Prefect starts one for as long as the flow runs.
 
-Two such servers may start at once, on one database file. Both would make its tables, where it is new or of an older Prefect, and both would
-enter the kinds of blocks that there are; one would break. So the tables are made beforehand, behind a lock, and no blocks are entered, which
-flows of this project have no use for.
+Two such servers may start at once, on one database file. Both would make its tables, where it is new or of an older Prefect, and enter the
+kinds of blocks that there are; one would break. So the tables are made beforehand, behind a lock, and no blocks are entered, which flows of
+this project have no use for.
 """
 
 from __future__ import annotations
