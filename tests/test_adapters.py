@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from rewardlib import Accuracy, AttentionContrast, CausalAttention, Format, JudgeEndpoint, Perception, Repetition, Sample
+from rewardlib.adapters import swift
 from rewardlib.adapters.easyr1 import EasyR1Score
 from rewardlib.adapters.rows import to_sample, to_samples
 from rewardlib.adapters.trl import trl_reward
@@ -202,6 +203,7 @@ def test_easyr1_gets_dicts_with_overall(tmp_path, kind):
     file = tmp_path / "my_reward.py"
     file.write_text(f"""
 from rewardlib import Accuracy, Format
+from rewardlib.adapters import swift
 from rewardlib.adapters.easyr1 import EasyR1Score
 
 REWARD_NAME, REWARD_TYPE = "sightline", "{kind}"
@@ -302,3 +304,11 @@ def test_columns_may_be_missing_single_or_arrays():
     assert sample.images == ("no/such.png",)  # opened by whoever looks at it
     assert to_sample("4", {"answer": "", "annotations": [None, "x"]}).answer is None
     assert to_sample("4", {"annotations": [None, "x"]}).annotations == ("x",)
+
+
+def test_a_response_at_the_end_of_the_chat_is_no_gold_answer():
+    """ms-swift hands rewards the chat with the response in it."""
+    chat = [{"role": "user", "content": "how many?"}, {"role": "assistant", "content": "<answer>4</answer>"}]
+    (found,) = swift._samples(["<answer>4</answer>"], {"messages": [chat]})
+    assert found.answer is None
+    assert found.prompt == chat[:-1]

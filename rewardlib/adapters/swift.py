@@ -43,7 +43,11 @@ def swift_orm(reward: Reward) -> type:
 
 
 def _samples(completions: Sequence[str], columns: Mapping[str, Any]) -> list[Sample]:
-    """ms-swift's lists as samples; a response of one turn comes as its tokens, one of several as a list of tokens for each turn."""
+    """ms-swift's lists as samples; a response of one turn comes as its tokens, one of several as a list of tokens for each turn.
+
+    Its chats end with the response, which must not be read as the row's gold answer.
+    """
     turns = columns.get("response_token_ids") or ()
     ids = [[id for turn in row for id in (turn if isinstance(turn, list) else [turn])] for row in turns]
-    return to_samples(completions, columns, [messages[:-1] for messages in columns.get("messages") or ()], ids)
+    prompts = [messages[:-1] for messages in columns.get("messages") or ()]
+    return to_samples(completions, {**columns, "messages": prompts}, prompts, ids)
