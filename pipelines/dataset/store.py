@@ -133,6 +133,8 @@ def read_manifest(out: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
     except FileNotFoundError:
+        if not out.exists():
+            raise StoreError(f"there is no folder {out}; give one that a build has written") from None
         raise StoreError(
             f"{out} has no manifest.json: it is no finished dataset. Run the build again; it resumes where it stopped"
         ) from None

@@ -141,8 +141,11 @@ def _named(value: Any, feature: Any) -> Any:
 
 def open_hub(name: str, split: str) -> Source:
     """A split of a dataset on the Hub."""
-    with _explained():
-        return Table(datasets.load_dataset(name, split=split), name)
+    try:
+        with _explained():
+            return Table(datasets.load_dataset(name, split=split), name)
+    except SourceError as error:
+        raise SourceError(f"there is no such file or folder here, and as a dataset on the Hub: {error}") from error
 
 
 def open_saved(folder: Path, split: str | None) -> Source:
