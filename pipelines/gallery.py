@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from labeling import masks
+from labeling.facts import normalize_phrase
 from pipelines.dataset import store
 from pipelines.dataset.schema import Reject
 from rewardlib.console import failing_clearly, say, tell
@@ -50,7 +51,8 @@ def write_gallery(out: Path, limit: int = 200) -> Path:
 
 def view_row(row: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a row."""
-    phrases = list(dict.fromkeys([a["phrase"] for a in row["annotations"] if a["phrase"]] + [r["phrase"] for r in row["regions"]]))
+    named = [normalize_phrase(a["phrase"] or "") for a in row["annotations"]] + [r["phrase"] for r in row["regions"]]
+    phrases = list(dict.fromkeys(filter(None, named)))
     hues = {phrase: f"h{i % HUES}" for i, phrase in enumerate(phrases)}
     image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
     found = {r["phrase"] for r in row["regions"]}
@@ -144,7 +146,7 @@ def mark_quotes(trace: dict[str, Any], annotations: Sequence[dict[str, Any]], hu
     for a in sorted((a for a in annotations if a["trace_id"] == trace["trace_id"]), key=lambda a: (a["start"], -a["end"])):
         if a["start"] < position:
             continue
-        hue = hues.get(a["phrase"], "none")
+        hue = hues.get(normalize_phrase(a["phrase"] or ""), "none")
         parts.append(escape(text[position : a["start"]]))
         quote = text[a["start"] : a["end"]]
         parts.append(Markup('<mark class="{}" title="{}">{}</mark>').format(hue, f"{a['kind']}: {a['statement']}", quote))

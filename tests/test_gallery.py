@@ -17,7 +17,7 @@ from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.failures import known_failures
 from pipelines.dataset.licenses import license_metadata
-from pipelines.gallery import mark_quotes, outline_path, write_gallery
+from pipelines.gallery import mark_quotes, outline_path, view_row, write_gallery
 from tests.conftest import fake_models, record, write_rows
 
 ATTACK = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">{{ 7*7 }}'
@@ -47,6 +47,16 @@ def test_nothing_of_a_row_becomes_markup(dataset: Path) -> None:
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
     assert "49" not in re.findall(r"<h2>(.*?)</h2>", page)[2]
+
+
+def test_a_phrase_is_found_however_the_trace_writes_it(dataset: Path) -> None:
+    row = next(iter(store.read_rows(dataset)))
+    for fact in row["annotations"]:
+        fact["phrase"] = fact["phrase"] and fact["phrase"].upper()
+    shown = view_row(row)
+    assert shown["phrases"]
+    assert all(phrase["found"] for phrase in shown["phrases"])
+    assert "phrase not found" not in shown["status"]
 
 
 def test_the_policy_admits_the_pages_own_script_and_no_other(dataset: Path) -> None:

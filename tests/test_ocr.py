@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from labeling.boxes import Detection
@@ -16,6 +17,7 @@ from labeling.locators.base import Sought
 from labeling.locators.ocr import OcrLocator, _places
 from labeling.locators.text.letters import patches
 from labeling.locators.text.matching import Line, find
+from labeling.locators.text.signs import at_gaps
 from labeling.locators.text.wanted import wanted
 
 REAL = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "mathvision"
@@ -148,8 +150,34 @@ def test_things_that_are_counted_are_not_read(phrase: str) -> None:
 
 def test_signs_without_places_are_spread_along_their_line() -> None:
     line = np.array([[0, 0], [40, 0], [40, 10], [0, 10]], float)
-    places = _places("ab c", line, [])
+    places = _places("ab c", line, [], np.full((10, 40, 3), 255, np.uint8))
     assert [p[:, 0].min() for p in places] == [0, 10, 20, 30]
+
+
+def _block(x0: float, x1: float, rise: float = 0.0) -> NDArray[np.float64]:
+    return np.array([[x0, 2], [x1, 2 + rise], [x1, 18 + rise], [x0, 18]], float)
+
+
+@pytest.mark.parametrize("paper", [255, 20])
+def test_signs_end_in_the_gaps_between_them(paper: int) -> None:
+    pixels = np.full((20, 100, 3), paper, np.uint8)
+    for x0, x1 in ((10, 20), (26, 36), (60, 70)):
+        pixels[4:16, x0:x1] = 255 - paper
+    rough = [_block(10, 24), _block(29, 40), _block(63, 70)]  # the second and third begin too late
+    first, second, third = at_gaps(pixels, _block(10, 70), rough)
+    assert (first[0, 0], third[1, 0]) == (10, 70)  # the ends are the line's
+    assert 20 <= first[1, 0] <= 23 <= second[0, 0] <= 26
+    assert 36 <= second[1, 0] < 40
+    assert 56 < third[0, 0] <= 60
+    assert np.array_equal(at_gaps(pixels, _block(10, 70, rise=8), rough), rough)  # not level
+
+
+def test_touching_signs_part_where_the_ink_is_least() -> None:
+    pixels = np.full((20, 60, 3), 255, np.uint8)
+    pixels[4:16, 10:50] = 0
+    pixels[4:14, 28:30] = 255
+    left, right = at_gaps(pixels, _block(10, 50), [_block(10, 24), _block(24, 50)])
+    assert (left[1, 0], right[0, 0]) == (pytest.approx(29, abs=0.1), pytest.approx(29, abs=0.1))
 
 
 # ---------------------------------------------------------------------------------- with the engine
@@ -187,6 +215,27 @@ def _at(locator: OcrLocator, image: Image.Image, *phrases: str) -> list[Detectio
     return locator.locate([image], [sought])[0]
 
 
+@pytest.mark.parametrize(
+    ("before", "part", "after"),
+    [("Harbour  ", "3 km", ""), ("Total ", "8.80", " EUR"), ("", "EXIT", " 27"), ("x = ", "48°", "")],
+)
+@pytest.mark.parametrize("size", [20, 40])
+def test_the_place_of_a_part_has_all_of_its_ink_and_none_of_its_neighbours(
+    locator: OcrLocator, before: str, part: str, after: str, size: int
+) -> None:
+    font = ImageFont.load_default(size)
+    starts = [20 + font.getlength(text) for text in (before, before + part)]
+    whole = _draw((20, 30, before + part + after), size=(440, 120), font=size)
+    (found,) = _at(locator, whole, part)
+    ink = np.asarray(whole.convert("L")) < 128
+    inked = np.flatnonzero(ink.any(axis=0))
+    own = inked[(inked >= starts[0] - 1) & (inked < starts[1])]
+    assert found.bbox[0] <= own.min()
+    assert own.max() < found.bbox[2] + 1
+    others = inked[(inked < starts[0] - 1) | (inked >= starts[1])]
+    assert not ((others > found.bbox[0]) & (others < found.bbox[2] - 1)).any()
+
+
 def _inside(box: tuple[float, ...], x0: int, y0: int, x1: int, y1: int) -> bool:
     return x0 <= box[0] and y0 <= box[1] and box[2] <= x1 and box[3] <= y1
 
@@ -194,7 +243,7 @@ def _inside(box: tuple[float, ...], x0: int, y0: int, x1: int, y1: int) -> bool:
 def test_what_is_written_is_found_where_it_is(locator: OcrLocator) -> None:
     (found,) = _at(locator, FIGURE, "48°")
     assert (found.phrase, found.text, found.flags, found.locator) == ("48°", "48°", (), "ocr")
-    assert _inside(found.bbox, 90, 70, 150, 110)
+    assert _inside(found.bbox, 88, 70, 150, 110)
     assert found.score > 0.8
     assert found.mask is not None
     assert found.mask.shape == (200, 300)

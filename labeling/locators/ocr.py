@@ -30,6 +30,7 @@ from labeling.info import ModelInfo
 from labeling.locators.base import Sought
 from labeling.locators.text.letters import PLAIN, STROKES, crop, is_as_tall, patches
 from labeling.locators.text.matching import SURE, Line, Match, Polygon, clean, find
+from labeling.locators.text.signs import at_gaps
 from labeling.locators.text.wanted import wanted
 from rewardlib.rle import Mask
 
@@ -169,7 +170,7 @@ def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
     for box, text, score, of_line in read:
         polygon = np.asarray(box, np.float64) - offset
         places = [(s, np.asarray(corners, np.float64) - offset) for s, _, corners in of_line]
-        yield Line(clean(text), float(score), _places(text, polygon, places))
+        yield Line(clean(text), float(score), _places(text, polygon, places, pixels))
 
 
 def _read_letters(engine: Any, pixels: NDArray[np.uint8], lines: Sequence[Line]) -> list[Line]:
@@ -208,8 +209,9 @@ def _places(
     text: str,
     polygon: Polygon,
     signs: Sequence[tuple[str, Polygon]],
+    pixels: NDArray[np.uint8],
 ) -> tuple[Polygon, ...]:
-    """Where each sign of a line is: as the engine says, or else evenly along the line."""
+    """Where each sign of a line is: about where the engine says, or else evenly along the line."""
     seen = [i for i, sign in enumerate(text) if not sign.isspace()]
     if len(seen) == 1:
         return (polygon,) * len(text)
@@ -220,6 +222,7 @@ def _places(
     if down < _UPRIGHT * across:  # the ends are the line's own, where signs are cut short
         places[0][[0, 3]] = polygon[[0, 3]]
         places[-1][[1, 2]] = polygon[[1, 2]]
+        places = at_gaps(pixels, polygon, places)
     of_sign = dict(zip(seen, places, strict=True))
     return tuple(of_sign.get(i, polygon) for i in range(len(text)))
 
