@@ -142,6 +142,21 @@ def test_a_part_of_a_line_has_its_own_place() -> None:
     assert match.polygon.max(0).tolist() == [70, 20]
 
 
+def test_words_of_a_row_that_stand_far_apart_are_one_text() -> None:
+    def at(x: float, line: Line) -> Line:
+        return Line(line.text, line.score, tuple(place + np.array([x, 0.0]) for place in line.places))
+
+    left, right = _line("TOTAL", 0.9), at(300, _line("8.70", 0.8, top=2))
+    below, other = at(300, _line("2.40", top=40)), at(150, _line("TAX"))
+    want = wanted(Sought("total 8.70", "text", "TOTAL 8.70"))
+    assert want is not None
+    (match,) = find(want, [below, right, left])
+    assert (match.text, match.score, match.exact) == ("TOTAL 8.70", 0.8, True)
+    assert (match.polygon.min(0).tolist(), match.polygon.max(0).tolist()) == ([0, 0], [340, 22])
+    assert not [m for m in find(want, [left, other, right]) if m.exact]  # something else lies between
+    assert not [m for m in find(want, [left, below]) if m.exact]  # not of one row
+
+
 @pytest.mark.parametrize("phrase", ["circle", "red mug", "square"])
 def test_things_that_are_counted_are_not_read(phrase: str) -> None:
     assert wanted(Sought(phrase, "count", phrase)) is None

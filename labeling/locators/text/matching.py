@@ -33,6 +33,7 @@ SURE = 0.9  # of a reading whose look-alikes are considered
 LEAST_ALIKE = 0.75  # of longer words
 _FUZZY_FROM = 5  # signs; shorter words have to be there as they stand
 _MOST_SIGNS = 60
+_SHARED = 0.6  # of the taller one's height: what two lines of a row have in common at least
 
 _SAME = str.maketrans(
     {
@@ -221,13 +222,49 @@ def _words(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
     target = _squeeze(clean(want.text))[0]
     if not target or len(target) > _MOST_SIGNS:
         return
-    for line in lines:
-        signs, where = _squeeze(line.text)
-        found = list(_occurrences(target, signs, line.text, where))
-        for start, end in found:
-            yield _match(line, where[start], where[end - 1] + 1, 1.0, exact=True)
+    written = [list(_literally(target, line)) for line in lines]
+    if not any(written):
+        written += [list(_literally(target, row)) for row in _rows(lines)]
+    for found in written:
+        yield from found
+    for line, found in zip(lines, written, strict=False):
         if not found and len(target) >= _FUZZY_FROM:
             yield from _nearly(target, line)
+
+
+def _literally(target: str, line: Line) -> Iterator[Match]:
+    signs, where = _squeeze(line.text)
+    for start, end in _occurrences(target, signs, line.text, where):
+        yield _match(line, where[start], where[end - 1] + 1, 1.0, exact=True)
+
+
+def _rows(lines: Sequence[Line]) -> list[Line]:
+    """Lines that stand beside each other read as one: "TOTAL" at the left, "8.70" at the right."""
+    corners = [np.concatenate(line.places) for line in lines]
+    boxes = [(*points.min(0).tolist(), *points.max(0).tolist()) for points in corners]
+    rows: list[list[int]] = []
+    for n in sorted(range(len(lines)), key=boxes.__getitem__):
+        row = next((row for row in rows if _is_beside(boxes[row[-1]], boxes[n])), None)
+        if row is None:
+            rows.append([n])
+        else:
+            row.append(n)
+    return [_side_by_side([lines[n] for n in row]) for row in rows if len(row) > 1]
+
+
+def _is_beside(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two lines' boxes are at one height and about as tall, the other behind the one."""
+    shared = min(one[3], other[3]) - max(one[1], other[1])
+    tall = max(one[3] - one[1], other[3] - other[1])
+    return other[0] >= one[2] and shared >= _SHARED * tall
+
+
+def _side_by_side(row: Sequence[Line]) -> Line:
+    places = list(row[0].places)
+    for line in row[1:]:
+        places += [line.places[0], *line.places]  # the space between has a place that nobody wants
+    text = " ".join(line.text for line in row)
+    return Line(text, min(line.score for line in row), tuple(places))
 
 
 def _squeeze(text: str) -> tuple[str, list[int]]:
