@@ -40,7 +40,7 @@ bench: .venv/ready peers
 	$(BIN)/python -m bench.judge
 	$(BIN)/python -m bench.grpo_vs_trl
 
-efficacy: .venv/ready  ## every paper's claim on its task, eight seeds: an hour and a half on two cores; goes on where it was stopped
+efficacy: .venv/ready  ## every paper's claim on its task, eight seeds: an hour on two cores; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.policy
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.efficacy
 

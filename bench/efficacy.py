@@ -1,6 +1,6 @@
 """Does a reward for looking pay? Every paper's headline, on a task where its mechanism can show (``demo.tasks``).
 
-    python -m bench.efficacy                                   # an hour and a half on two cores; goes on where it was stopped
+    python -m bench.efficacy                                   # an hour on two cores; goes on where it was stopped
     python -m bench.efficacy --steps 20 --seeds 2 --out runs/quick
 
 Every run starts from the careless policy of ``demo.teach_policy``, trains on rows that the pipeline labelled, and is compared on rows

@@ -340,7 +340,7 @@ def test_the_order_of_groups_changes_nothing(name):
 
 
 # ToR has a share of all tokens, whatever they show.
-BY_IMAGE = [name for name, method in METHODS.items() if method.requires & {"image", "evidence_image"} and name != "tor"]
+BY_IMAGE = [name for name, method in METHODS.items() if method().requires & {"image", "evidence_image"} and name != "tor"]
 
 
 @pytest.mark.parametrize("name", BY_IMAGE)
