@@ -35,8 +35,8 @@ def test_a_hostile_row_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     page = write_gallery(out)
     document = _dump(page, tmp_path / "profile")
     assert "<title>Sightline gallery</title>" in document
-    assert '<span id="shown">3 shown</span>' in document  # the page's own script ran
+    assert '<span id="shown">2 rows shown, 1 rejected</span>' in document  # the page's own script ran
     changed = tmp_path / "changed.html"
-    changed.write_text(page.read_text().replace('" shown"', '" counted"'))
+    changed.write_text(page.read_text().replace('" rows shown"', '" rows counted"'))
     assert '<span id="shown"></span>' in _dump(changed, tmp_path / "profile")  # a script with another hash is refused
-    assert re.search(r'<g class="h\d">', document)
+    assert re.search(r'<g class="h\d \w+">', document)
