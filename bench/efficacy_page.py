@@ -54,12 +54,12 @@ def plot(result: dict[str, Any]) -> str:
     pairs = [*result["headlines"].items(), *result["controls"].items()]
     tasks = list(result["start"])
     height = 70 + 24 * len(pairs) + 40 + 210 * -(-len(tasks) // 2)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" font-family="sans-serif" font-size="12">']
-    parts.append(f'<rect width="960" height="{height}" fill="white"/>')
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height}" font-family="sans-serif" font-size="12">']
+    parts.append(f'<rect width="1000" height="{height}" fill="white"/>')
     parts += _forest(pairs, len(result["headlines"]))
     top = 90 + 24 * len(pairs)
     for n, task in enumerate(tasks):
-        parts += _curves(result, task, 20 + 480 * (n % 2), top + 210 * (n // 2))
+        parts += _curves(result, task, 20 + 490 * (n % 2), top + 210 * (n // 2))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -90,7 +90,9 @@ def _curves(result: dict[str, Any], task: str, x: float, y: float) -> list[str]:
     for n, (name, curve) in enumerate(shown):
         smooth = [sum(curve[max(0, i - 2) : i + 1]) / len(curve[max(0, i - 2) : i + 1]) for i in range(len(curve))]
         points = " ".join(f"{x + 30 + 240 * i / max(1, len(smooth) - 1):.1f},{y + 162 - 150 * v:.1f}" for i, v in enumerate(smooth))
-        ink = INK[n % len(INK)]
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
-        parts.append(f'<text x="{x + 280}" y="{y + 24 + 16 * n}" fill="{ink}" font-size="11">{name.partition(": ")[2]}</text>')
+        ink, dashes = INK[n % len(INK)], ' stroke-dasharray="5 3"' if n >= len(INK) else ""  # a colour again is dashed
+        line = y + 20 + 15 * n
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"{dashes}/>')
+        parts.append(f'<path d="M{x + 276} {line - 4}h18" stroke="{ink}" stroke-width="2"{dashes}/>')
+        parts.append(f'<text x="{x + 300}" y="{line}" fill="{ink}" font-size="11">{name.partition(": ")[2]}</text>')
     return parts
