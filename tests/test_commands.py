@@ -68,8 +68,8 @@ def test_the_same_command_again_changes_nothing(built: tuple[Path, Path]) -> Non
         ("flows.build_dataset", ["--source", "ROWS", "--out", "OUT", "--detector.threshold", "7"], "less than 1"),
         ("flows.build_dataset", ["--source", "ROWS", "--out", "OUT", "--detector.name", "no/such-model"], "cannot load the detector"),
         ("flows.build_dataset", ["--source", "ROWS"], "--out"),
-        ("pipelines.validate", ["OUT"], "no manifest.json"),
-        ("pipelines.score", ["OUT", "--gold", "gone.jsonl"], "no manifest.json"),
+        ("pipelines.validate", ["OUT"], "there is no folder"),
+        ("pipelines.score", ["OUT", "--gold", "gone.jsonl"], "there is no folder"),
     ],
 )
 def test_mistakes_get_a_sentence_not_a_traceback(

@@ -26,7 +26,7 @@ from train.loop import Run, start, train  # noqa: E402
 from train.measures import RegionAttention  # noqa: E402
 from train.portrait import first_rows, portrait  # noqa: E402
 from train.record import Record  # noqa: E402
-from train.report import write_report  # noqa: E402
+from train.reporting import write_report  # noqa: E402
 from train.sampling import encode_row  # noqa: E402
 
 TITLE = "The same rows before and after"

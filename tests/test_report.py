@@ -22,7 +22,7 @@ from PIL import Image
 from tests.conftest import encode, run_module, scene
 from train.curves import draw_curve, in_words, smooth, tick_labels, ticks_around, ticks_between
 from train.methods import RECIPES
-from train.report import changed_settings, draw_sections, heat_map, place_box, read_groups, read_metrics, view_maps, write_report
+from train.reporting import changed_settings, draw_sections, heat_map, place_box, read_groups, read_metrics, view_maps, write_report
 from train.settings import Settings, flags_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

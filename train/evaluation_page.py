@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from rewardlib.page import content_policy
-from train.report import heat_map, view_image
+from train.reporting import heat_map, view_image
 
 SHOWN = 60  # rows on the page
 

@@ -28,6 +28,13 @@ FROM_ZERO = Limit(lambda value: value >= 0, "0 or more, or inf")
 FINITE = Limit(math.isfinite, "a number")
 SHARE = Limit(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 PART = Limit(lambda value: 0 < value < 1, "more than 0 and less than 1")
+
+
+def one_of(*names: str) -> Limit:
+    """A name among these."""
+    return Limit(names.__contains__, f"one of {', '.join(names)}")
+
+
 SOME = Limit(lambda value: len(value) > 0, "at least one")
 
 

@@ -47,7 +47,7 @@ from train.plan import Plan
 from train.policy import Policy
 from train.portrait import first_rows, portrait
 from train.record import Record, summarise, tally
-from train.report import findings_of, write_report
+from train.reporting import findings_of, write_report
 from train.rewards import REWARDS, make_rewards, needs_of
 from train.sampling import Sampler
 from train.settings import Settings

@@ -11,13 +11,14 @@ docs/efficacy.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import rewardlib
 from train.flat import padded
+from train.limits import Limit, one_of
 from train.measures import Inputs, Measure, Reading, watch_attention
 from train.methods.base import Across, Method, Scores
 from train.recipe import Recipe
@@ -88,6 +89,8 @@ class VGPO(Method):
         max_tokens=2048,
         top_p=0.99,
     )
+
+    limits: ClassVar[Mapping[str, Limit]] = {"focus": one_of("hidden", "image", "evidence")}
 
     @property
     def requires(self) -> frozenset[str]:
