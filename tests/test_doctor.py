@@ -345,7 +345,9 @@ def test_a_hanging_judge_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with Service(hang).running() as service:
         check = endpoints.judge(service.url, "OPENAI_API_KEY")
         release.set()
-    assert (check.state, "no answer within 0.3 s" in check.found, "still loading" in check.remedy) == ("failed", True, True)
+    assert check.state == "failed"
+    assert re.search("no (complete )?answer within 0.3 s", check.found)  # by the socket, or on a busy machine by the clock
+    assert "still loading" in check.remedy
 
 
 def test_an_answer_that_drips_is_given_up() -> None:
