@@ -520,7 +520,8 @@ def test_killed_while_sending_and_resumed(built: Path, tmp_path: Path) -> None:
 def test_killed_at_ten_moments_and_resumed(built: Path, tmp_path: Path) -> None:
     with Hub().running() as hub:
         start(hub, tmp_path / "home", Path(shutil.copytree(built, tmp_path / "dataset"))).communicate(timeout=120)
-        moments = random.Random(0).sample(range(1, len(hub.requests)), 10)
+        before_the_last = range(1, len(hub.requests) - 2)  # behind these a publish has ended before the kill comes
+        moments = random.Random(0).sample(before_the_last, 10)
     assert sum(kill_and_resume(built, tmp_path / str(at), at) for at in moments) == len(moments)
 
 
