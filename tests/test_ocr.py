@@ -187,6 +187,13 @@ def test_signs_end_in_the_gaps_between_them(paper: int) -> None:
     assert np.array_equal(at_gaps(pixels, _block(10, 70, rise=8), rough), rough)  # not level
 
 
+@pytest.mark.parametrize("away", [(0, -30), (0, 30), (-200, 0), (200, 0)])
+def test_a_line_outside_the_picture_stays_as_it_was_read(away: tuple[int, int]) -> None:
+    rough = [_block(10, 24) + away, _block(29, 40) + away]
+    found = at_gaps(np.full((20, 60, 3), 255, np.uint8), _block(10, 40) + away, rough)
+    assert np.array_equal(found, rough)
+
+
 def test_touching_signs_part_where_the_ink_is_least() -> None:
     pixels = np.full((20, 60, 3), 255, np.uint8)
     pixels[4:16, 10:50] = 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import rewardlib
 from train.flat import padded
@@ -26,6 +26,9 @@ from train.rewards import weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Focus = Literal["hidden", "image", "evidence"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class AttentionFocus:
 class VGPO(Method):
     """Re-weights advantages by visual focus."""
 
-    focus: Literal["hidden", "image", "evidence"] = "hidden"
+    focus: Focus = "hidden"
     """how visual a token is: how near its hidden state is to the image's (the paper's), or its
     attention on the image, or on the labelled evidence
     """
@@ -90,7 +93,7 @@ class VGPO(Method):
         top_p=0.99,
     )
 
-    limits: ClassVar[Mapping[str, Limit]] = {"focus": one_of("hidden", "image", "evidence")}
+    limits: ClassVar[Mapping[str, Limit]] = {"focus": one_of(*get_args(Focus))}
 
     @property
     def requires(self) -> frozenset[str]:

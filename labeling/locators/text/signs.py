@@ -30,9 +30,11 @@ def at_gaps(pixels: NDArray[np.uint8], line: Polygon, signs: Sequence[Polygon]) 
     rises = max(abs(line[1, 1] - line[0, 1]), abs(line[2, 1] - line[3, 1]))
     if len(found) < 2 or rises > _MOST_TILT * np.ptp(line[:, 0]):
         return found
-    top, bottom = max(0, int(line[:, 1].min())), int(np.ceil(line[:, 1].max()))
-    left, right = max(0, int(line[:, 0].min())), int(np.ceil(line[:, 0].max()))
-    ink = _ink_of_columns(pixels[top:bottom, left:right])
+    corners = np.stack([line.min(0), np.ceil(line.max(0))]).clip(0).astype(int)
+    (left, top), (right, bottom) = corners.tolist()
+    if not (written := pixels[top:bottom, left:right]).size:  # it was read in the margin
+        return found
+    ink = _ink_of_columns(written)
     centres = [float(sign[:, 0].mean()) - left for sign in signs]
     for n, (one, other) in enumerate(pairwise(centres)):
         if (gap := _gap(ink, one, other)) is not None:
