@@ -8,7 +8,7 @@ the tiles, never clamped before, and a token's weight is the exact share of its 
     region = token_weights(tiles[0][0], draw((640, 480), boxes=[(10, 20, 200, 240)]), length=inputs["input_ids"].shape[1])
     image = image_mask(tiles[0], length=inputs["input_ids"].shape[1])
 
-Knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, Gemma 3 and LLaVA-OneVision through their transformers processors.
+Knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, Gemma 3, LLaVA-OneVision and SmolVLM through their transformers processors.
 """
 
 from __future__ import annotations
@@ -200,6 +200,12 @@ class _Images:
     grids: list[Any]  # (time, height, width) in patches, for Qwen
     settings: Mapping[str, Any]
 
+    @property
+    def side(self) -> int:
+        """Tokens along either side of a square tile."""
+        names = ("image_seq_length", "num_image_tokens", "image_seq_len")  # InternVL and Gemma 3, LLaVA-OneVision, SmolVLM
+        return math.isqrt(next(getattr(self.processor, name) for name in names if hasattr(self.processor, name)))
+
     def setting(self, name: str, default: Any) -> Any:
         """An image setting: as passed to the call, else the image processor's own, else the family's."""
         return self.settings.get(name) or getattr(self.processor.image_processor, name, None) or default
@@ -224,28 +230,53 @@ def _internvl(images: _Images) -> list[_Layout]:
     """The image stretched over a grid of square tiles, then, if there are several, a thumbnail of the whole."""
     from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
-    side = math.isqrt(images.processor.image_seq_length)
+    side = images.side
     tile = images.processor.image_processor.size
     layouts = []
     for width, height in images.sizes:
         columns, rows = get_optimal_tiled_canvas(
             (height, width), (tile["height"], tile["width"]), images.setting("min_patches", 1), images.setting("max_patches", 12)
         )
-        w, h = width / columns, height / rows
-        grids = [_Grid((c * w, r * h, (c + 1) * w, (r + 1) * h), side, side) for r in range(rows) for c in range(columns)]
-        layouts.append(_Layout(grids if len(grids) == 1 else [*grids, _Grid(_whole((width, height)), side, side)]))
+        layouts.append(_tiled((width, height), rows, columns, side))
+    return layouts
+
+
+def _tiled(size: Size, rows: int, columns: int, side: int) -> _Layout:
+    """Tiles that share the image evenly, then, if there are several, the whole of it."""
+    w, h = size[0] / columns, size[1] / rows
+    grids = [_Grid((c * w, r * h, (c + 1) * w, (r + 1) * h), side, side) for r in range(rows) for c in range(columns)]
+    return _Layout(grids if len(grids) == 1 else [*grids, _Grid(_whole(size), side, side)])
+
+
+def _smolvlm(images: _Images) -> list[_Layout]:
+    """The image enlarged to a longest side, stretched over a grid of square tiles, then the whole squeezed into one."""
+    from transformers.models.smolvlm.image_processing_smolvlm import get_resize_output_image_size
+
+    settings = images.processor.image_processor
+    tile = settings.max_image_size["longest_edge"]
+    layouts = []
+    for width, height in images.sizes:
+        picture = np.broadcast_to(0, (height, width))
+        high, wide = get_resize_output_image_size(picture, settings.size["longest_edge"]) if settings.do_resize else (height, width)
+        aspect = wide / high
+        if wide >= high:
+            columns = math.ceil(wide / tile)
+            rows = math.ceil(int(columns * tile / aspect) / tile)
+        else:
+            rows = math.ceil(high / tile)
+            columns = math.ceil(int(rows * tile * aspect) / tile)
+        layouts.append(_tiled((width, height), rows, columns, images.side))
     return layouts
 
 
 def _squeezed(images: _Images) -> list[_Layout]:
-    """The whole image squeezed into one square: InternVL without tiles, Gemma 3 without pan-and-scan."""
-    side = math.isqrt(images.processor.image_seq_length)
-    return [_Layout([_Grid(_whole(size), side, side)]) for size in images.sizes]
+    """The whole image squeezed into one square: InternVL and SmolVLM without tiles, Gemma 3 without pan-and-scan."""
+    return [_Layout([_Grid(_whole(size), images.side, images.side)]) for size in images.sizes]
 
 
 def _pan_and_scan(images: _Images) -> list[_Layout]:
     """Gemma 3 with pan-and-scan: the squeezed whole, then crops of a long image along its longer side."""
-    side = math.isqrt(images.processor.image_seq_length)
+    side = images.side
     return [_Layout([_Grid(box, side, side) for box in (_whole(size), *_crops(images, size))]) for size in images.sizes]
 
 
@@ -264,7 +295,7 @@ def _crops(images: _Images, size: Size) -> list[tuple[float, float, float, float
 
 def _llava_onevision(images: _Images) -> list[_Layout]:
     """A squeezed whole image, then a finer grid without its padding, each row closed by a line end; several images: padded squares."""
-    side = math.isqrt(images.processor.num_image_tokens)
+    side = images.side
     if len(images.sizes) > 1:
         return [_Layout([_Grid(_squared(size), side, side)], trailing=1) for size in images.sizes]
     return [_Layout([_Grid(_whole(size), side, side), _fine_grid(images.processor, size, side)]) for size in images.sizes]
@@ -315,4 +346,5 @@ _LAYOUTS: dict[str, tuple[Callable[[_Images], list[_Layout]], ...]] = {
     "InternVLProcessor": (_internvl, _squeezed),
     "Gemma3Processor": (_squeezed, _pan_and_scan),
     "LlavaOnevisionProcessor": (_llava_onevision,),
+    "SmolVLMProcessor": (_smolvlm, _squeezed),
 }

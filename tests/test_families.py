@@ -23,7 +23,7 @@ from train.settings import Settings  # noqa: E402
 
 BOX = (20.0, 10.0, 90.0, 60.0)
 LENGTHS = (5, 1, 9, 3)
-BROKEN_UP = {"internvl", "llava_onevision"}  # into tiles
+BROKEN_UP = {"internvl", "llava_onevision", "smolvlm"}  # into tiles
 
 
 def picture(size=(150, 70), seed=0):
@@ -151,7 +151,7 @@ def test_sampled_completions_end_and_hold_no_sign_of_an_image(made):
 @torch.no_grad()
 def test_attention_equals_that_of_eager_attention(made, family):
     eager = Policy(model(CONFIGS[family](), attention="eager"), PROCESSORS[family]())
-    eager.backbone.language_model.set_attn_implementation("eager")
+    eager.model.get_decoder().set_attn_implementation("eager")
     prompt, layers = prompts(made)[0], [-1]
     scored = forward(made, prompt, completions(), measures=[RegionAttention(layers), ImageAttention(layers)])
     for n, completion in enumerate(completions()):

@@ -29,7 +29,8 @@ def local_model(family, **config):
         setattr(made.config, key, value)
     with torch.no_grad():
         for name, weight in made.named_parameters():
-            if "language_model" not in name and any(part in name for part in ("attn.proj", "projection_layer", "out_proj")):
+            of_tower = not {"language_model", "text_model"} & {*name.split(".")}
+            if of_tower and any(part in name for part in ("attn.proj", "projection_layer", "out_proj")):
                 weight.zero_()
     return made
 
@@ -101,6 +102,17 @@ def test_llava_onevision_shrinks_a_grid_of_too_many_tokens():
     processor = PROCESSORS["llava_onevision"]()
     processor.vision_aspect_ratio = "anyres_max_1"
     check(processor, local_model("llava_onevision", vision_aspect_ratio="anyres_max_1"), [(150, 140)], 0, (60, 40, 120, 110))
+
+
+@pytest.mark.parametrize("size", [(7, 5), (56, 56), (57, 56), (112, 3), (99, 101), (233, 77), (300, 299), (1000, 40)])
+@pytest.mark.parametrize("settings", [{}, {"do_image_splitting": False}, {"do_resize": False}, {"size": {"longest_edge": 150}}])
+def test_smolvlm_cuts_images_of_any_size_as_its_processor_does(size, settings):
+    processor = PROCESSORS["smolvlm"](**settings)
+    inputs = question(processor, [Image.fromarray(noise(size, 0))])
+    tiles = image_tiles(processor, inputs, [[size]])[0]
+    count = int((inputs["input_ids"] == processor.image_token_id).sum())
+    assert image_mask(tiles, inputs["input_ids"].shape[1]).sum() == count == len(tiles[0]) * 4
+    assert tiles[0][-1].box == (0, 0, *size)
 
 
 def test_rows_of_a_padded_batch_have_their_own_offsets():

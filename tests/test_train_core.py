@@ -22,6 +22,7 @@ from train.losses import LOSSES  # noqa: E402
 from train.measures import RegionAttention  # noqa: E402
 from train.methods.vgpo import AttentionFocus, VisualFocus  # noqa: E402
 from train.packing import pack  # noqa: E402
+from train.loading import load_model  # noqa: E402
 from train.policy import Policy  # noqa: E402
 
 POLICIES = ("qwen2_5_vl", "qwen3_vl")
@@ -278,6 +279,14 @@ def test_unsupported_policies_and_long_prompts_are_explained():
     made = policy("qwen2_5_vl")
     with pytest.raises(ValueError, match=r"more than 20, with images of 150x70: shrink them, or raise --max-prompt"):
         made.encode(ask("how many?"), [picture((150, 70), 0)], limit=20)
+
+
+def test_a_package_that_the_processor_asks_for_is_named(tmp_path, monkeypatch):
+    model(FAMILIES["smolvlm"]()).save_pretrained(tmp_path)
+    PROCESSORS["smolvlm"]().save_pretrained(tmp_path)
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    with pytest.raises(ValueError, match=r"the processor of .* cannot be loaded: .*pip install num2words"):
+        load_model(str(tmp_path), "cpu")
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -7,7 +7,7 @@ import torch
 import transformers as tf
 
 # Special tokens stand above the ordinary ones; image tokens are placed by the tests of the processors.
-VOCABULARY = 120
+VOCABULARY = 140
 TEXT = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -104,6 +104,11 @@ def llava_onevision(**text: Any) -> Any:
     )
 
 
+def smolvlm(**text: Any) -> Any:
+    vision = SIGLIP | {"image_size": 56, "patch_size": 14}
+    return tf.SmolVLMConfig(text_config=tf.LlamaConfig(**(TEXT | text)), vision_config=vision, image_token_id=110, scale_factor=2)
+
+
 FAMILIES = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
@@ -112,6 +117,7 @@ FAMILIES = {
     "internvl": internvl,
     "gemma3": gemma3,
     "llava_onevision": llava_onevision,
+    "smolvlm": smolvlm,
 }
 
 
@@ -204,6 +210,20 @@ def llava_onevision_processor(**images: Any) -> Any:
     )
 
 
+def smolvlm_processor(**images: Any) -> Any:
+    words = {"image_token": "<image>", "video_token": "<video>"}
+    signs = {"fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
+    places = {f"place_{row}_{column}": f"<row_{row}_col_{column}>" for row in range(1, 6) for column in range(1, 6)}
+    sizes = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
+    return tf.SmolVLMProcessor(
+        tf.SmolVLMImageProcessor(**sizes | images),
+        tokenizer(**words, **signs, **places),
+        tf.SmolVLMVideoProcessor(),
+        image_seq_len=4,
+        chat_template=CHAT.replace("IMAGE", "<image>"),
+    )
+
+
 PROCESSORS = {
     "qwen2_vl": lambda **k: qwen_processor("qwen2_vl", **k),
     "qwen2_5_vl": lambda **k: qwen_processor("qwen2_5_vl", **k),
@@ -212,4 +232,5 @@ PROCESSORS = {
     "internvl": internvl_processor,
     "gemma3": gemma3_processor,
     "llava_onevision": llava_onevision_processor,
+    "smolvlm": smolvlm_processor,
 }

@@ -94,12 +94,17 @@ def _with_adapter(policy: Policy, rank: int, checkpoint: Path | None, seed: int)
 
 def load_model(name: str, device: torch.device | str = "auto", *, trained: bool = False) -> Policy:
     """A model and its processor from a Hub id, a folder, or the folder of a run: bfloat16 on a GPU
-    unless it is ``trained``, float32 otherwise.
+    unless it is ``trained``, float32 otherwise. ``ValueError`` where its processor asks for a
+    package that is not there.
     """
     name = find_model(name)
     device = pick_device(device) if isinstance(device, str) else device
     dtype = torch.float32 if device.type == "cpu" or trained else torch.bfloat16
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+    except ImportError as error:
+        raise ValueError(f"the processor of {name} cannot be loaded: {error}") from error
     model = AutoModelForImageTextToText.from_pretrained(
         name, dtype=dtype, attn_implementation="sdpa"
     ).to(device)
-    return Policy(model, AutoProcessor.from_pretrained(name))
+    return Policy(model, processor)

@@ -75,7 +75,7 @@ class Policy:
         self.model, self.processor, self.reference = model, processor, reference
         self.family = family_of(_unwrapped(model), processor)
         if self.family.shares_prefix:
-            self.backbone.language_model.set_attn_implementation(SHARED_PREFIX)
+            _unwrapped(model).get_decoder().set_attn_implementation(SHARED_PREFIX)
         tokenizer, image_tokens = processor.tokenizer, self.family.image_tokens
         self.ends = torch.tensor(_ends(model, tokenizer), device=self.device)
         unused = range(len(tokenizer), model.get_input_embeddings().weight.shape[0])

@@ -14,10 +14,20 @@ from train.families.qwen2_5_vl import Qwen2_5VL
 from train.families.qwen2_vl import Qwen2VL
 from train.families.qwen3_5 import Qwen3_5
 from train.families.qwen3_vl import Qwen3VL
+from train.families.smolvlm import SmolVLM
 
 FAMILIES: dict[str, type[Family]] = {
     family.model_type: family
-    for family in (Qwen2VL, Qwen2_5VL, Qwen3VL, Qwen3_5, InternVL, LlavaOnevision, Gemma3)
+    for family in (
+        Qwen2VL,
+        Qwen2_5VL,
+        Qwen3VL,
+        Qwen3_5,
+        InternVL,
+        LlavaOnevision,
+        Gemma3,
+        SmolVLM,
+    )
 }
 
 
