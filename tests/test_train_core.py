@@ -18,11 +18,11 @@ from train.engines.local import rollout, sample  # noqa: E402
 from train.flat import padded  # noqa: E402
 from train.folders import find_model  # noqa: E402
 from train.forward import forward  # noqa: E402
+from train.loading import load_model  # noqa: E402
 from train.losses import LOSSES  # noqa: E402
 from train.measures import RegionAttention  # noqa: E402
 from train.methods.vgpo import AttentionFocus, VisualFocus  # noqa: E402
 from train.packing import pack  # noqa: E402
-from train.loading import load_model  # noqa: E402
 from train.policy import Policy  # noqa: E402
 
 POLICIES = ("qwen2_5_vl", "qwen3_vl")
