@@ -10,14 +10,14 @@ default, so that everything runs offline; for free-form traces use a judge LLM.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from labeling.annotate import Annotated, Asked
 from labeling.facts import Fact
 from labeling.info import ModelInfo
 from labeling.readers.amounts import amounts_in
-from labeling.readers.claims import claim
+from labeling.readers.claims import Claim, claim
 from labeling.readers.names import invented_in, names_in
 from labeling.readers.objects import objects_in
 from labeling.readers.spelling import Plain, plain
@@ -83,11 +83,28 @@ def _with_pick(facts: Sequence[Fact], trace: str, letter: str) -> Iterator[Fact]
 
 def facts_of(trace: str) -> Iterator[Fact]:
     """The facts of a trace in reading order; what has a name or is written, once."""
+    return _facts_of(trace, claim)
+
+
+def named_by(question: str) -> Iterator[Fact]:
+    """What a question names, as facts: it claims nothing, but what it names is in the picture."""
+    return (
+        replace(fact, role="evidence", by="question", reason="the question names it")
+        for fact in _facts_of(question, lambda sentence: Claim(len(sentence), len(sentence)))
+        if fact.phrase and fact.kind != "count"
+    )
+
+
+def _facts_of(trace: str, claimed_by: Callable[[str], Claim]) -> Iterator[Fact]:
     spelled = plain(_readable(trace))
     invented: set[str] = set()
     known: set[str] = set()
     for sentence in _SENTENCE.finditer(spelled.text):
-        objects, writing = _facts(trace, spelled, *sentence.span(), invented)
+        start, end = sentence.span()
+        claimed = claimed_by(spelled.text[start:end])
+        invented |= invented_in(spelled.text[start:end])
+        seen, named = start + claimed.seen, start + claimed.named
+        objects, writing = _facts(trace, spelled, start, seen, named, invented)
         known.update(f.quote.split()[-1] for f in objects if f.kind == "text")  # letter F: F
         new = {f.phrase: f for f in reversed(writing) if f.phrase not in known}
         known.update(new)
@@ -98,14 +115,14 @@ def _facts(
     trace: str,
     spelled: Plain,
     start: int,
-    end: int,
+    seen: int,
+    named: int,
     invented: set[str],
 ) -> tuple[list[Fact], list[Fact]]:
-    """Of one sentence, the things and the writing; about the same words only the most telling."""
-    sentence = spelled.text[start:end]
-    claimed = claim(sentence)
-    invented |= invented_in(sentence)
-    seen, named = start + claimed.seen, start + claimed.named
+    """Of one sentence, the things and the writing; about the same words only the most telling.
+
+    seen, named: where it ends to say what is seen, and what has a name.
+    """
     things = list(objects_in(trace, spelled, start, seen))
     labels = [f for f in things if f.kind == "text"]
     said = [

@@ -282,7 +282,16 @@ def test_failing_shard_leaves_the_finished_ones(config: BuildConfig, models: Mod
 LOST = {
     "ingest": (record("ingest", image="elsewhere/a.png"), "missing image", "elsewhere/a.png"),
     "check": (record("check", answer="blue"), "no trace with the right answer", "the answer is 'blue', the traces say 'red'"),
-    "annotate": (record("annotate", traces=["The answer is red."]), "no visual fact in its traces", "found nothing"),
+    "annotate": (
+        record("annotate", question="Which is it?", traces=["The answer is red."]),
+        "no visual fact in its traces",
+        "found nothing",
+    ),
+    "question": (
+        record("question", question="Is the dot red?", traces=["It is red."], answer="It is red."),
+        "no phrase found in the image",
+        "no visual fact in its traces, and of what its question names: looked for dot; lower",
+    ),
     "judge": (record("judge", traces=["A riddle. The answer is red."]), "the judge failed", "t0: it never answered"),
     "ground": (record("ground", traces=["I see a pink square. The answer is red."]), "no phrase found in the image", "pink square"),
 }
@@ -305,7 +314,7 @@ def test_lost_row_is_accounted_for(tmp_path: Path, row: dict[str, Any], reason: 
     out = tmp_path / "out"
     manifest = build(BuildConfig(source=str(write_rows(tmp_path / "scenes", [record("kept"), row])), out=out))
     (reject,) = store.read_rejects(out)
-    stage = {"judge": "annotate"}.get(row["id"], row["id"])
+    stage = {"judge": "annotate", "question": "ground"}.get(row["id"], row["id"])
     assert (reject.id, reject.stage, reject.reason) == (row["id"], stage, reason)
     assert detail in reject.detail
     assert json.loads(reject.row)["question"] == row["question"]

@@ -22,7 +22,7 @@ from labeling.verify import Verdict
 from pipelines.building.label import steps_of
 from pipelines.building.models import Models
 from pipelines.building.steps import Ground
-from pipelines.building.steps.ground import stated_number
+from pipelines.building.steps.ground import sought_in, stated_number
 from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.regions import new_region
@@ -136,6 +136,38 @@ def test_a_region_is_what_the_strongest_of_its_facts_is() -> None:
         ("dog", "unknown", "nobody", "dino"),
     ]
     assert item.row["regions"][0]["annotation_ids"] == ["a0", "a1"]
+
+
+def test_where_traces_tell_of_nothing_that_is_found_the_question_is_asked() -> None:
+    """The answer is B: a right trace need not say more."""
+    detector, reader = Knows("dino", ("cat",)), Knows("ocr", ("point a",), frozenset({"text"}))
+    row = {"question": "How far is the cat from point A?", "annotations": [annotation("dog")]}
+    ((item,), ledger) = ground(row, reader, detector)
+    found = [(r["phrase"], r["role"], r["role_by"], r["locator"], r["annotation_ids"]) for r in item.row["regions"]]
+    assert found == [("point a", "evidence", "question", "ocr", []), ("cat", "evidence", "question", "dino", [])]
+    assert (ledger.counts["rows_by_question"], ledger.counts["phrases"], ledger.counts["phrases_not_found"]) == (1, 3, 1)
+    assert [(s.phrase, s.kind) for s in sought_in(item.row)] == [("dog", "object"), ("point a", "text"), ("cat", "object")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"annotations": [annotation("cat")]}, id="found"),
+        pytest.param({"regions": [new_region("r0", "", BOX, "given")]}, id="given"),
+    ],
+)
+def test_the_question_is_not_asked_where_something_is_known(changes: dict[str, Any]) -> None:
+    detector = Knows("dino", ("cat", "dog"))
+    ((item,), ledger) = ground({"question": "How tall is the dog?"} | changes, detector)
+    assert (len(item.row["regions"]), ledger.counts["rows_by_question"]) == (1, 0)
+    assert "dog" not in detector.asked
+
+
+def test_a_locator_that_failed_is_not_asked_about_the_question() -> None:
+    failing = Knows("vlm-boxes", error=JudgeError("timeout", "it never answered"))
+    row = {"question": "How tall is the dog?", "annotations": [annotation("cat")]}
+    (items, _) = ground(row, failing)
+    assert (items, failing.asked) == ([], ["cat"])
 
 
 def test_a_given_region_is_evidence_and_confirmed_but_never_extended() -> None:

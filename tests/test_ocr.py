@@ -77,6 +77,7 @@ def _find(
         ("not", ["note", "knot", "nut"], []),
         # letters have a case, and stand alone
         ("B", ["B", "b", "AB", "B is a point"], [("B", 1.0)]),
+        ("B", ["AB", "BCB", "ABCD", "Bob"], [("B", 0.6)] * 3),
         ("$b$", ["B", "b"], [("b", 1.0)]),
         ("letter S", ["5"], []),
         ("point O", ["0"], [("0", 0.75)]),
@@ -274,6 +275,26 @@ def test_what_is_written_is_found_where_it_is(locator: OcrLocator) -> None:
     assert found.bbox[0] - 1 <= xs.min() <= xs.max() <= found.bbox[2] + 1
     assert found.bbox[1] - 1 <= ys.min() <= ys.max() <= found.bbox[3] + 1
     assert _at(locator, FIGURE, "2", "4", "8°", "a", "D") == []
+
+
+@pytest.mark.parametrize("turns", [1, -1])
+@pytest.mark.parametrize("text", ["Spaghetti", "Number of people", "250 kg"])
+def test_what_runs_upwards_or_downwards_is_read(locator: OcrLocator, text: str, turns: int) -> None:
+    """As the names below a chart's bars do. 1: upwards."""
+    level = _draw((30, 20, text), size=(260, 60), font=22)
+    turned = Image.fromarray(np.rot90(np.asarray(level), turns))
+    (found,) = _at(locator, turned, text)
+    assert found.text.replace(" ", "") == text.replace(" ", "")
+    ys, xs = np.nonzero(np.asarray(turned.convert("L")) < 128)
+    assert found.bbox[0] <= xs.min() + 1 <= xs.max() - 1 <= found.bbox[2]
+    assert found.bbox[1] <= ys.min() + 1 <= ys.max() - 1 <= found.bbox[3]
+
+
+def test_a_part_of_what_runs_upwards_has_its_own_place(locator: OcrLocator) -> None:
+    level = _draw((30, 20, "Harbour    3 km"), size=(300, 60), font=22)
+    (found,) = _at(locator, Image.fromarray(np.rot90(np.asarray(level))), "3 km")
+    assert found.bbox[3] < 300 - 30 - 70  # the first words stand at the bottom
+    assert found.bbox[1] > 100
 
 
 def test_letters_that_are_no_line(locator: OcrLocator) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from labeling.annotate import Asked
 from labeling.facts import Fact
 from labeling.readers.spelling import plain
-from labeling.rules import RULES_VERSION, RuleAnnotator, facts_of
+from labeling.rules import RULES_VERSION, RuleAnnotator, facts_of, named_by
 
 REAL = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "mathvision" / "rows.jsonl"
 
@@ -219,6 +219,24 @@ def test_the_picture_that_is_picked_is_named_once() -> None:
     asked = Asked("Which is it?", "Picture C shows a star. The answer is (C).", "C", PICTURES)
     facts = RuleAnnotator().annotate([asked])[0].facts
     assert [f.role for f in facts if f.phrase.lower().strip("()") in ("c", "letter c")] == ["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("What color is the large star?", ["large star"]),
+        (r"Let $x$ be the length of $\overline{AB}$. If $\angle C = 48^\circ$, what is $x$?", ["AB", "C", "48°"]),
+        ("He starts at point A, goes over bridge 1 and finishes at point B.", ["point A", "bridge", "1", "point B"]),
+        (r"Each has a radius of $2 \mathrm{~cm}$ or $4 \mathrm{~cm}$. What fraction is shaded?", ["2 cm", "4 cm"]),
+        ("How many are there in all?", []),
+        ("", []),
+    ],
+)
+def test_a_question_names_what_it_is_about(question: str, names: list[str]) -> None:
+    named = list(named_by(question))
+    assert [fact.phrase for fact in named] == names
+    assert all((fact.role, fact.by) == ("evidence", "question") for fact in named)
+    assert all(question[fact.start : fact.end] == fact.quote for fact in named)
 
 
 def test_choices_in_words_are_no_pictures() -> None:

@@ -29,7 +29,7 @@ from pipelines.rows.tables import Table
 from rewardlib.console import say
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.chat import CHATS, PLACEHOLDER, QUESTIONS, Turn
-from rewardlib.rows.images import Folders, load_image
+from rewardlib.rows.images import Folders, keep_image
 from rewardlib.rows.pictures import PICTURES, located, picture_columns
 from rewardlib.rows.row import LABELS as LABEL_COLUMNS
 from rewardlib.rows.row import columns_for, reads
@@ -55,12 +55,17 @@ class Row:
     id: str
     messages: list[dict[str, Any]]
     sample: Sample
-    region: Weights | None  # drawn on the image; None without regions
     traces: tuple[str, ...] = ()  # correct chain-of-thought responses
 
     @property
     def images(self) -> tuple[Any, ...]:
         return self.sample.images
+
+    @property
+    def region(self) -> Weights | None:
+        """The labelled region, drawn on the first image; None without regions."""
+        regions = self.sample.regions
+        return draw_regions(self.images[0].size, regions) if regions else None
 
     @property
     def boxes(self) -> tuple[tuple[float, float, float, float], ...]:
@@ -89,8 +94,8 @@ def to_row(
     """
     row = DatasetRow(columns)
     messages = to_messages(row.turns, LAYOUTS[template].instruction)
-    images = tuple(load_image(value, folders) for value in row.pictures)
-    changed = {role: load_image(image, folders) for role, image in row.counterfactuals.items()}
+    images = tuple(keep_image(value, folders) for value in row.pictures)
+    changed = {role: keep_image(image, folders) for role, image in row.counterfactuals.items()}
     regions = row.regions_on(images[0].size) if images else []
     name = row.id or ""
     sample = Sample(
@@ -106,8 +111,7 @@ def to_row(
         control_image=changed.get("control"),
         group=name,
     )
-    region = draw_regions(images[0].size, regions) if regions else None
-    return Row(name, messages, sample, region, row.correct_traces)
+    return Row(name, messages, sample, row.correct_traces)
 
 
 def to_messages(turns: Sequence[Turn], instruction: str) -> list[dict[str, Any]]:

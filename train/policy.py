@@ -7,7 +7,7 @@ and where the images' tokens are. What differs between model families is asked o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from rewardlib.rows import RowError
 from rewardlib.text import opening_of
 from rewardlib.tokens import Tile, Weights, image_mask, image_tiles, token_weights
 from train.families import family_of
+from train.image_inputs import ImageInputs
 from train.shared_prefix import SHARED_PREFIX
 
 
@@ -31,7 +32,7 @@ class Prompt:
     ids: Tensor  # (P,)
     positions: Tensor  # (3, P)
     # what the processor has made of the images, on the CPU: a step's would fill a GPU; and ...
-    images: dict[str, Tensor]
+    images: Mapping[str, Tensor]
     # ... what the tower has made of that, where it is kept (``Policy.encode_images``)
     features: dict[str, Any] | None
     pictures: tuple[Any, ...]  # the images (PIL) that the tokens stand for
@@ -136,8 +137,13 @@ class Policy:
         )
         pictures = {"images": [list(images)]} if images else {}
         sizes = ", ".join(f"{image.width}x{image.height}" for image in images) or "none"
+
+        def process() -> dict[str, Tensor]:
+            made: dict[str, Tensor] = self.processor(text=[text], return_tensors="pt", **pictures)
+            return made
+
         try:
-            inputs = self.processor(text=[text], return_tensors="pt", **pictures)
+            inputs = process()
         except ValueError as error:  # such as an image of 240:1
             raise RowError(
                 "prompt cannot be encoded",
@@ -163,7 +169,7 @@ class Policy:
         return Prompt(
             ids=inputs["input_ids"][0].to(self.device),
             positions=self.family.positions(inputs).to(self.device),
-            images={name: inputs[name] for name in self.family.image_inputs if name in inputs},
+            images=ImageInputs(inputs, self.family.image_inputs, process),
             features=None,
             pictures=tuple(images),
             tiles=tuple(tiles[0]) if tiles else (),

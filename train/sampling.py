@@ -30,6 +30,7 @@ from train.views import View
 
 # how often a step draws prompts before it goes on with fewer that have something to teach
 ROUNDS = 8
+ENCODED = 32  # of a step's prompts, whose images stay encoded until they are learnt from
 
 
 Chosen = tuple[list[Row], list[Prompt], list[int], list[int]]  # with their numbers and seeds
@@ -188,15 +189,16 @@ class Sampler:
 
     def _with_features(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """Images are encoded once for sampling and learning, where that keeps no more than one
-        prompt's activations meanwhile.
+        prompt's activations, or a few prompts' features, meanwhile.
         """
         settings = self.plan.settings
         if len(prompts) > 1 and not self.policy.tower_is_frozen:
             return prompts
+        few, others = prompts[:ENCODED], prompts[ENCODED:]
         whole = settings.micro_batch is None or settings.micro_batch >= settings.num_generations
         # What is not learnt from needs no graph; nor do parts of a group, which encode them again.
         with torch.set_grad_enabled(whole and self.plan.learns_from_scoring):
-            return [self.policy.encode_images(prompt) for prompt in prompts]
+            return [*(self.policy.encode_images(prompt) for prompt in few), *others]
 
     def _views(self) -> list[View | None]:
         """The view under which each of a prompt's completions is sampled."""

@@ -46,6 +46,16 @@ class Answered:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def __add__(self, other: Answered) -> Answered:
+        """Both, as if they had been one."""
+        return Answered(
+            self.detections + other.detections,
+            self.dropped_for + other.dropped_for,
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
 
 class Locator(Protocol):
     """Finds what is sought.

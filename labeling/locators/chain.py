@@ -38,6 +38,15 @@ class Located:
     def has(self, phrase: str) -> bool:
         return any(d.phrase == phrase for d in self.detections)
 
+    def add(self, other: Located) -> None:
+        """What was found when more was sought in the same image."""
+        self.detections += other.detections
+        for name, answer in other.answers.items():
+            self.answers[name] = answer if name not in self.answers else self.answers[name] + answer
+        self.failures |= other.failures
+        self.out_of_domain |= other.out_of_domain
+        self.foreign |= other.foreign
+
 
 class LocatorChain:
     """``locators`` in the order in which they are asked; ``domains`` says, by a locator's name,

@@ -44,6 +44,7 @@ _MARGIN = 32
 _SURE_OF_LETTERS, _SURE_OF_STROKES = 0.95, 0.98
 _ROOM = 1.3  # the height of the engine's boxes to that of a letter in them
 _UPRIGHT = 1.5  # height to width from which on the engine turns a line
+_AROUND = 2  # pixels
 _MOST_OBLONG = 5  # longer side to shorter
 _DETECTION = {"thresh": 0.2, "box_thresh": 0.3, "limit_side_len": 416}
 
@@ -170,7 +171,34 @@ def _read(engine: Any, pixels: NDArray[np.uint8]) -> Iterator[Line]:
     for box, text, score, of_line in read:
         polygon = np.asarray(box, np.float64) - offset
         places = [(s, np.asarray(corners, np.float64) - offset) for s, _, corners in of_line]
-        yield Line(clean(text), float(score), _places(text, polygon, places, pixels))
+        line = Line(clean(text), float(score), _places(text, polygon, places, pixels))
+        upwards = _read_upwards(engine, pixels, polygon) if _is_upright(polygon) else None
+        yield upwards if upwards and upwards.score > line.score else line
+
+
+def _is_upright(polygon: Polygon) -> bool:
+    across, down = np.ptp(polygon, axis=0)
+    return bool(down >= _UPRIGHT * across)
+
+
+def _read_upwards(engine: Any, pixels: NDArray[np.uint8], polygon: Polygon) -> Line | None:
+    """A line that runs upwards, as the names below a chart's bars do; the engine reads what is
+    upright as if it ran downwards.
+    """
+    height, width = pixels.shape[:2]
+    x0, y0 = np.floor(polygon.min(0) - _AROUND).clip(0).astype(int).tolist()
+    x1, y1 = np.ceil(polygon.max(0) + _AROUND).clip(0, (width, height)).astype(int).tolist()
+    turned = np.ascontiguousarray(np.rot90(pixels[y0:y1, x0:x1], -1))
+    if not turned.size:
+        return None
+    result = engine(turned, use_det=False, return_word_box=True, return_single_char_box=True)
+    if not result.txts or len(result.txts[0].strip()) < 2:  # a 1 is upright, and no line
+        return None
+    text, long, thick = result.txts[0], y1 - y0, x1 - x0
+    level = np.array([[0, 0], [long, 0], [long, thick], [0, thick]], np.float64)
+    places = _places(text, level, (), turned)
+    back = [np.stack([x0 + place[:, 1], y1 - place[:, 0]], axis=1) for place in places]
+    return Line(clean(text), float(result.scores[0]), tuple(back))
 
 
 def _read_letters(engine: Any, pixels: NDArray[np.uint8], lines: Sequence[Line]) -> list[Line]:
@@ -218,8 +246,7 @@ def _places(
     if [sign for sign, _ in signs] != [text[i] for i in seen]:
         return tuple(_slice(polygon, i / len(text), (i + 1) / len(text)) for i in range(len(text)))
     places = [corners for _, corners in signs]
-    across, down = np.ptp(polygon, axis=0)
-    if down < _UPRIGHT * across:  # the ends are the line's own, where signs are cut short
+    if not _is_upright(polygon):  # the ends are the line's own, where signs are cut short
         places[0][[0, 3]] = polygon[[0, 3]]
         places[-1][[1, 2]] = polygon[[1, 2]]
         places = at_gaps(pixels, polygon, places)

@@ -21,7 +21,7 @@ def steps_of(config: BuildConfig, models: Models) -> tuple[Step, ...]:
     return (
         Collect(models.collector),
         Check(),
-        Annotate(models.annotator),
+        Annotate(models.annotator, asks_question=needs_region),
         Select(),
         Ground(models.locators, required=needs_region, verifier=models.verifier),
         DrawMasks(models.segmenter, models.segmenter_domain),

@@ -10,6 +10,7 @@ import io
 import os
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from rewardlib.rows.pictures import located, upright
+from rewardlib.rows.stored import StoredImage
 from rewardlib.rows.values import RowError
 
 MAX_PIXELS = 64_000_000
@@ -63,7 +65,13 @@ class Folders:
 def load_image(value: Any, folders: Folders = Folders()) -> Image.Image:
     """The upright RGB image of a row's value; ``RowError`` for what is no usable picture."""
     content = _content(value, folders)
-    return _decoded(content)[0] if isinstance(content, bytes) else to_rgb(upright(content))
+    return _image_of(content) if isinstance(content, bytes) else to_rgb(upright(content))
+
+
+def keep_image(value: Any, folders: Folders = Folders()) -> Image.Image:
+    """The same for many rows at once: of an image that has a file its bytes are kept, and decoded when it is looked at."""
+    content = _content(value, folders)
+    return StoredImage(partial(_image_of, content)) if isinstance(content, bytes) else to_rgb(upright(content))
 
 
 def load_stored(value: Any, folders: Folders = Folders()) -> tuple[Image.Image, bytes]:
@@ -88,6 +96,10 @@ def _content(value: Any, folders: Folders) -> bytes | Image.Image:
         return path.read_bytes()
     except OSError as error:
         raise RowError("unreadable image", f"{path.name!r}: {error.strerror}") from None
+
+
+def _image_of(data: bytes) -> Image.Image:
+    return _decoded(data)[0]
 
 
 def _decoded(data: bytes) -> tuple[Image.Image, bool]:

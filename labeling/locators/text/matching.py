@@ -29,6 +29,7 @@ ALWAYS_WRITTEN = {"%", "€", "£", "h", "hours", "min", "sec", "s"}  # units th
 DEGREE_AS_DIGIT = 0.7  # "480", "486" for "48°"
 LOOKALIKE = 0.75  # O for 0 among other digits, X for x
 LONE_LOOKALIKE = 0.45  # S for 5, I for 1, on their own
+NOT_ALONE = 0.6  # A in "AB": two things that touch, each with its letter
 SURE = 0.9  # of a reading whose look-alikes are considered
 LEAST_ALIKE = 0.75  # of longer words
 _FUZZY_FROM = 5  # signs; shorter words have to be there as they stand
@@ -46,6 +47,7 @@ _TWINS = {a: b for x in "coksuvwxz" for a, b in ((x, x.upper()), (x.upper(), x))
 _TOKEN = re.compile(rf"(?<![\w.]){NUMBER}(?![\d])")
 _MIXED = re.compile(r"(?<![\w.])(?=[A-Za-z|]*\d)[\dOoQDIl|SsZzB]{2,8}(?![\w])")
 _NAME = re.compile(r"(?<![A-Za-z0-9])[A-Za-zα-ω](?:\d{1,2}|'{1,2})?(?![A-Za-z0-9])")
+_TOGETHER = re.compile(r"[A-Z]{2,3}")
 _UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
 _WORD = re.compile(r"[^\W\d_]{3}")
 
@@ -166,6 +168,10 @@ def _labels(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
             yield _match(line, start, end, 1.0, exact=True)
         elif line.score >= SURE and (name == twin or (want.text in "Oo" and name == "0")):
             yield _match(line, start, end, LOOKALIKE, exact=False)
+    for line in lines:
+        if line.score >= SURE and _TOGETHER.fullmatch(line.text.strip()) and len(want.text) == 1:
+            for start in (i for i, sign in enumerate(line.text) if sign == want.text):
+                yield _match(line, start, start + 1, NOT_ALONE, exact=False)
 
 
 def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:

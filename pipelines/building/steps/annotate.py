@@ -9,14 +9,16 @@ from typing import Any, ClassVar
 from labeling.annotate import Annotated, Annotator
 from labeling.facts import Fact
 from labeling.merging import same_facts
-from pipelines.building.asked import asked_of
+from pipelines.building.asked import asked_of, named_in_question
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay
 from pipelines.dataset.schema import Item, Ledger
 from rewardlib.judge import JudgeError
 
-_NO_FACT = "no visual fact in its traces"
-_TO_READ = (
+Replies = dict[str, Annotated | JudgeError]  # by trace
+
+NO_FACT = "no visual fact in its traces"
+TO_READ = (
     "the built-in reader knows plain descriptive English, labels and measures: --annotator.model names a judge LLM that reads any; "
     "or --collector.model a vision model that writes down what it sees"
 )
@@ -24,19 +26,28 @@ _TO_READ = (
 
 @dataclass(frozen=True)
 class Annotate(Step):
+    """asks_question: whether a row without a fact goes on, if its question names what can be looked for."""
+
     annotator: Annotator
+    asks_question: bool = False
     stage: ClassVar[str] = "annotate"
 
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
         jobs = [(item, trace) for item in items for trace in item.row["traces"] if trace["correct"]]
         replies = self.annotator.annotate([asked_of(item.row, trace["text"]) for item, trace in jobs]) if jobs else []
-        read: dict[str, dict[str, Annotated | JudgeError]] = {item.row["id"]: {} for item in items}
+        read: dict[str, Replies] = {item.row["id"]: {} for item in items}
         for (item, trace), reply in zip(jobs, replies, strict=True):
             read[item.row["id"]][trace["trace_id"]] = reply
-        return [_annotate(item.row, read[item.row["id"]], ledger) for item in items]
+        return [self._annotate(item.row, read[item.row["id"]], ledger) for item in items]
+
+    def _annotate(self, row: dict[str, Any], replies: Replies, ledger: Ledger) -> Rejection | None:
+        rejection = _annotate(row, replies, ledger)
+        if rejection is not None and rejection.reason == NO_FACT and self.asks_question and named_in_question(row):
+            return None
+        return rejection
 
 
-def _annotate(row: dict[str, Any], replies: dict[str, Annotated | JudgeError], ledger: Ledger) -> Rejection | None:
+def _annotate(row: dict[str, Any], replies: Replies, ledger: Ledger) -> Rejection | None:
     failures: list[str] = []
     dropped: dict[str, None] = {}
     stated: list[tuple[str, Sequence[Fact]]] = []
@@ -59,8 +70,8 @@ def _annotate(row: dict[str, Any], replies: dict[str, Annotated | JudgeError], l
     if failures:
         return Rejection(ENDPOINT_FAILED[1], "; ".join(failures))
     if dropped:
-        return Rejection(_NO_FACT, f"none of the facts that the annotator named is usable: {', '.join(dropped)}; {_TO_READ}")
-    return Rejection(_NO_FACT, f"the annotator found nothing that the traces read off the image; {_TO_READ}")
+        return Rejection(NO_FACT, f"none of the facts that the annotator named is usable: {', '.join(dropped)}; {TO_READ}")
+    return Rejection(NO_FACT, f"the annotator found nothing that the traces read off the image; {TO_READ}")
 
 
 def _annotation(n: int, same: Sequence[tuple[str, Fact]]) -> dict[str, Any]:

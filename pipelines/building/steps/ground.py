@@ -1,13 +1,16 @@
 """Where in the image the facts are: a region for every place that a locator finds.
 
 Given regions stay, and are all there is of their phrases: a finding at the same place confirms them with its score, any other is none.
+
+A right trace may say no more than "The answer is B". Where nothing is found of what the traces tell, what the question names is looked for:
+a model that is asked about angle ABC should look there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +23,8 @@ from labeling.facts import ROLES, normalize_phrase
 from labeling.locators.base import Sought
 from labeling.locators.chain import Located, LocatorChain
 from labeling.verify import Claim, Verifier
+from pipelines.building.asked import named_in_question
+from pipelines.building.steps.annotate import NO_FACT, TO_READ
 from pipelines.building.steps.base import Rejection, Step
 from pipelines.building.steps.payment import ENDPOINT_FAILED, fail, pay, settle
 from pipelines.dataset.regions import new_region
@@ -46,9 +51,21 @@ class Ground(Step):
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
         sought = [sought_in(item.row) for item in items]
         located = self.locators.locate([item.image for item in items], sought)
+        self._ask_questions(items, sought, located)
         if self.verifier is not None:
             _second_opinion(self.verifier, [item.image for item in items], located, ledger)
         return [self._ground(item.row, wanted, found, ledger) for item, wanted, found in zip(items, sought, located, strict=True)]
+
+    def _ask_questions(self, items: Sequence[Item], sought: list[list[Sought]], located: list[Located]) -> None:
+        """Look for what the question names, where nothing else is found."""
+        named = {n: _not_yet(named_in_question(item.row), sought[n]) for n, item in enumerate(items) if _is_empty(item.row, located[n])}
+        silent = [n for n, phrases in named.items() if phrases]
+        if not silent:
+            return
+        again = self.locators.locate([items[n].image for n in silent], [named[n] for n in silent])
+        for n, found in zip(silent, again, strict=True):
+            sought[n] += named[n]
+            located[n].add(found)
 
     def _ground(self, row: dict[str, Any], sought: Sequence[Sought], located: Located, ledger: Ledger) -> Rejection | None:
         settle(located, ledger)
@@ -61,8 +78,16 @@ class Ground(Step):
         ledger.counts["phrases"] += len(sought)
         ledger.counts["phrases_not_found"] += sum(s.phrase not in found for s in sought)
         if self.required and not row["regions"]:
-            return _rejection(sought, located, next(iter(self.locators.domains.values()), None))
+            rejection = _rejection(sought, located, next(iter(self.locators.domains.values()), None))
+            return (
+                rejection
+                if row["annotations"]
+                else replace(rejection, detail=f"{NO_FACT}, and of what its question names: {rejection.detail}; {TO_READ}")
+            )
         ledger.counts["regions"] += len(row["regions"])
+        ledger.counts["rows_by_question"] += any(
+            region["role_by"] == "question" and not region["annotation_ids"] for region in row["regions"]
+        )
         for region in row["regions"]:
             ledger.counts[f"regions_{region['role']}"] += 1
             ledger.counts[f"regions_by_{region['locator']}"] += 1
@@ -78,10 +103,21 @@ def sought_in(row: Mapping[str, Any]) -> list[Sought]:
             continue  # whoever gave boxes has marked the writing that matters
         if phrase := normalize_phrase(a["phrase"]):
             sought.setdefault(phrase, Sought(phrase, a["kind"], a["quote"]))
+    asked = {s.phrase: s for s in named_in_question(row)} if any(region["role_by"] == "question" for region in row["regions"]) else {}
     for region in row["regions"]:
         if phrase := normalize_phrase(region["phrase"]):
-            sought.setdefault(phrase, Sought(phrase, quote=region["phrase"]))
+            given = Sought(phrase, quote=region["phrase"])
+            sought.setdefault(phrase, given if region["locator"] == "given" else asked.get(phrase, given))
     return list(sought.values())
+
+
+def _is_empty(row: Mapping[str, Any], located: Located) -> bool:
+    return not (row["regions"] or located.detections or located.failures)
+
+
+def _not_yet(phrases: Sequence[Sought], sought: Sequence[Sought]) -> list[Sought]:
+    known = {s.phrase for s in sought}
+    return [s for s in phrases if s.phrase not in known]
 
 
 def _add_regions(row: dict[str, Any], located: Located, ledger: Ledger) -> None:
@@ -128,13 +164,15 @@ def _region(n: int, detection: Detection) -> dict[str, Any]:
 
 
 def _set_roles(row: dict[str, Any]) -> None:
-    """A region is to the answer what the facts that name it are: the strongest of their roles."""
+    """A region is to the answer what the facts that name it are: the strongest of their roles. What no fact names, the question does."""
     annotations = {a["annotation_id"]: a for a in row["annotations"]}
     for region in row["regions"]:
         naming = [annotations[key] for key in region["annotation_ids"]]
         if region["role"] == "unknown" and naming:
             strongest = min(naming, key=lambda a: _STRENGTH[a["role"]])
             region |= {"role": strongest["role"], "role_by": strongest["role_by"]}
+        elif region["role"] == "unknown" and region["locator"] != "given":
+            region |= {"role": "evidence", "role_by": "question"}
 
 
 # One fact that needs a region makes it evidence; it is context only if every fact is.
