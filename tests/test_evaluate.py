@@ -59,7 +59,7 @@ def test_an_evaluation_that_compares_with_nothing_is_kept(evaluation, tmp_path):
 
 def test_rows_without_labels_are_left_out_of_what_needs_them(evaluation):
     policy, rows = load_model(evaluation.model), load_rows(evaluation.data, evaluation.template)
-    bare = replace(rows[0], region=None, sample=replace(rows[0].sample, answer=None, evidence_image=None, control_image=None))
+    bare = replace(rows[0], sample=replace(rows[0].sample, regions=(), answer=None, evidence_image=None, control_image=None))
     (found,) = examine(policy, [encode(policy, bare, evaluation)], evaluation)
     assert [found[k] for k in ("correct", "attention_contrast", "pointing", "correct_without_evidence")] == [None] * 4
     summary = summarise([found])

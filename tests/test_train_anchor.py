@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_anchored_are_left_out(anchoring):
     rows = load_rows(anchoring.data, anchoring.template)
     policy = load_with_focus(anchoring)
     assert learn(policy, rows[5], anchoring) is None
-    assert learn(policy, replace(rows[0], region=None), anchoring) is None
+    assert learn(policy, replace(rows[0], sample=replace(rows[0].sample, regions=())), anchoring) is None
 
 
 def test_a_row_that_cannot_be_used_ends_no_anchoring(anchoring, tmp_path, capsys):
