@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: peers demo test cases test-slow test-hosts test-vllm lint serve bench efficacy checkpoints clean
+.PHONY: peers demo demo-vllm test cases test-slow test-hosts test-vllm lint serve bench efficacy checkpoints clean
 
 demo: .venv/ready  ## draw scenes, build a labelled dataset from them, check and score it, train on it
 	$(BIN)/python -m demo.run
+
+demo-vllm: .venv/ready .venv-hosts/vllm/ready  ## the same, with completions sampled by a vLLM server on the CPU
+	$(BIN)/python -m demo.run --vllm .venv-hosts/vllm/bin/vllm
 
 test: .venv/ready lint  ## everything that CI runs, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -44,12 +47,15 @@ efficacy: .venv/ready  ## every paper's claim on its task, eight seeds: an hour 
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.policy
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.efficacy
 
-checkpoints: .venv/ready  ## teach the embedded models again, two hours on two cores
+checkpoints: .venv/ready  ## teach the embedded models again, three hours and a half on two cores
 	$(BIN)/python -m demo.teach_detector
 	$(BIN)/python -m demo.teach_detector --minutes 25 --resume --canvases 0.65 --batch 6 --lr 4e-4 --seed 22
 	$(BIN)/python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
+	$(BIN)/python -m demo.teach_detector --minutes 40 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 24
+	$(BIN)/python -m demo.teach_detector --minutes 18 --resume --canvases 0.4 --batch 6 --lr 2.5e-4 --seed 25
 	$(BIN)/python -m demo.teach_segmenter
 	$(BIN)/python -m demo.teach_segmenter --minutes 15 --resume --lr 8e-4 --seed 30
+	$(BIN)/python -m demo.teach_segmenter --minutes 20 --resume --batch 4 --lr 8e-4 --seed 32
 	$(BIN)/python -m demo.calibrate
 	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy look --out runs/looking
 	OMP_NUM_THREADS=1 $(BIN)/python -m demo.teach_policy answer --start runs/looking --out demo/checkpoints/policy-seeing

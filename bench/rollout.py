@@ -6,6 +6,7 @@
 - ``vllm_over_local``: tokens a second of ``vllm serve`` over those of the local decoder, the same policy (the demo's), the same prompts,
   completions of the same length; by the shape of the step (prompts x completions x tokens).
 - ``memory_64_over_4``: peak memory of a step, sampled and learnt from, of 64 prompts over one of 4, 16 completions each.
+- ``memory_64_over_4_photographs``: the same with three JPEGs of two megapixels a row: the image, without its evidence, and a control.
 - ``time_per_token_growth``: time a sampled token of 64 prompts x 16 over that of 4 x 16.
 - ``growth``: seconds and peak memory of sampling and learning by completions, by length and by prompts, each in a process of its own.
 
@@ -16,29 +17,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import random
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
+import numpy as np
 import torch
+from PIL import Image
 
 from bench.labeling import peak_mib, timed
 from bench.policy import POLICY
+from demo.serving import serving
 from demo.tasks import draw
 from demo.teach_policy import make_row
 from rewardlib.console import console, say, table
 from train.batch import Group, Normalizer
+from train.data import load_rows
 from train.distributed import World
 from train.engines import Completion, Engine, Sampling
 from train.engines.local import LocalEngine
@@ -48,11 +48,11 @@ from train.plan import Plan
 from train.policy import Policy
 from train.rewards import make_rewards
 from train.sampling import Sampler
-from train.serve import ENVIRONMENT, command_of
 from train.settings import Settings
 from train.step import step
 
 ROOT = Path(__file__).parents[1]
+SIDE = 1450  # pixels of a photograph's sides
 RESULTS = ROOT / "bench" / "results" / "rollout.json"
 SHAPES = ((4, 16, 64), (64, 16, 64), (8, 16, 512))  # prompts, completions of each, tokens of each
 BY = {
@@ -76,6 +76,24 @@ def rows(count: int) -> list[Any]:
     return [make_row(scene, question, "think-answer", str(n)) for n in range(count) for scene, (question,) in [draw(rng)]]
 
 
+def photographs(folder: Path, count: int) -> list[Any]:
+    """Questions about images as cameras make them, with changed ones, read from files as a run reads them."""
+    rng = np.random.default_rng(5)
+    lines = []
+    for n in range(count):
+        for name in ("image", "evidence", "control"):
+            grain = Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+            grain.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{n}-{name}.jpg")
+        changed = {name: f"{n}-{name}.jpg" for name in ("evidence", "control")}
+        region = {"phrase": "star", "bbox": [100, 100, 700, 500]}
+        row = {"id": str(n), "image": f"{n}-image.jpg", "question": "What color is the star?", "answer": "red"}
+        lines.append(json.dumps(row | {"regions": [region], "counterfactuals": changed}))
+    source = folder / "rows.jsonl"
+    source.write_text("\n".join(lines) + "\n")
+    loaded = load_rows(str(source), "think-answer")
+    return [loaded[n] for n in range(count)]
+
+
 def sample(engine: Engine, policy: Policy, shape: Shape) -> list[list[Completion]]:
     """The completions of a step of that shape."""
     prompts, count, tokens = shape
@@ -86,7 +104,7 @@ def sample(engine: Engine, policy: Policy, shape: Shape) -> list[list[Completion
 # ------------------------------------------------------------------------------------------------------------------- growth
 
 
-def measure(shape: Shape) -> dict[str, float]:
+def measure(shape: Shape, of_photographs: bool = False) -> dict[str, float]:
     """A step in this process: seconds to sample and to learn from it, and the process's peak memory."""
     policy = endless()
     prompts, count, tokens = shape
@@ -96,7 +114,8 @@ def measure(shape: Shape) -> dict[str, float]:
         sampler = Sampler(policy, LocalEngine(policy), plan)
         groups: list[Group] = []
         numbers = list(range(prompts))
-        sampled = timed(lambda: groups.extend(sampler.sample(rows(prompts), numbers, numbers)))
+        asked = photographs(Path(folder), prompts) if of_photographs else rows(prompts)
+        sampled = timed(lambda: groups.extend(sampler.sample(asked, numbers, numbers)))
         sampler.score_texts(groups)
         for group in groups:  # rewards that differ, so that there is something to learn
             group.scores["format"] = [float(n % 2) for n in range(count)]
@@ -105,9 +124,9 @@ def measure(shape: Shape) -> dict[str, float]:
     return {"sampling_seconds": sampled, "learning_seconds": learnt, "peak_mib": peak_mib()}
 
 
-def in_a_process(shape: Shape) -> dict[str, float]:
+def in_a_process(shape: Shape, of_photographs: bool = False) -> dict[str, float]:
     """``measure``, in a process of its own."""
-    command = [sys.executable, "-m", "bench.rollout", "--measure", *map(str, shape)]
+    command = [sys.executable, "-m", "bench.rollout", "--measure", *map(str, shape), *(["--photographs"] if of_photographs else [])]
     reply = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, float] = json.loads(reply.splitlines()[-1])
     prompts, count, tokens = shape
@@ -124,44 +143,17 @@ def growth(repetitions: int) -> dict[str, Any]:
             say(f"{_name(shape)}: {runs[shape][-1]}")
     medians = {shape: {name: median(run[name] for run in found) for name in found[0]} for shape, found in runs.items()}
     small, large = medians[4, 16, 64], medians[64, 16, 64]
+    few, many = (median(in_a_process((prompts, 16, 8), True)["peak_mib"] for _ in range(repetitions)) for prompts in (4, 64))
+    say(f"photographs: {few:.0f} MiB with 4, {many:.0f} MiB with 64")
     return {
         "memory_64_over_4": large["peak_mib"] / small["peak_mib"],
+        "memory_64_over_4_photographs": many / few,
         "time_per_token_growth": large["microseconds_per_token"] / small["microseconds_per_token"],
         "growth": {by: {_name(shape): medians[shape] for shape in shapes} for by, shapes in BY.items()},
     }
 
 
 # --------------------------------------------------------------------------------------------------------------------- vLLM
-
-
-@contextmanager
-def serving(vllm: str, model: Path) -> Iterator[str]:
-    """A vLLM server of a model, ready; its URL."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    flags = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--host", "127.0.0.1"]
-    environment = os.environ | ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    command = [vllm, *command_of(str(model), port, flags)[1:]]
-    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
-        try:
-            _wait(port, server, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def _wait(port: int, server: subprocess.Popen[bytes], log: Any) -> None:
-    for _ in range(600):
-        if server.poll() is not None:
-            log.seek(0)
-            raise RuntimeError(f"vLLM ended: {log.read()[-2000:].decode(errors='replace')}")
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(1)
-    raise RuntimeError("vLLM was not ready after ten minutes")
 
 
 def against_vllm(vllm: str, repetitions: int) -> dict[str, float]:
@@ -191,9 +183,10 @@ def main() -> None:
     parser.add_argument("--vllm", help="the vllm command of an environment that has it")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--measure", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--photographs", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.measure:
-        print(json.dumps(measure(tuple(a.measure))))
+        print(json.dumps(measure(tuple(a.measure), a.photographs)))
         return
     result: dict[str, Any] = {"vllm_over_local": against_vllm(a.vllm, a.repetitions) if a.vllm else {}}
     result |= growth(a.repetitions)

@@ -1,14 +1,17 @@
 """The whole of Sightline on a laptop: draw scenes, build a labelled dataset from their traces, check it, score it, train on it.
 
 make demo                                  # or: python -m demo.run --out demo_out --rows 200
+make demo-vllm                             # the same, with completions sampled by a vLLM server
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,14 @@ POLICY = Path(__file__).parent / "checkpoints" / "policy"
 SCORES = ("evidence_precision", "evidence_recall", "recall", "precision", "box_iou", "mask_iou", "answer_agreement")
 
 
-def run(out: Path, rows: int, seed: int, steps: int) -> None:
-    """Draw ``rows`` questions, build ``out``/dataset from them, and train the embedded policy on it for ``steps`` steps."""
+def run(out: Path, rows: int, seed: int, steps: int, vllm: str | None = None) -> None:
+    """Draw ``rows`` questions, build ``out``/dataset from them, and train the embedded policy on it for ``steps`` steps.
+
+    vllm: the command of an environment that has vLLM, to sample with.
+    """
     dataset = label(out, rows, seed)
     if steps:
-        learn(out, dataset, others(out, rows // 3, seed + 1), steps)
+        learn(out, dataset, others(out, rows // 3, seed + 1), steps, vllm)
 
 
 def others(out: Path, rows: int, seed: int) -> Path:
@@ -73,10 +79,11 @@ def label(out: Path, rows: int, seed: int) -> Path:
     return dataset
 
 
-def learn(out: Path, dataset: Path, held_out: Path, steps: int) -> None:
+def learn(out: Path, dataset: Path, held_out: Path, steps: int, vllm: str | None = None) -> None:
     """A short GRPO run that rewards right answers and looking at what has just been labelled; measured before and after on other rows."""
     import torch
 
+    from demo.serving import serving
     from rewardlib.console import say
     from train.loop import train
     from train.settings import from_command_line
@@ -88,7 +95,14 @@ def learn(out: Path, dataset: Path, held_out: Path, steps: int) -> None:
     settings = from_command_line([*flags.split(), "--learning-rate", "2e-4", "--warmup", "5", "--schedule", "linear", "--trackers"])
     say(f"\ntraining a tiny Qwen2.5-VL that has learnt not to look, {steps} steps of {settings.prompts} prompts, to look and to answer ...")
     before = examined(str(POLICY), held_out, out / "before")
-    train(settings)
+    if vllm is None:
+        train(settings)
+    else:
+        say(f"starting {vllm} ...")
+        with serving(vllm, POLICY) as url:
+            train(replace(settings, engine="vllm", engine_url=(url,)))
+        told = [json.loads(line)["sampling/logp_difference"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        say(f"vLLM's log-probabilities of its tokens are the trainer's to {max(told):.0e} (mean of a step, the worst one)")
     after = examined(str(run / f"checkpoint-{steps}"), held_out, out / "after")
     say(f"\nmetrics  {run / 'metrics.jsonl'}\nreport   {run / 'report.html'}")
     say("\n" + compared(before, after))
@@ -125,5 +139,6 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40, help="of GRPO; 0: none")
+    parser.add_argument("--vllm", metavar="COMMAND", help="of an environment that has vLLM: it serves the policy, and samples")
     a = parser.parse_args()
-    run(a.out, a.rows, a.seed, a.steps)
+    run(a.out, a.rows, a.seed, a.steps, a.vllm)

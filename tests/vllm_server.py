@@ -115,7 +115,7 @@ class FakeVLLM:
         types = (whole == image_token).int()[None]
         inputs = {"input_ids": whole[None], "attention_mask": torch.ones_like(whole)[None], "mm_token_type_ids": types, **like.images}
         found = whole == image_token
-        return type(like)(whole, self.policy.family.positions(inputs), like.images, None, tuple(images), (), found, found.float())
+        return type(like)("", whole, self.policy.family.positions(inputs), like.images, None, tuple(images), (), found, found.float())
 
 
 def image_of(url):

@@ -29,6 +29,7 @@ from train.shared_prefix import SHARED_PREFIX
 class Prompt:
     """One encoded prompt of P tokens."""
 
+    text: str  # as the chat template has written it, with one sign for each image
     ids: Tensor  # (P,)
     positions: Tensor  # (3, P)
     # what the processor has made of the images, on the CPU: a step's would fill a GPU; and ...
@@ -167,6 +168,7 @@ class Policy:
             else token_weights(tiles[0], region, length)
         )
         return Prompt(
+            text=text,
             ids=inputs["input_ids"][0].to(self.device),
             positions=self.family.positions(inputs).to(self.device),
             images=ImageInputs(inputs, self.family.image_inputs, process),

@@ -22,6 +22,7 @@ from scipy import stats
 from demo.tasks import draw
 from demo.teach_policy import make_row
 from tests.hosts.vllm_process import VLLM
+from tests.tiny_models import FAMILIES, MROPE, PROCESSORS, model
 from train.distributed import World
 from train.engines import Sampling
 from train.engines.vllm_colocated import ColocatedVLLM
@@ -143,6 +144,42 @@ def test_the_likeliest_response_is_ours(policy, engine):
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
+# Other families
+
+
+TEXT = {"head_dim": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 4096}
+OF = {  # heads of a size that vLLM's CPU kernels run
+    "qwen2_vl": {"head_dim": 32, "rope_parameters": MROPE | {"mrope_section": [8, 4, 4]}},
+    "qwen3_vl": {"rope_parameters": MROPE | {"mrope_section": [16, 8, 8], "mrope_interleaved": True}},
+    "internvl": {},
+    "smolvlm": {},
+}
+
+
+@pytest.mark.parametrize("family", OF)
+def test_other_families_are_asked_and_sampled_as_they_are_scored(family, tmp_path):
+    """With no image, one and two, some of them in tiles."""
+    model(FAMILIES[family](**TEXT | OF[family])).save_pretrained(tmp_path / "policy")
+    PROCESSORS[family]().save_pretrained(tmp_path / "policy")
+    made = load_model(str(tmp_path / "policy"), "cpu", trained=True)
+    served = VLLM(tmp_path / "policy", tmp_path / "log").start()
+    pictures = [picture(0, (150, 70)), picture(1, (90, 90))]
+    asked = []
+    for count in range(3):
+        parts = [*({"type": "image"} for _ in range(count)), {"type": "text", "text": "how many?"}]
+        asked.append(made.encode([{"role": "user", "content": parts}], pictures[:count]))
+    short = Sampling(max_tokens=10)
+    try:
+        sampler = VLLMServer(made, world(tmp_path), [served.wait().url], tmp_path / "engine")
+        assert worst(made, asked, sampler.generate(asked, 4, short, range(3))) < 1e-4
+        update(made)
+        sampler.sync()
+        assert worst(made, asked, sampler.generate(asked, 4, short, range(3))) < 1e-4
+    finally:
+        served.kill()
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
 # Whole runs
 
 
@@ -185,6 +222,17 @@ def test_twenty_steps_reach_the_same_reward(dataset, server, tmp_path):
     half = stats.t.ppf(0.975, 4) * np.std(differences, ddof=1) / np.sqrt(5)
     print(f"vllm - local: {np.mean(differences):+.3f} ± {half:.3f}")
     assert abs(np.mean(differences)) < half
+
+
+def test_the_next_step_is_sampled_while_this_one_is_learnt(dataset, server, tmp_path):
+    """By weights that are one update old, which the loss corrects for."""
+    train(settings(dataset, tmp_path / "run", steps=12, engine="vllm", engine_url=(server.url,), ahead=True, save_every=12))
+    first, *later = lines(tmp_path / "run")
+    assert all(line["prompts"] == 4 for line in (first, *later))
+    assert first["sampling/logp_difference"] < 1e-3
+    assert np.mean([line["sampling/logp_difference"] for line in later]) > 1e-3
+    assert max(line["sampling/logp_difference"] for line in later) < 0.3
+    assert all(abs(line["sampling/importance_ratio"] - 1) < 0.1 for line in later)
 
 
 def test_a_server_killed_at_random_moments_loses_nothing(dataset, tmp_path):

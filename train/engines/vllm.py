@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 
 from train.engines.base import Completion, Sampling
 from train.policy import Policy, Prompt
@@ -36,12 +37,13 @@ def parameters(policy: Policy, count: int, sampling: Sampling) -> dict[str, Any]
 
 
 def collapsed(policy: Policy, prompt: Prompt) -> list[int]:
-    """The prompt's ids with one token for each image. vLLM puts the others in their place; it would
-    put them in once more behind what is there already.
+    """The prompt's ids as the chat template has written it, with one sign for each image. vLLM puts
+    an image's tokens in its place; it would put them in once more behind what is there already.
     """
-    ids = prompt.ids.tolist()
-    image = policy.family.image_token
-    return [token for n, token in enumerate(ids) if not (n and token == image == ids[n - 1])]
+    if not prompt.pictures:
+        return prompt.ids.tolist()
+    ids: list[int] = policy.processor.tokenizer(prompt.text)["input_ids"]
+    return ids
 
 
 def check_prompt(prompt: Prompt, asked: Sequence[int] | None) -> None:
@@ -64,8 +66,18 @@ def completion(ids: Sequence[int], logprobs: Sequence[float], device: torch.devi
     )
 
 
+def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """All weights by the names that released checkpoints have, which are those that vLLM knows.
+
+    Sharded processes call it together.
+    """
+    model: Any = policy.model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    yield from revert_weight_conversion(base, dict(weights_of(policy))).items()
+
+
 def weights_of(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """All weights by the names that the model's checkpoint has, an adapter merged into a copy.
+    """All weights by the names that transformers' model has, an adapter merged into a copy.
 
     Sharded processes call it together.
     """

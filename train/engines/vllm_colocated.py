@@ -15,10 +15,10 @@ from typing import Any
 from train.engines.base import Completion, Processes, Sampling
 from train.engines.vllm import (
     check_prompt,
+    checkpoint_weights,
     collapsed,
     completion,
     parameters,
-    weights_of,
 )
 from train.policy import Policy, Prompt
 
@@ -86,7 +86,7 @@ class ColocatedVLLM:
     def sync(self) -> None:
         """As ``Engine`` says."""
         self._wake()
-        weights = iter(list(weights_of(self.policy)))
+        weights = iter(list(checkpoint_weights(self.policy)))
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self.llm.reset_prefix_cache()
         self.llm.llm_engine.reset_mm_cache()
