@@ -42,6 +42,7 @@ from train.data import load_rows
 from train.distributed import World
 from train.engines import Completion, Engine, Sampling
 from train.engines.local import LocalEngine
+from train.engines.transport import ByFolder
 from train.engines.vllm_server import VLLMServer
 from train.loading import load_model
 from train.plan import Plan
@@ -162,7 +163,9 @@ def against_vllm(vllm: str, repetitions: int) -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as folder, serving(vllm, POLICY) as url:
         settings = Settings(data="", out=Path(folder), device="cpu", trackers=())
-        engines: Sequence[Engine] = (LocalEngine(policy), VLLMServer(policy, World.of(settings), [url], Path(folder) / "engine"))
+        world = World.of(settings)
+        server = VLLMServer(policy, world, [url], ByFolder(policy, world, Path(folder) / "engine"))
+        engines: Sequence[Engine] = (LocalEngine(policy), server)
         for shape in SHAPES:
             ratios = []
             for repetition in range(repetitions + 1):  # the first one warms up

@@ -11,6 +11,8 @@ decoder with DETR's matching (arXiv 2005.12872) and a per-token sigmoid focal lo
     python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
     python -m demo.teach_detector --minutes 40 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 24
     python -m demo.teach_detector --minutes 18 --resume --canvases 0.4 --batch 6 --lr 2.5e-4 --seed 25
+
+The embedded weights saw JPEGs in the last of these only.
 """
 
 from __future__ import annotations

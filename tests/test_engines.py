@@ -13,6 +13,7 @@ from train.correction import importance_weights  # noqa: E402
 from train.engines import Sampling, local, vllm_server  # noqa: E402
 from train.engines.ahead import Ahead  # noqa: E402
 from train.engines.local import rollout  # noqa: E402
+from train.engines.transport import ByBroadcast, ByFolder  # noqa: E402
 from train.engines.vllm import collapsed  # noqa: E402
 from train.engines.vllm_server import ServerError, VLLMServer  # noqa: E402
 from train.evaluate import EvaluateSettings  # noqa: E402
@@ -48,7 +49,7 @@ def server(made, monkeypatch):
 
 @pytest.fixture
 def engine(made, server, tmp_path):
-    return VLLMServer(made, Alone(), [server.url], tmp_path / "engine")
+    return VLLMServer(made, Alone(), [server.url], ByFolder(made, Alone(), tmp_path / "engine"))
 
 
 SAMPLING = Sampling(max_tokens=12)
@@ -146,7 +147,7 @@ def test_another_prompt_than_ours_is_noticed(made, engine, server):
 
 def test_prompts_go_round_the_servers(made, server, tmp_path):
     other = FakeVLLM(made.processor)
-    engine = VLLMServer(made, Alone(), [server.url, f"{other.url}/v1/"], tmp_path / "engine")
+    engine = VLLMServer(made, Alone(), [server.url, f"{other.url}/v1/"], ByFolder(made, Alone(), tmp_path / "engine"))
     engine.generate(prompts(made), 1, SAMPLING, [0, 1, 2])
     assert [fake.log.count("inference/v1/generate") for fake in (server, other)] == [2, 1]
     other.close()
@@ -196,6 +197,27 @@ def test_a_run_samples_on_the_server_by_its_newest_weights(settings, server):
     assert server.log.count("collective_rpc") == 4  # at the start, and after every update
 
 
+@pytest.mark.parametrize("lora", [0, 4])
+def test_weights_go_over_by_broadcast(settings, server, made, lora):
+    server.config = made.model.config
+    train(replace(settings, engine_weights="broadcast", lora=lora))
+    found = lines(settings)
+    assert len(found) == 3
+    assert all(line["sampling/logp_difference"] < 1e-4 for line in found)
+    assert server.log.count("init_weight_transfer_engine") == 1
+    assert server.log.count("update_weights") == server.log.count("finish_weight_update") == 4
+    assert "collective_rpc" not in server.log
+
+
+def test_weights_that_are_lost_are_not_sent_again(made, server, tmp_path):
+    server.config = made.model.config
+    engine = VLLMServer(made, Alone(), [server.url], ByBroadcast(made, Alone()))
+    engine.generate(prompts(made)[:1], 1, SAMPLING, [0])
+    server.restart()
+    with pytest.raises(ServerError, match="start the run again, it goes on where it was"):
+        engine.generate(prompts(made)[:1], 1, SAMPLING, [0])
+
+
 def test_a_run_goes_on_with_its_engine(settings, server):
     train(replace(settings, steps=2))
     server.restart()
@@ -231,7 +253,11 @@ def test_a_failure_ahead_is_told_when_its_completions_are_wanted(made, engine, s
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"engine": "local"}, "give --engine vllm too"), ({"ahead": True, "engine_url": ()}, "give --engine-url")],
+    [
+        ({"engine": "local"}, "give --engine vllm too"),
+        ({"ahead": True, "engine_url": ()}, "give --engine-url"),
+        ({"engine_weights": "broadcast", "engine_url": ()}, "give --engine-url too"),
+    ],
 )
 def test_settings_that_do_not_go_together(settings, change, told):
     with pytest.raises(ValueError, match=told):

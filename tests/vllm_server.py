@@ -3,13 +3,16 @@
 import base64
 import io
 import json
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 
+from train.broadcast import Group
 from train.engines.base import Sampling
 from train.engines.local import LocalEngine
 from train.forward import forward
@@ -23,6 +26,7 @@ class FakeVLLM:
         self.processor, self.policy = processor, None
         self.version, self.failures, self.log = "default", [], []
         self.says_logprobs_less = 0.0  # what its log-probabilities are off by
+        self.config = None  # of the model, where weights come by broadcast
         self.says_prompt = None  # instead of the prompt that it asks
         fake = self
 
@@ -31,7 +35,7 @@ class FakeVLLM:
                 pass
 
             def do_GET(self):
-                self.reply(200, {"weight_version": fake.version})
+                self.reply(200, {"weight_version": fake.version, "world_size": 1})
 
             def do_POST(self):
                 size = int(self.headers.get("Content-Length") or 0)
@@ -72,12 +76,32 @@ class FakeVLLM:
         if route == "collective_rpc":
             model = AutoModelForImageTextToText.from_pretrained(body["kwargs"]["weights_path"], attn_implementation="sdpa")
             self.policy = Policy(model, self.processor)
+        if route == "init_weight_transfer_engine":
+            info = body["init_info"]
+            self.group = Group(info["address"], info["port"], 1, info["size"], torch.device("cpu"))
+        if route == "update_weights":
+            self.received = self.receive(body["update_info"])
+        if route == "finish_weight_update":
+            self.policy = Policy(self.model_of(self.received), self.processor)
         if route == "update_weight_version":
             self.version = body["new_version"]
         if route == "inference/v1/generate":
             with self.lock:
                 return self.generate(body)
         return {}
+
+    def receive(self, told):
+        received = {}
+        for name, dtype, shape in zip(told["names"], told["dtypes"], told["shapes"], strict=True):
+            received[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+            self.group.broadcast(received[name])
+        return received
+
+    def model_of(self, weights):
+        with tempfile.TemporaryDirectory() as folder:
+            self.config.save_pretrained(folder)
+            save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+            return AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="sdpa")
 
     @torch.no_grad()
     def generate(self, body):

@@ -17,6 +17,7 @@ from train.distributed import World, pick_device
 from train.engines import Engine
 from train.engines.ahead import Ahead
 from train.engines.local import LocalEngine
+from train.engines.transport import ByBroadcast, ByFolder, Way
 from train.engines.vllm_colocated import ColocatedVLLM
 from train.engines.vllm_server import VLLMServer
 from train.folders import find_model, latest
@@ -56,11 +57,17 @@ def load_engine(settings: Settings, policy: Policy, world: World) -> Engine:
     return ENGINES[settings.engine](settings, policy, world)
 
 
-def load_servers(urls: Sequence[str], policy: Policy, world: World, out: Path) -> VLLMServer | None:
-    """vLLM servers with the policy's weights, which go over by a folder in ``out``; None for no
-    URLs.
+def load_servers(
+    urls: Sequence[str], policy: Policy, world: World, out: Path, way: Way = "folder"
+) -> VLLMServer | None:
+    """vLLM servers with the policy's weights, which go over by a folder in ``out`` or by broadcast;
+    None for no URLs.
     """
-    return VLLMServer(policy, world, urls, out / "engine", say) if urls else None
+    if not urls:
+        return None
+    by_folder = way == "folder"
+    transport = ByFolder(policy, world, out / "engine") if by_folder else ByBroadcast(policy, world)
+    return VLLMServer(policy, world, urls, transport, say)
 
 
 def _local(settings: Settings, policy: Policy, world: World) -> Engine:
@@ -68,7 +75,8 @@ def _local(settings: Settings, policy: Policy, world: World) -> Engine:
 
 
 def _vllm(settings: Settings, policy: Policy, world: World) -> Engine:
-    servers = load_servers(settings.engine_url, policy, world, settings.out)
+    way = settings.engine_weights
+    servers = load_servers(settings.engine_url, policy, world, settings.out, way)
     if servers is not None:
         return Ahead(servers) if settings.ahead else servers
     checkpoint = None if settings.lora else latest(settings.out)

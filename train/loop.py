@@ -316,6 +316,8 @@ def refuse(settings: Settings) -> None:
         raise ValueError("--ahead samples while it learns, which takes servers: give --engine-url")
     if settings.engine_url and settings.engine != "vllm":
         raise ValueError("--engine-url names vLLM servers: give --engine vllm too")
+    if settings.engine_weights == "broadcast" and not settings.engine_url:
+        raise ValueError("--engine-weights broadcast is for servers: give --engine-url too")
     if settings.micro_batch and settings.tokens_per_forward:
         raise ValueError(
             "--micro-batch takes a prompt's completions apart, --tokens-per-forward puts several "

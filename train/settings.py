@@ -81,6 +81,10 @@ class Settings(Recipe):
     """what samples: the policy's own decoder, or vLLM (docs/engines.md)"""
     engine_url: tuple[str, ...] = ()
     """the vLLM servers to sample on (train.serve); without one, vLLM runs in this process"""
+    engine_weights: Literal["folder", "broadcast"] = "folder"
+    """how the servers get new weights: a checkpoint that both sides see, or straight into their
+    memory (train.serve --weights broadcast)
+    """
     ahead: bool = False
     """sample the next step's completions on the servers while this step is learnt from, by weights
     that are one update old

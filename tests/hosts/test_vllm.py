@@ -25,12 +25,14 @@ from tests.hosts.vllm_process import VLLM
 from tests.tiny_models import FAMILIES, MROPE, PROCESSORS, model
 from train.distributed import World
 from train.engines import Sampling
+from train.engines.transport import ByBroadcast, ByFolder
 from train.engines.vllm_colocated import ColocatedVLLM
-from train.engines.vllm_server import VLLMServer
+from train.engines.vllm_server import ServerError, VLLMServer
 from train.forward import forward
 from train.loading import load_model
 from train.loop import train
 from train.methods import RECIPES
+from train.serve import BROADCAST
 from train.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +59,7 @@ def world(out):
 @pytest.fixture(params=["server", "colocated"])
 def engine(request, policy, server, tmp_path):
     if request.param == "server":
-        return VLLMServer(policy, world(tmp_path), [server.url], tmp_path / "engine")
+        return VLLMServer(policy, world(tmp_path), [server.url], ByFolder(policy, world(tmp_path), tmp_path / "engine"))
     return ColocatedVLLM(policy, world(tmp_path), str(POLICY), 1024, 0)
 
 
@@ -143,6 +145,25 @@ def test_the_likeliest_response_is_ours(policy, engine):
     assert [each.ids.tolist() for (each,) in found] == [ids.tolist() for ids in greedy(policy, asked, SAMPLING.max_tokens)]
 
 
+def test_weights_go_straight_into_the_servers_memory(policy, tmp_path):
+    """By Gloo here; the same group is NCCL's between GPUs."""
+    served = VLLM(POLICY, tmp_path / "log", BROADCAST).start()
+    try:
+        engine = VLLMServer(policy, world(tmp_path), [served.wait().url], ByBroadcast(policy, world(tmp_path)))
+        asked = prompts(policy)
+        assert worst(policy, asked, engine.generate(asked, 4, SAMPLING, range(8))) < 1e-4
+        for _ in range(3):
+            update(policy)
+            engine.sync()
+            assert worst(policy, asked, engine.generate(asked, 4, SAMPLING, range(8))) < 1e-4
+        served.kill()
+        served.start().wait()
+        with pytest.raises(ServerError, match="has lost the weights"):
+            engine.generate(asked, 1, SAMPLING, range(8))
+    finally:
+        served.kill()
+
+
 # ---------------------------------------------------------------------------------------------------------------------------------------
 # Other families
 
@@ -170,7 +191,7 @@ def test_other_families_are_asked_and_sampled_as_they_are_scored(family, tmp_pat
         asked.append(made.encode([{"role": "user", "content": parts}], pictures[:count]))
     short = Sampling(max_tokens=10)
     try:
-        sampler = VLLMServer(made, world(tmp_path), [served.wait().url], tmp_path / "engine")
+        sampler = VLLMServer(made, world(tmp_path), [served.wait().url], ByFolder(made, world(tmp_path), tmp_path / "engine"))
         assert worst(made, asked, sampler.generate(asked, 4, short, range(3))) < 1e-4
         update(made)
         sampler.sync()

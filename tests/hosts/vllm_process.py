@@ -18,17 +18,18 @@ IMAGES = ("--limit-mm-per-prompt", '{"image": 3}')
 
 
 class VLLM:
-    """One server of a model."""
+    """One server of a model; ``more`` are further flags."""
 
-    def __init__(self, model, log):
+    def __init__(self, model, log, more=()):
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             self.port = found.getsockname()[1]
+        self.more = more
         self.url, self.model, self.log, self.process = f"http://127.0.0.1:{self.port}", model, Path(log), None
 
     def start(self):
         vllm = Path(sys.executable).with_name("vllm")
-        command = [str(vllm), *command_of(str(self.model), self.port, [*FLAGS, *IMAGES])[1:]]
+        command = [str(vllm), *command_of(str(self.model), self.port, [*FLAGS, *IMAGES, *self.more])[1:]]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=os.environ | ENVIRONMENT | QUIET, stdout=log, stderr=log, start_new_session=True)
         return self

@@ -4,21 +4,19 @@
     python -m train.grpo --data dataset --engine vllm --engine-url http://localhost:8000
 
 A prompt goes over as token ids with its images as PNG, and token ids with their log-probabilities
-come back; that vLLM asks exactly our tokens is checked for every prompt. New weights go over by a
-folder that both sides see (``--out``/engine). Each has a version, which the server keeps: one that
-has died, was started again or samples for somebody else is noticed, is given the weights again, and
-samples the prompt again.
+come back; that vLLM asks exactly our tokens is checked for every prompt. How new weights go over is
+said in ``train.engines.transport``. They have a version, which the server keeps: one that has died,
+was started again or samples for somebody else is noticed, is given the weights again, and samples
+the prompt again.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -26,13 +24,8 @@ from uuid import uuid4
 import httpx
 
 from train.engines.base import Completion, Processes, Sampling
-from train.engines.vllm import (
-    check_prompt,
-    collapsed,
-    completion,
-    parameters,
-    weights_of,
-)
+from train.engines.transport import Transport
+from train.engines.vllm import check_prompt, collapsed, completion, parameters
 from train.policy import Policy, Prompt
 
 AT_ONCE = 64  # requests under way at a server
@@ -64,13 +57,11 @@ class VLLMServer:
         policy: Policy,
         world: Processes,
         urls: Sequence[str],
-        folder: Path,
+        transport: Transport,
         say: Callable[[str], None] = print,
     ) -> None:
-        """folder: where weights are written for the servers. say: tells people of a server that is
-        waited for.
-        """
-        self.policy, self.world, self.folder = policy, world, folder.resolve()
+        """say: tells people of a server that is waited for."""
+        self.policy, self.world, self.transport = policy, world, transport
         self.servers = [Server(url, say) for url in urls]
         self.run, self.updates = uuid4().hex[:8], 0
         self.sync()
@@ -84,11 +75,12 @@ class VLLMServer:
         """As ``Engine`` says."""
         self.updates += 1
         self.run = self.world.gather_objects([self.run])[0]
-        self._write()
+        self.transport.take()
         self.world.wait()
         if self.world.main:
             for server in self.servers:
-                server.patiently(lambda server=server: server.load(self.folder, self.version))
+                server.patiently(lambda server=server: server.load(self.transport, self.version))
+        self.transport.drop()
         self.world.wait()
 
     def generate(
@@ -116,7 +108,7 @@ class VLLMServer:
             body["content_parts"] = parts
 
         def once() -> dict[str, Any]:
-            server.have(self.folder, self.version)
+            server.have(self.transport, self.version)
             reply: dict[str, Any] = server.post("inference/v1/generate", body)
             if server.version() != self.version:
                 raise Away("it has been given other weights meanwhile")
@@ -131,19 +123,6 @@ class VLLMServer:
             found.append(completion(choice["token_ids"], logprobs, self.policy.device))
         return found
 
-    def _write(self) -> None:
-        """The weights as a checkpoint, whole or not there."""
-        weights = dict(weights_of(self.policy))
-        if not self.world.main:
-            return
-        model: Any = self.policy.model
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        aside = self.folder.with_name(f"{self.folder.name}.tmp")
-        shutil.rmtree(aside, ignore_errors=True)
-        base.save_pretrained(aside, state_dict=weights)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        aside.rename(self.folder)
-
 
 class Server:
     """One ``vllm serve`` process."""
@@ -157,21 +136,31 @@ class Server:
         """The reply to a request; ``Away`` where there is none, ``ServerError`` for a refusal."""
         return self._checked("POST", path, body)
 
+    def get(self, path: str) -> Any:
+        """The reply to a request; as ``post``."""
+        return self._checked("GET", path)
+
     def version(self) -> str | None:
         """What this server was last told that its weights are."""
-        told: dict[str, Any] = self._checked("GET", "weight_info")
+        told: dict[str, Any] = self.get("weight_info")
         return told["weight_version"]
 
-    def have(self, folder: Path, version: str) -> None:
+    def have(self, transport: Transport, version: str) -> None:
         """Take over weights, unless they are there; of all that notice it at once, one does."""
         with self.loading:
-            if self.version() != version:
-                self.load(folder, version)
+            if self.version() == version:
+                return
+            if not transport.lasts:
+                raise ServerError(
+                    f"--engine-url {self.url} has lost the weights that it was sent, and they are "
+                    "sent once (--engine-weights broadcast): start the run again, it goes on where "
+                    "it was"
+                )
+            self.load(transport, version)
 
-    def load(self, folder: Path, version: str) -> None:
+    def load(self, transport: Transport, version: str) -> None:
         """Take over weights, and forget what the old ones made."""
-        arguments = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-        self.post("collective_rpc", arguments)
+        transport.give(self)
         for cache in CACHES:
             self.post(cache)
         self.post("update_weight_version", {"new_version": version})
