@@ -163,6 +163,13 @@ def test_the_question_is_not_asked_where_something_is_known(changes: dict[str, A
     assert "dog" not in detector.asked
 
 
+def test_facts_that_name_nothing_are_no_reason_to_ask_the_question() -> None:
+    detector = Knows("dino", ("dog",))
+    (items, ledger) = ground({"question": "How tall is the dog?", "annotations": [annotation("\u200b")]}, detector)
+    assert (items, detector.asked) == ([], [])
+    assert "looked for nothing" in ledger.rejects[0].detail
+
+
 def test_a_locator_that_failed_is_not_asked_about_the_question() -> None:
     failing = Knows("vlm-boxes", error=JudgeError("timeout", "it never answered"))
     row = {"question": "How tall is the dog?", "annotations": [annotation("cat")]}

@@ -38,16 +38,10 @@ class Annotate(Step):
         read: dict[str, Replies] = {item.row["id"]: {} for item in items}
         for (item, trace), reply in zip(jobs, replies, strict=True):
             read[item.row["id"]][trace["trace_id"]] = reply
-        return [self._annotate(item.row, read[item.row["id"]], ledger) for item in items]
-
-    def _annotate(self, row: dict[str, Any], replies: Replies, ledger: Ledger) -> Rejection | None:
-        rejection = _annotate(row, replies, ledger)
-        if rejection is not None and rejection.reason == NO_FACT and self.asks_question and named_in_question(row):
-            return None
-        return rejection
+        return [_annotate(item.row, read[item.row["id"]], self.asks_question, ledger) for item in items]
 
 
-def _annotate(row: dict[str, Any], replies: Replies, ledger: Ledger) -> Rejection | None:
+def _annotate(row: dict[str, Any], replies: Replies, asks_question: bool, ledger: Ledger) -> Rejection | None:
     failures: list[str] = []
     dropped: dict[str, None] = {}
     stated: list[tuple[str, Sequence[Fact]]] = []
@@ -71,6 +65,8 @@ def _annotate(row: dict[str, Any], replies: Replies, ledger: Ledger) -> Rejectio
         return Rejection(ENDPOINT_FAILED[1], "; ".join(failures))
     if dropped:
         return Rejection(NO_FACT, f"none of the facts that the annotator named is usable: {', '.join(dropped)}; {TO_READ}")
+    if asks_question and named_in_question(row):
+        return None
     return Rejection(NO_FACT, f"the annotator found nothing that the traces read off the image; {TO_READ}")
 
 

@@ -58,7 +58,8 @@ class Ground(Step):
 
     def _ask_questions(self, items: Sequence[Item], sought: list[list[Sought]], located: list[Located]) -> None:
         """Look for what the question names, where nothing else is found."""
-        named = {n: _not_yet(named_in_question(item.row), sought[n]) for n, item in enumerate(items) if _is_empty(item.row, located[n])}
+        empty = [n for n, item in enumerate(items) if _is_empty(item.row, sought[n], located[n])]
+        named = {n: _not_yet(named_in_question(items[n].row), sought[n]) for n in empty}
         silent = [n for n, phrases in named.items() if phrases]
         if not silent:
             return
@@ -111,8 +112,10 @@ def sought_in(row: Mapping[str, Any]) -> list[Sought]:
     return list(sought.values())
 
 
-def _is_empty(row: Mapping[str, Any], located: Located) -> bool:
-    return not (row["regions"] or located.detections or located.failures)
+def _is_empty(row: Mapping[str, Any], sought: Sequence[Sought], located: Located) -> bool:
+    """Whether nothing is found of what the traces tell. Facts that name nothing to look for are a mistake of whoever read them."""
+    mistaken = row["annotations"] and not sought
+    return not (mistaken or row["regions"] or located.detections or located.failures)
 
 
 def _not_yet(phrases: Sequence[Sought], sought: Sequence[Sought]) -> list[Sought]:
