@@ -218,6 +218,18 @@ def test_weights_that_are_lost_are_not_sent_again(made, server, tmp_path):
         engine.generate(prompts(made)[:1], 1, SAMPLING, [0])
 
 
+def test_a_server_that_was_started_again_is_joined_again_with_the_next_weights(made, server):
+    server.config = made.model.config
+    engine = VLLMServer(made, Alone(), [server.url], ByBroadcast(made, Alone()))
+    engine.sync()
+    assert server.log.count("init_weight_transfer_engine") == 1
+    server.restart()
+    engine.sync()
+    assert server.log.count("init_weight_transfer_engine") == 2
+    (group,) = engine.generate(prompts(made)[:1], 2, SAMPLING, [0])
+    assert len(group) == 2
+
+
 def test_a_run_goes_on_with_its_engine(settings, server):
     train(replace(settings, steps=2))
     server.restart()

@@ -23,6 +23,10 @@ from train.policy import Policy
 Way = Literal["folder", "broadcast"]
 
 
+class Away(Exception):
+    """A server that has not answered, or has other weights than it should."""
+
+
 class Route(Protocol):
     """What a transport asks of a server (``train.engines.vllm_server.Server``)."""
 
@@ -31,6 +35,8 @@ class Route(Protocol):
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any: ...
 
     def get(self, path: str) -> Any: ...
+
+    def version(self) -> str | None: ...
 
 
 class Transport(Protocol):
@@ -43,8 +49,10 @@ class Transport(Protocol):
         """All processes call it together."""
         ...
 
-    def give(self, server: Route) -> None:
-        """The main process calls it, for every server."""
+    def give(self, server: Route, version: str) -> None:
+        """The main process calls it, for every server; ``version`` is what they are called.
+        ``Away`` where the server has gone meanwhile.
+        """
         ...
 
     def drop(self) -> None:
@@ -73,7 +81,7 @@ class ByFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
         aside.rename(self.folder)
 
-    def give(self, server: Route) -> None:
+    def give(self, server: Route, version: str) -> None:
         """As ``Transport`` says."""
         arguments = {"method": "reload_weights", "kwargs": {"weights_path": str(self.folder)}}
         server.post("collective_rpc", arguments)
@@ -91,7 +99,7 @@ class ByBroadcast:
 
     def __init__(self, policy: Policy, world: Processes) -> None:
         self.policy, self.world = policy, world
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, tuple[Group, str]] = {}  # with the version that was given last
         self.weights: dict[str, Tensor] = {}
         self.pool = ThreadPoolExecutor(1)
 
@@ -99,13 +107,11 @@ class ByBroadcast:
         """As ``Transport`` says."""
         self.weights = dict(checkpoint_weights(self.policy))
 
-    def give(self, server: Route) -> None:
+    def give(self, server: Route, version: str) -> None:
         """As ``Transport`` says. A server answers once it has all that it was told of, so it is
         asked in another thread.
         """
-        if server.url not in self.groups:
-            self.groups[server.url] = self._join(server)
-        group = self.groups[server.url]
+        group = self._group_with(server)
         weights = {name: values.detach().contiguous() for name, values in self.weights.items()}
         told = {
             "names": [*weights],
@@ -114,14 +120,23 @@ class ByBroadcast:
         }
         server.post("start_weight_update")
         received = self.pool.submit(server.post, "update_weights", {"update_info": told})
-        for values in weights.values():
-            group.broadcast(values.to(group.device))
+        try:
+            for values in weights.values():
+                group.broadcast(values.to(group.device))
+        except RuntimeError as error:  # torch's, of a connection that broke
+            raise Away(f"it has left while weights were sent: {error}") from error
         received.result()
         server.post("finish_weight_update", {})
+        self.groups[server.url] = group, version
 
     def drop(self) -> None:
         """As ``Transport`` says: an adapter's have been merged into copies."""
         self.weights = {}
+
+    def _group_with(self, server: Route) -> Group:
+        """The group that is there already, unless the server has been started again since."""
+        group, given = self.groups.pop(server.url, (None, None))
+        return group if group is not None and server.version() == given else self._join(server)
 
     def _join(self, server: Route) -> Group:
         """A new group with the workers of a server."""

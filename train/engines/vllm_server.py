@@ -24,7 +24,7 @@ from uuid import uuid4
 import httpx
 
 from train.engines.base import Completion, Processes, Sampling
-from train.engines.transport import Transport
+from train.engines.transport import Away, Transport
 from train.engines.vllm import check_prompt, collapsed, completion, parameters
 from train.policy import Policy, Prompt
 
@@ -43,10 +43,6 @@ START = (
 
 class ServerError(ValueError):
     """A server that does not do what it should, and what to do about it."""
-
-
-class Away(Exception):
-    """A server that has not answered, or has other weights than it should."""
 
 
 class VLLMServer:
@@ -160,7 +156,7 @@ class Server:
 
     def load(self, transport: Transport, version: str) -> None:
         """Take over weights, and forget what the old ones made."""
-        transport.give(self)
+        transport.give(self, version)
         for cache in CACHES:
             self.post(cache)
         self.post("update_weight_version", {"new_version": version})
