@@ -3,13 +3,13 @@
 Five figures, all within this one run on this one machine; all but the last are ratios:
 
 - ``overhead``: wall time of a build over the wall time of the bare model forwards that it makes, replayed on the very tensors that it
-passed (median of paired repetitions; loading the models is outside both);
+passed (median of pairs, each of fifty rows; loading the models is outside both);
 - ``mixed_overhead``: the same on images of forty different sizes, as natural images have;
 - ``time_per_row_ratio`` and ``memory_ratio``: time per row and peak memory of a build of ``--large`` rows over one of ``--small`` rows,
 each in a process of its own;
 - ``erase_seconds_per_megapixel``: CPU seconds to erase a third of the height of images of 0.3, 2 and 12 megapixels, with its control.
 
-    python -m bench.labeling [--rows 60] [--mixed 300] [--small 200] [--large 2000]
+    python -m bench.labeling [--rows 100] [--mixed 300] [--small 200] [--large 2000]
 
 Prints a table, writes bench/results/labeling.json, and ends with one line of JSON.
 """
@@ -24,13 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import bootstrap
 
 from demo.questions import write_rows
 from labeling import masks
@@ -40,48 +42,66 @@ from pipelines.building.models import Models, load_models
 from pipelines.config import BuildConfig
 from rewardlib.console import console, table
 
+PIECE = 50  # rows of a build whose overhead is measured
 SIZES = 40  # of the images of the measurement on mixed sizes
 RESULTS = Path(__file__).parent / "results" / "labeling.json"
 
 
-def overhead(source: Path, folder: Path, repetitions: int) -> dict[str, float]:
-    """Build over bare forwards, paired: one of each, in turn."""
+def overhead(sources: Sequence[Path], folder: Path, repetitions: int) -> dict[str, float]:
+    """Builds over bare forwards, in pairs of a few seconds, since the machine's speed drifts over minutes.
 
-    def config(name: str) -> BuildConfig:
-        return BuildConfig(source=str(source), out=folder / name, license="cc0-1.0")
-
-    models = load_models(config("recorded"))
-    with recorded_forwards(models) as calls:
-        build(config("recorded"))
-    replay(calls)  # warm
-    builds, forwards = [], []
-    for n in range(repetitions):
-        builds.append(timed(lambda n=n: build(config(f"build-{n}"))))
-        forwards.append(timed(lambda: replay(calls)))
+    A source after another is built and its forwards are replayed, ``repetitions`` times, and every other time the forwards come first.
+    The median of the pairs' ratios, with the bootstrap's 95 % interval.
+    """
+    models = load_models(config_of(sources[0], folder / "unused"))
+    builds, forwards, count = [], [], 0
+    for source in sources:
+        with recorded_forwards(models) as calls:
+            build(config_of(source, folder / f"{source.parent.name}-recorded"))
+        replay(calls)  # warm
+        count += len(calls)
+        for n in range(repetitions):
+            config = config_of(source, folder / f"{source.parent.name}-{n}")
+            if n % 2:
+                forwards.append(timed(lambda calls=calls: replay(calls)))
+            builds.append(timed(lambda config=config: build(config)))
+            if not n % 2:
+                forwards.append(timed(lambda calls=calls: replay(calls)))
     ratios = [b / f for b, f in zip(builds, forwards, strict=True)]
+    interval = bootstrap((ratios,), np.median, rng=np.random.default_rng(0)).confidence_interval
     return {
         "overhead": statistics.median(ratios),
-        "overhead_min": min(ratios),
-        "overhead_max": max(ratios),
-        "build_seconds": statistics.median(builds),
-        "forward_seconds": statistics.median(forwards),
-        "forwards": len(calls),
+        "overhead_low": float(interval.low),
+        "overhead_high": float(interval.high),
+        "pairs": len(ratios),
+        "build_seconds": sum(builds),
+        "forward_seconds": sum(forwards),
+        "forwards": count,
     }
+
+
+def config_of(source: Path, out: Path) -> BuildConfig:
+    return BuildConfig(source=str(source), out=out, license="cc0-1.0")
+
+
+def pieces(rows: int) -> list[int]:
+    return [min(PIECE, rows - first) for first in range(0, rows, PIECE)]
 
 
 def alike(rows: int, repetitions: int) -> dict[str, float]:
     """The overhead on the demo's scenes."""
     with tempfile.TemporaryDirectory() as folder:
-        return overhead(write_rows(Path(folder) / "scenes", rows, seed=11), Path(folder), repetitions)
+        sources = [write_rows(Path(folder) / f"scenes-{n}", count, seed=1100 + n) for n, count in enumerate(pieces(rows))]
+        return overhead(sources, Path(folder), repetitions)
 
 
 def mixed(rows: int, repetitions: int) -> dict[str, float]:
     """The overhead on canvases of ``SIZES`` sizes, in turn."""
+    sizes = [(100 + 37 * n % 60, 100 + 23 * n % 61) for n in range(SIZES)]
+    assert len(set(sizes)) == SIZES
     with tempfile.TemporaryDirectory() as folder:
-        sizes = [(100 + 37 * n % 60, 100 + 23 * n % 61) for n in range(SIZES)]
-        assert len(set(sizes)) == SIZES
-        source = write_rows(Path(folder) / "scenes", rows, 13, "canvas", sizes)
-        figures = overhead(source, Path(folder), repetitions)
+        sources = [write_rows(Path(folder) / f"scenes-{n}", count, 1300 + n, "canvas", sizes) for n, count in enumerate(pieces(rows))]
+        figures = overhead(sources, Path(folder), repetitions)
     return {f"mixed_{name}": value for name, value in figures.items()}
 
 
@@ -182,9 +202,9 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=60, help="rows of the overhead measurement")
-    parser.add_argument("--mixed", type=int, default=300, help="rows of the measurement on mixed sizes")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=100, help="rows of the overhead measurement, fifty at a time")
+    parser.add_argument("--mixed", type=int, default=300, help="rows of the measurement on mixed sizes, fifty at a time")
+    parser.add_argument("--repetitions", type=int, default=4, help="times that each fifty rows are built, and their forwards replayed")
     parser.add_argument("--small", type=int, default=200)
     parser.add_argument("--large", type=int, default=2000)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)

@@ -45,6 +45,7 @@ from labeling.locators.grounding_dino import image_share
 from labeling.locators.prompts import Prompt, build_prompts
 
 MAX_TEXT = 128
+ALL_ABSENT = 0.15  # of prompts name nothing that is there
 ABREAST = 4  # canvases of the usual size that make a strip's shape
 WORDS = [*COLORS, *SHAPES, *SIZES, "letter", "shape", "object", "block", "box", "tower", "the", "a", "of", "in", "on", "with"]
 
@@ -155,7 +156,9 @@ def choose_phrases(rng: random.Random, scene: Scene) -> list[str]:
     absent = {_decoy(rng, scene) for _ in range(rng.randint(1, 4))}
     if rng.random() < 0.3:
         absent.add(f"letter {rng.choice(LETTERS).lower()}")
-    if rng.random() < 0.5 and len(present) > 1:
+    if rng.random() < ALL_ABSENT:
+        present = set()
+    elif rng.random() < 0.5 and len(present) > 1:
         present = set(rng.sample(sorted(present), rng.randint(1, len(present))))
     phrases = sorted(present | absent)
     rng.shuffle(phrases)
@@ -163,12 +166,13 @@ def choose_phrases(rng: random.Random, scene: Scene) -> list[str]:
 
 
 def _decoy(rng: random.Random, scene: Scene) -> str:
-    """A colour and a shape, seldom together in the scene: half of the time one of the two is some object's."""
+    """A colour and a shape, seldom together in the scene: mostly one of the two is some object's, and mostly the colour, since shapes
+    of ten pixels are what is told apart worst."""
     color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
     plain = [t for t in scene.things if not t.shape.startswith("letter")]
-    if plain and rng.random() < 0.5:
+    if plain and rng.random() < 0.75:
         thing = rng.choice(plain)
-        color, shape = (thing.color, shape) if rng.random() < 0.5 else (color, thing.shape)
+        color, shape = (thing.color, shape) if rng.random() < 0.75 else (color, thing.shape)
     return f"{color} {shape}"
 
 

@@ -119,6 +119,20 @@ def test_an_estimate_asks_nobody_and_writes_nothing(tmp_path: Path, capsys: pyte
     assert not config.out.exists()
 
 
+def test_an_estimate_counts_the_looks_for_what_the_question_names(tmp_path: Path) -> None:
+    """A trace that says its answer only sends a locator after what the question names."""
+    silent = [{"text": "<answer>red</answer>", "answer": None, "correct": None}]
+    rows = [
+        record("told", "red"),
+        record("asked", "red", question="What is beside the red square?", traces=silent),
+        record("neither", "red", question="Which is it?", traces=silent),
+    ]
+    url = "http://127.0.0.1:9/v1"
+    config = configure(tmp_path, url, rows, collector={}, boxes={"model": "pointer", "base_url": url})
+    (boxes,) = estimate(config).account["models"]
+    assert boxes["requests"] == 2 * 4  # on the image, and on the images without evidence, something else, and context
+
+
 @pytest.mark.usefixtures("with_fakes")
 def test_an_estimate_learns_from_what_was_paid(tmp_path: Path) -> None:
     with Server(look).running() as server:

@@ -21,7 +21,7 @@ from labeling.annotate import annotation_request
 from labeling.collect import trace_requests
 from labeling.facts import normalize_phrase
 from labeling.rules import facts_of
-from pipelines.building.asked import asked_of
+from pipelines.building.asked import asked_of, named_in_question
 from pipelines.building.cost import cost, endpoints
 from pipelines.building.endpoints import endpoint_of
 from pipelines.building.ingest import Shard, ingest, plan, source_of
@@ -107,12 +107,17 @@ def _right_traces(config: BuildConfig, items: Sequence[Item], ledger: Ledger) ->
 
 
 def _phrases(told: Sequence[tuple[Item, str]]) -> dict[str, set[str]]:
-    """The phrases to look for in every row, as the built-in reader reads them."""
+    """The phrases to look for in every row, as the built-in reader reads them: its traces', or else its question's.
+
+    Who finds nothing of the traces' is asked for the question's, too; how often cannot be known before."""
     phrases: dict[str, set[str]] = {}
     for item, trace in told:
         found = {normalize_phrase(fact.phrase) for fact in facts_of(trace)} - {""}
         phrases.setdefault(item.row["id"], set()).update(found)
-    return phrases
+    for item, _ in told:
+        if not phrases[item.row["id"]]:
+            phrases[item.row["id"]] = {sought.phrase for sought in named_in_question(item.row)}
+    return {row_id: named for row_id, named in phrases.items() if named}
 
 
 def _requests(config: BuildConfig, items: Sequence[Item], told: Sequence[tuple[Item, str]]) -> dict[str, list[JudgeRequest]]:
