@@ -20,16 +20,18 @@ from labeling.readers.amounts import amounts_in
 from labeling.readers.claims import Claim, claim
 from labeling.readers.names import invented_in, names_in
 from labeling.readers.objects import objects_in
+from labeling.readers.question import parts
 from labeling.readers.spelling import Plain, plain
 from rewardlib.judge import JudgeError
 from rewardlib.spans import find_boxes
 
-RULES_VERSION = "rules-2"
+RULES_VERSION = "rules-3"
 
 # Ends at punctuation that is not within a number, at an empty line, before an item of a list, and
 # before a line that a colon announces; and somewhere, so that a text without any is no burden.
 _SENTENCE = re.compile(
-    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|\d+[.)]\s)|[!?]|\.(?!\d)|:\s*\n).){1,1500}",
+    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|[A-H]\.\s|\d+[.)]\s)|[!?]|(?<!\n[A-H])\.(?!\d)|:\s*\n).)"
+    r"{1,1500}",
     re.S,
 )
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)|</?\w+>", re.S | re.I)
@@ -87,21 +89,24 @@ def facts_of(trace: str) -> Iterator[Fact]:
 
 
 def named_by(question: str) -> Iterator[Fact]:
-    """What a question names, as facts: it claims nothing, but what it names is in the picture."""
+    """What a question names, as facts: it claims nothing, but what it names is in the picture; its
+    options may not be."""
     return (
         replace(fact, role="evidence", by="question", reason="the question names it")
-        for fact in _facts_of(question, lambda sentence: Claim(len(sentence), len(sentence)))
+        for fact in _facts_of(
+            parts(question).stem, lambda sentence, _: Claim(len(sentence), len(sentence))
+        )
         if fact.phrase and fact.kind != "count"
     )
 
 
-def _facts_of(trace: str, claimed_by: Callable[[str], Claim]) -> Iterator[Fact]:
+def _facts_of(trace: str, claimed_by: Callable[[str, bool], Claim]) -> Iterator[Fact]:
     spelled = plain(_readable(trace))
     invented: set[str] = set()
     known: set[str] = set()
     for sentence in _SENTENCE.finditer(spelled.text):
         start, end = sentence.span()
-        claimed = claimed_by(spelled.text[start:end])
+        claimed = claimed_by(spelled.text[start:end], spelled.text[end : end + 1] == "?")
         invented |= invented_in(spelled.text[start:end])
         seen, named = start + claimed.seen, start + claimed.named
         objects, writing = _facts(trace, spelled, start, seen, named, invented)

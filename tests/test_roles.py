@@ -13,6 +13,7 @@ from PIL import Image
 
 from demo.questions import make_row
 from labeling import masks
+from labeling.annotate import Asked
 from labeling.boxes import Detection
 from labeling.counterfactual import intervene
 from labeling.effect import Effect, Weighed, effect_of, weigh
@@ -51,22 +52,22 @@ def fact(phrase: str, kind: Any = "object", statement: str = "") -> Fact:
 @pytest.mark.parametrize("question", ASKED)
 def test_the_question_tells_evidence(question: str) -> None:
     roles = ASKED[question]
-    decisions = by_question(question, [fact(phrase) for phrase in roles])
+    decisions = by_question(Asked(question, ""), [fact(phrase) for phrase in roles])
     assert dict(zip(roles, (d.role for d in decisions), strict=True)) == roles
 
 
 def test_roles_do_not_depend_on_the_order_of_facts() -> None:
     for question, roles in ASKED.items():
         for order in itertools.islice(itertools.permutations(roles), 6):
-            decisions = by_question(question, [fact(phrase) for phrase in order])
+            decisions = by_question(Asked(question, ""), [fact(phrase) for phrase in order])
             assert {p: d.role for p, d in zip(order, decisions, strict=True)} == roles
 
 
 def test_a_labels_name_in_the_question_makes_it_evidence() -> None:
     facts = [fact("angle abc", "measure", "Angle ABC is 40 degrees.")]
     named = [Fact("measure", "Angle ABC is marked.", "angle abc", "angle ABC", 0, 9), Fact("text", "It says 5.", "5", "5", 0, 1)]
-    assert [d.role for d in by_question("How large is angle ABC?", named)] == ["evidence", "unknown"]
-    assert [d.role for d in by_question("How large is angle PQR?", facts)] == ["unknown"]
+    assert [d.role for d in by_question(Asked("How large is angle ABC?", ""), named)] == ["evidence", "unknown"]
+    assert [d.role for d in by_question(Asked("How large is angle PQR?", ""), facts)] == ["unknown"]
 
 
 def test_what_all_of_several_right_traces_state_is_evidence() -> None:
@@ -83,7 +84,7 @@ def test_the_shapes_worlds_roles() -> None:
     for n in range(150):
         row, _ = make_row(rng, str(n))
         facts = [f for t in row["traces"] if t["reported_correct"] for f in facts_of(t["text"])]
-        decided = {f.phrase: d.role for f, d in zip(facts, by_question(row["question"], facts), strict=True) if f.phrase}
+        decided = {f.phrase: d.role for f, d in zip(facts, by_question(Asked(row["question"], ""), facts), strict=True) if f.phrase}
         evidence = {g["phrase"] for g in row["gold_regions"] if g["role"] == "evidence"}
         named = {g["phrase"] for g in row["gold_regions"]}
         found = {phrase for phrase, role in decided.items() if role == "evidence" and phrase in named}
@@ -242,10 +243,10 @@ def read(quote: str, kind: Kind = "text") -> Fact:
 def test_what_reads_the_answer_is_evidence_where_nothing_is_computed(
     quotes: list[str], answer: str, trace: str, evidence: list[int]
 ) -> None:
-    decisions = by_answer([read(quote) for quote in quotes], answer, [trace])
+    decisions = by_answer([read(quote) for quote in quotes], Asked("", "", answer), [trace])
     assert [n for n, d in enumerate(decisions) if (d.role, d.by) == ("evidence", "answer")] == evidence
     assert all(d.role == "unknown" for n, d in enumerate(decisions) if n not in evidence)
 
 
 def test_things_do_not_read_the_answer() -> None:
-    assert [d.role for d in by_answer([read("red circle", "object")], "red", ["There is a red circle."])] == ["unknown"]
+    assert [d.role for d in by_answer([read("red circle", "object")], Asked("", "", "red"), ["There is a red circle."])] == ["unknown"]

@@ -8,6 +8,7 @@ import pytest
 
 from demo.scenes import BOARD_CELL, COLORS, make_scene
 from demo.tasks import KINDS, careless_trace, draw, right_trace, write_rows
+from labeling.annotate import Asked
 from labeling.roles import by_question
 from labeling.rules import facts_of
 
@@ -75,7 +76,8 @@ def test_a_caption_is_true_half_of_the_time():
 def test_the_question_tells_what_is_evidence(task):
     for scene, question in drawn(task, 30):
         facts = [fact for fact in facts_of(" ".join(f"There is a {thing.name}." for thing in scene.things)) if fact.phrase]
-        evidence = {fact.phrase for fact, told in zip(facts, by_question(question.text, facts), strict=True) if told.role == "evidence"}
+        decisions = by_question(Asked(question.text, ""), facts)
+        evidence = {fact.phrase for fact, told in zip(facts, decisions, strict=True) if told.role == "evidence"}
         assert evidence == {thing.name for thing in question.evidence}
 
 

@@ -25,7 +25,7 @@ _WORKED_OUT = re.compile(
     r"|percent\w*|probability|number\s+of|difference|answer|result|value\s+of|there)\b",
     re.I,
 )
-_BEHIND_OPERATOR = re.compile(r"[=≈→⇒+−×÷·*/^<>≤≥-]\s*$")
+_BEHIND_OPERATOR = re.compile(r"(?:[=≈→⇒+−×÷·*/^<>≤≥-]|\bnot)\s*$")
 _NO_MORE = r"(?![\w²³(]|\.\d)(?!\s*[-+−×÷·*/^=√])"
 _OTHERS = rf"(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+){NUMBER}(?![\w²³(])){{0,11}}"
 
@@ -105,7 +105,7 @@ def _measures(sentence: str) -> Iterator[tuple[int, int]]:
     for match in _NAMED.finditer(sentence):
         yield match.span("it" if match["it"] else "its")
     for match in _AMOUNT.finditer(sentence):
-        if not _BEHIND_OPERATOR.search(sentence[max(0, match.start() - 3) : match.start()]):
+        if not _BEHIND_OPERATOR.search(sentence[max(0, match.start() - 6) : match.start()]):
             yield match.span("it")
     for pattern in (_MARKED, _VALUE):
         for match in pattern.finditer(sentence):

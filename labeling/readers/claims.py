@@ -24,7 +24,12 @@ _REFUSAL = re.compile(
     re.I,
 )
 _ANSWER = re.compile(r"\banswer\b", re.I)
-_CONCLUSION = re.compile(r"\s*(?:so|therefore|thus|hence|that makes|that settles)\b", re.I)
+_CONCLUSION = re.compile(
+    r"\s*(?:(?:so|therefore|thus|hence|that makes|that settles|together|the\s+(?:remaining|rest)"
+    r"|(?:half|twice|double|a\s+third)\s+(?:of\s+)?(?:this|that|it|which|\d+))\b"
+    r"|\d+\s*[a-z]{1,3}\s*=)",  # 1 m = 100 cm
+    re.I,
+)
 # "A triangle has three sides": true of every picture.
 _GENERAL = re.compile(
     r"\A\s*(?:(?:an?|any|every|each|all|no)\s+(?:\w+[\s-]+){1,4}?"
@@ -36,11 +41,12 @@ _GENERAL = re.compile(
     r"(?:of|for|in)\s+(?:an?|any|every|each)\b"
     r"|(?:recall|remember|note)\s+that\s+an?\b)"
     r"|\b(?:by definition|in general|is defined (?:as|by|to be)|theorem|formula|properties of"
-    r"|is called|are called|known as)\b",
+    r"|is called|are called|known as|adds?\s+up\s+to|sums?\s+(?:up\s+)?to)\b",
     re.I,
 )
 _OPTION = re.compile(
-    r"\s*(?:[*•-]+\s*)?(?:(?:option|choice|statement)s?\s*\(?[A-Z]\b|\(?[A-Z]\))", re.I
+    r"\s*(?:[*•-]+\s*)?(?:(?:option|choice|statement)s?\s*\(?[A-Z]\b|\(?[A-Z]\)|[A-H]\.\s)",
+    re.I,
 )
 _SEEING = re.compile(
     r"\b(?:see|sees|seen|shows?|showing|notice|observe|depicts?|displays?|looking)\b", re.I
@@ -51,19 +57,24 @@ _SUPPOSED = re.compile(
     r"|would|could|should|might|unless|whether|otherwise|for\s+(?:example|instance)|e\.g"
     r"|such\s+as|in\s+order\s+(?:to|that)"
     r"|we\s+can\s+(?:draw|add|construct|make|place|put|form|build|use)"
-    r"|we\s+(?:draw|add|construct|place|need)|denote|what)\b",
+    r"|we\s+(?:draw|add|construct|place|need)|denote|what"
+    r"|(?:must|has\s+to)\s+(?:equal|measure|be\s+(?:equal\s+to\s+)?\d+)"
+    r"|perhaps|maybe|possibly|at\s+first|thought|were\s+there|say,?\s+(?:there|that|we)"
+    r"|(?:we\s+are|is)\s+asked|asks?|asking"
+    r"|(?:choices|options)\s+(?:are|include))\b",
     re.I,
 )
 _CONCLUDED = re.compile(
-    r"(?:[,;:.]|\band|⇒)\s*(?:so|therefore|thus|hence|which\s+(?:gives|means|implies|makes)|we\s+"
-    r"(?:get|obtain|find|conclude)|it\s+follows|this\s+(?:gives|means|implies)|giving|leaving)\b",
+    r"(?:\bwe\s+(?:get|obtain|conclude)|(?:[,;:.]|\band|⇒)\s*(?:so|therefore|thus|hence"
+    r"|which\s+(?:gives|means|implies|makes)|we\s+find|it\s+follows|this\s+(?:gives|means|implies)"
+    r"|giving|leaving))\b",
     re.I,
 )
 _MADE_UP = re.compile(
     r"\b(?:let(?!'s|\s+us)|denote[sd]?|defin(?:e[sd]?|ing)|call(?:ing)?|introduc(?:e|ing)"
     r"|extend(?:ing)?"
     r"|(?:draw|construct|add|drop)(?:ing)?(?!\s+(?:the|a)\s+(?:diagram|figure|picture))"
-    r"|suppose\s+there|imagine)\b",
+    r"|suppose\s+there|imagine)\b|\A\s*(?:now,?\s+|then\s+)?(?:connect|join|link|produce)\b",
     re.I,
 )
 
@@ -77,8 +88,10 @@ class Claim:
     named: int
 
 
-def claim(sentence: str) -> Claim:
-    """What a sentence claims."""
+def claim(sentence: str, asks: bool = False) -> Claim:
+    """What a sentence claims. One that ``asks`` may call things by their names."""
+    if asks:
+        return Claim(0, len(sentence))
     if _ANSWER.search(sentence) or _REFUSAL.search(sentence):
         return Claim(0, 0)
     named = _until(_MADE_UP, sentence)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from labeling.facts import Fact
 from labeling.readers.spelling import Plain
-from labeling.readers.vocabulary import FIGURES, NAME, words
+from labeling.readers.vocabulary import CAPITALS, FIGURES, NAME
 
 _POINTS = "point vertex corner midpoint center centre"
 _LABELLED = (
@@ -58,13 +58,6 @@ _INTRODUCED = re.compile(
     r"\s+(?P<it>[A-Za-z])(?=\s*=|,|\s+(?:be|denote|represent|is|and)\b)"
     r"|\b[^.]{0,120}?\b(?:be|as|by|length)\s+\d*(?P<its>[A-Za-z])(?![A-Za-z]|\s+[a-z]{2}))"
 )
-# Capitals that are words, and no corners.
-_WORDS = frozenset(
-    words(
-        "AA AAA SAS SSS ASA AAS SSA HL RHS CPCTC PIE OK NOT AND OR IS THE OF AM PM TV US USA UK AI"
-        " CM MM KG LHS QED GCD LCM HCF GCF AP GP NE NW SE SW YES NO ALL BY TO IN ON AS AT"
-    )
-)
 
 
 def names_in(
@@ -102,7 +95,7 @@ def _found(sentence: str, math: str) -> Iterator[tuple[str, int, int]]:
             yield match["it"], *match.span("it")
     for match in _CORNERS.finditer(sentence):
         in_math = math[match.start()] == "m"
-        word = match["it"] in _WORDS or len(set(match["it"])) < len(match["it"])
+        word = match["it"] in CAPITALS or len(set(match["it"])) < len(match["it"])
         if in_math or not word:
             yield match["it"], *match.span("it")
     for segment in _MATH.finditer(math):

@@ -10,7 +10,15 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from labeling.readers.vocabulary import ADJECTIVES, COLORS, NUMBERS, SIZES, is_thing, singular
+from labeling.readers.vocabulary import (
+    ADJECTIVES,
+    COLORS,
+    NO_NOUNS,
+    NUMBERS,
+    SIZES,
+    is_thing,
+    singular,
+)
 
 # Shapes of which one thing has no more than one.
 _SHAPES = frozenset(
@@ -28,6 +36,15 @@ _SHAPES = frozenset(
     ]
 )
 _SAME_WORD = {"gray": "grey", "big": "large", "tiny": "small", "little": "small"}
+_SAID_OF = {
+    **dict.fromkeys(COLORS, "color"),
+    **dict.fromkeys(("dark", "light"), "shade"),
+    **dict.fromkeys(SIZES, "size"),
+    **dict.fromkeys(("tall", "short"), "height"),
+    **dict.fromkeys(("wide", "narrow"), "width"),
+    "long": "length",
+}
+OTHER_THAN = "non-"  # before an adjective
 
 
 @dataclass(frozen=True)
@@ -41,14 +58,32 @@ class NounPhrase:
     label: str = ""
 
     def attributes(self) -> dict[str, str]:
-        """What the adjectives say, by what they say it of: {"color": "red", "size": "small"}."""
-        return {_said_of(word): _SAME_WORD.get(word, word) for word in self.adjectives}
+        """What the adjectives say, by what they say it of: {"color": "red", "size": "small"}, or
+        {"color": "non-red"}."""
+        said = {}
+        for word in self.adjectives:
+            bare = word.removeprefix(OTHER_THAN)
+            sign = word[: len(word) - len(bare)]
+            said[_SAID_OF.get(bare, bare)] = sign + _SAME_WORD.get(bare, bare)
+        return said
 
 
-def _said_of(adjective: str) -> str:
-    if adjective in COLORS:
-        return "color"
-    return "size" if adjective in SIZES else adjective
+def differ(said: str, other: str) -> bool:
+    """Whether two attributes of one kind cannot both be a thing's."""
+    if said.startswith(OTHER_THAN) and other.startswith(OTHER_THAN):
+        return False
+    if said.startswith(OTHER_THAN) or other.startswith(OTHER_THAN):
+        return said.removeprefix(OTHER_THAN) == other.removeprefix(OTHER_THAN)
+    return said != other
+
+
+_ADJECTIVE = rf"(?:non-)?(?:{'|'.join(ADJECTIVES)})"
+# "red, green and" of "red, green and blue stars": each group is said of a star.
+_GROUP = rf"{_ADJECTIVE}(?:\s+{_ADJECTIVE}){{0,2}}"
+_COORDINATED = re.compile(
+    rf"(?<![\w-])(?P<groups>{_GROUP}(?:\s*,\s*{_GROUP}){{0,5}})\s*,?\s+(?:and|or|than|nor)\s+$",
+    re.I,
+)
 
 
 def pattern(letter: str, pronouns: bool = False) -> re.Pattern[str]:
@@ -60,37 +95,62 @@ def pattern(letter: str, pronouns: bool = False) -> re.Pattern[str]:
     """
     numbers = "|".join(number for number in NUMBERS if not (pronouns and number == "one"))
     return re.compile(
-        rf"\b(?P<article>(?:an?|the|another)\s+)?(?P<count>(?:{'|'.join(NUMBERS)}|\d{{1,2}})\s+)?"
-        rf"(?P<adjectives>(?:(?:{'|'.join(ADJECTIVES)})(?:,?\s+|-)){{0,6}})"
+        r"\b(?P<article>(?:an?|the|another)\s+)?"
+        rf"(?P<count>(?:{'|'.join(NUMBERS)}|(?<![\d.,:/$€£-])\d{{1,2}})\s+)?"
+        rf"(?P<adjectives>(?:{_ADJECTIVE}(?:,?\s+|-)){{0,6}})"
         rf"(?:(?P<label>(?P<labelled>letter|number)\s+[\"'“]?(?P<value>(?-i:{letter}|\d+))\b)"
         rf"|(?:line\s+(?=segment))?(?P<noun>(?!(?:{numbers})\b)[a-z]+)\b)",
         re.I,
     )
 
 
+_REACH = 120  # how far before its noun a coordination may begin
 _ANYWHERE = pattern(letter="[A-Za-z]", pronouns=True)
 
 
 def adjectives_of(match: re.Match[str]) -> tuple[str, ...]:
-    return tuple(word for word in re.split(r"[\s,-]+", match["adjectives"].lower()) if word)
+    return _words(match["adjectives"])
+
+
+def _words(adjectives: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,]+|(?<!\bnon)-", adjectives.lower()) if word)
 
 
 def noun_phrases(text: str, also: Collection[str] = ()) -> Iterator[NounPhrase]:
     """The noun phrases of a text in reading order; ``also`` are nouns beside those of the
     vocabulary. A square root is no square."""
+    return (phrase for _, phrase in placed_noun_phrases(text, also))
+
+
+def placed_noun_phrases(text: str, also: Collection[str] = ()) -> Iterator[tuple[int, NounPhrase]]:
+    """``noun_phrases``, each with where it starts."""
     for match in _ANYWHERE.finditer(text):
         words = adjectives_of(match)
         if match["label"]:
             noun, label = match["labelled"].lower(), match["value"].lower()
         else:
             known = _singular(match["noun"].lower(), also)
-            if known is None and not words:
+            if known is None and (not words or match["noun"].lower() in NO_NOUNS):
                 continue  # any word at all; behind an adjective it would be a thing
             noun, label = known or match["noun"].lower(), ""
             if not is_thing(noun, text[: match.start("noun")], text[match.end() :]):
                 continue
         start = match.start("adjectives")
-        yield NounPhrase(" ".join(text[start : match.end()].lower().split()), words, noun, label)
+        if words and not match["label"]:
+            for other in _coordinated(text[max(0, start - _REACH) : start], noun):
+                yield start, other
+        yield (
+            start,
+            NounPhrase(" ".join(text[start : match.end()].lower().split()), words, noun, label),
+        )
+
+
+def _coordinated(before: str, noun: str) -> Iterator[NounPhrase]:
+    """What else is said to be such a thing: the red and the green stars of "red, green and blue
+    stars"."""
+    if found := _COORDINATED.search(before):
+        for group in found["groups"].split(","):
+            yield NounPhrase(f"{' '.join(group.lower().split())} {noun}", _words(group), noun)
 
 
 def _singular(noun: str, also: Collection[str]) -> str | None:
@@ -108,11 +168,16 @@ def contradict(phrase: str, other: str) -> bool:
     if one is None or two is None:
         return False
     said, also = one.attributes(), two.attributes()
-    if any(said[kind] != also[kind] for kind in ("color", "size") if kind in said and kind in also):
+    if any(differ(said[kind], also[kind]) for kind in {*_SAID_OF.values()} & {*said} & {*also}):
         return True
     if one.noun == two.noun:
         return bool(one.label and two.label and one.label != two.label)
-    return {one.noun, two.noun} <= _SHAPES
+    return are_disjoint(one.noun, two.noun)
+
+
+def are_disjoint(noun: str, other: str) -> bool:
+    """Whether no thing can be called by both nouns."""
+    return noun != other and {noun, other} <= _SHAPES
 
 
 @functools.lru_cache(maxsize=4096)

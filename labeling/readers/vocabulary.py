@@ -71,6 +71,13 @@ _OUTDOORS = (
     " tram truck tunnel van wagon wall waterfall wheel wheelbarrow windmill yacht"
 )
 NOUNS = frozenset(" ".join((_DIAGRAMS, _LIVING, _HOUSEHOLD, _CLOTHES, _FOOD, _OUTDOORS)).split())
+# Words behind an adjective that are no noun: "red and blue stars", "the one that is red in here".
+NO_NOUNS = frozenset(
+    words(
+        "and or nor than but is are was were be has have does do did in on at of to from by for"
+        " with as that which there here"
+    )
+)
 _IRREGULAR = {
     "axes": "axis", "axises": "axis", "people": "person", "men": "man", "women": "woman",
     "children": "child", "leaves": "leaf", "knives": "knife", "shelves": "shelf", "wolves": "wolf",
@@ -88,9 +95,23 @@ FIGURES = words(
     " pentagon hexagon heptagon octagon polygon line segment side edge chord diagonal ray arc base"
     " diameter radius hypotenuse leg altitude median bisector height path"
 )
+# Capitals that are words, and no corners.
+CAPITALS = frozenset(
+    words(
+        "AA AAA SAS SSS ASA AAS SSA HL RHS CPCTC PIE OK NOT AND OR IS THE OF AM PM TV US USA UK AI"
+        " CM MM KG LHS QED GCD LCM HCF GCF AP GP NE NW SE SW YES NO ALL BY TO IN ON AS AT"
+        " SO DO IT IF WE BE HE AN MY UP GO ID EU UN PC CD DVD RGB CO2 H2O GPS PDF FAQ NASA"
+        " NOTE FINAL STEP FIND GIVEN THUS HENCE WAIT ALSO BUT FOR WITH FROM THAT THIS HAS CAN MUST"
+        " ONLY TRUE FALSE SUM AREA BOTH ONE TWO THREE FOUR FIVE MAX MIN EACH ARE WAS THEN THEY"
+        " LEFT RIGHT TOP ABOVE BELOW RED BLUE GREEN HERE WHAT HOW WHY WHO KEY SAME"
+    )
+)
 UNITS = words(
     "cm mm km dm m kg mg g lb oz ml l inches inch ft feet foot yd yards yard mi miles mile mph"
-    " degrees degree percent ° % € £ min sec hours hour hrs hr h s"
+    " degrees degree percent °C °F ° % € £ min minutes minute sec seconds second hours hour hrs"
+    " hr h s meters meter metres metre centimeters centimeter centimetres centimetre kilometers"
+    " kilometer kilometres kilometre millimeters millimeter millimetres millimetre grams gram"
+    " kilograms kilogram litres litre liters liter pounds pound"
 )
 # How they are written.
 NAME = r"[A-Z](?:\d{1,2}|['′]{1,2})?"  # of a corner
@@ -110,21 +131,25 @@ _AMOUNTS = (
     r"|[a-z]\b|\d)"
 )
 _BEHIND = {
-    "square": rf"roots?|units?|numbers?|in\b(?!\s+the)|{_LENGTHS}|{_AMOUNTS}",
+    "square": rf"roots?|units?|numbers?|both|in\b(?!\s+the)|{_LENGTHS}|{_AMOUNTS}",
     "cube": rf"roots?|numbers?|{_AMOUNTS}",
     "dot": r"products?",
     "point": r"scored|of\s+(?:view|reference|departure|interest)|out|is\s+that",
     "axis": r"of\s+symmetry",
     "line": r"of\s+(?:symmetry|reasoning|thought|thinking|argument|attack|code|text)",
     "face": r"values?|the\s+(?:problem|fact)",
-    "key": r"(?:idea|point|step|insight|observation|fact|thing|concept|feature)s?|to|is",
+    "key": r"(?:idea|point|step|insight|observation|fact|thing|concept|feature|role)s?|to|is",
     "sign": r"of\s+(?:the\s+)?(?:expression|number|coefficient|sum|product|difference)|chart",
     "graph": r"theory",
     "heart": r"of\s+(?:the\s+)?(?:problem|matter|question)",
+    "number": r"of",
+    "circle": r"back",
+    "star": r"and\s+bars|players?|students?",
+    "leaf": r"\d|us\b|only|one|two|three|a\b|the\b",
     "table": r"of\s+contents",
-    "star": r"and\s+bars",
     "tie": r"with|for|breaker",
     "bridge": r"the\s+gap",
+    "cross": r"out|multipl\w+",
 }
 _BEFORE = {
     "square": r"perfect|complet\w+\s+the|least",
@@ -133,7 +158,8 @@ _BEFORE = {
     r"|at\s+(?:this|that|which)",
     "line": r"bottom|in|on|down\s+the|along\s+the",
     "clock": r"o'",
-    "cross": r"to|can|must|will|cannot",
+    "cross": r"to|can|must|will|cannot|we|you",
+    "bell": r"rings?\s+an?",
     "leaf": r"this|that|which|it|he|she",
     "table": r"times|multiplication|truth",
     "bar": r"(?:and|stars?\s+and)",

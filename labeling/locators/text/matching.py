@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeling.locators.text.wanted import Wanted, same_unit
-from labeling.readers.vocabulary import NUMBER, UNIT
+from labeling.readers.vocabulary import CAPITALS, NUMBER, UNIT
 
 Polygon = NDArray[np.float64]  # (corners, 2), xy in pixels
 
@@ -31,7 +31,7 @@ LOOKALIKE = 0.75  # O for 0 among other digits, X for x
 LONE_LOOKALIKE = 0.45  # S for 5, I for 1, on their own
 NOT_ALONE = 0.6  # A in "AB": two things that touch, each with its letter
 SURE = 0.9  # of a reading whose look-alikes are considered
-LEAST_ALIKE = 0.75  # of longer words
+LEAST_ALIKE = 0.8  # of longer words
 _FUZZY_FROM = 5  # signs; shorter words have to be there as they stand
 _MOST_SIGNS = 60
 _SHARED = 0.6  # of the taller one's height: what two lines of a row have in common at least
@@ -45,11 +45,17 @@ _SAME = str.maketrans(
 _DIGITS = str.maketrans("OoQDIl|SsZzB", "000011155228")
 _TWINS = {a: b for x in "coksuvwxz" for a, b in ((x, x.upper()), (x.upper(), x))}
 _TOKEN = re.compile(rf"(?<![\w.]){NUMBER}(?![\d])")
-_MIXED = re.compile(r"(?<![\w.])(?=[A-Za-z|]*\d)[\dOoQDIl|SsZzB]{2,8}(?![\w])")
+_MIXED = re.compile(r"(?<![\w.])(?=[A-Za-z|]*\d)(?!\d+[sD](?!\w))[\dOoQDIl|SsZzB]{2,8}(?![\w])")
 _NAME = re.compile(r"(?<![A-Za-z0-9])[A-Za-zα-ω](?:\d{1,2}|'{1,2})?(?![A-Za-z0-9])")
 _TOGETHER = re.compile(r"[A-Z]{2,3}")
 _UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
 _WORD = re.compile(r"[^\W\d_]{3}")
+_GROUP = re.compile(r"\s\d{3}(?![\d.,])")  # 000 of "3 000"
+_GOES_ON = re.compile(r"\s\d/\d|\s?(?:million|billion|thousand|bn|[KMB])\b", re.I)
+_PER = re.compile(r"\s?/\s?[A-Za-z]")  # 5 m/s
+_AN_AMOUNT = re.compile(r"\d\s?$")  # what is before a unit: the A of "5 A" is none of a point
+_NEGATIVE = re.compile(r"(?<![^\W_])-(?=\d)")
+_DIGIT = 9.0  # the cost of any mistake about a digit: another number is another text
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,8 @@ def _numbers(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
 def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match | None:
     """A number of the line, if it is the one wanted and what follows does not contradict."""
     negative = value.startswith("-")
+    if _is_part(line.text, start, end):
+        return None
     if start and line.text[start - 1] == "-" and not line.text[: start - 1].strip()[-1:].isalnum():
         start -= 1
     elif negative:
@@ -129,14 +137,27 @@ def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match
             return None
         if want.unit and unit and read != want.unit:
             return None
+        if unit and _PER.match(rest, unit.end()):
+            return None
         alone = bool(want.unit and not unit)
-        if alone and want.unit in ALWAYS_WRITTEN:
+        if alone and (want.unit in ALWAYS_WRITTEN or _WORD.search(line.text)):  # Table 3
             return None
         stop = end + unit.end() if unit and (want.unit or read in "°%") else end
         return _match(line, start, stop, NO_UNIT if alone else 1.0, exact=not alone)
-    if want.unit == "°" and not unit and token in (value + "0", value + "6"):
+    if want.unit == "°" and not unit and len(value) > 1 and token in (value + "0", value + "6"):
         return _match(line, start, end, DEGREE_AS_DIGIT, exact=False)
     return None
+
+
+def _is_part(text: str, start: int, end: int) -> bool:
+    """Whether a number is a part of a longer one: 3 of "3 000", 7 of "7 1/2" and "7 million"."""
+    if _GOES_ON.match(text, end) or re.search(r"(?<![\w])-\s$", text[:start]):
+        return True
+    tokens = [token.span() for token in _TOKEN.finditer(text)]
+    if len(tokens) != 2 or tokens[0][1] - tokens[0][0] > 3:
+        return "/" in text[start:end] and bool(re.search(r"\d\s$", text[:start]))
+    (_, first), (second, _) = tokens
+    return bool(_GROUP.match(text, first)) or ("/" in text[second:] and second - first == 1)
 
 
 def _mistaken(want: Wanted, value: str, line: Line) -> Iterator[Match]:
@@ -169,7 +190,10 @@ def _labels(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
         elif line.score >= SURE and (name == twin or (want.text in "Oo" and name == "0")):
             yield _match(line, start, end, LOOKALIKE, exact=False)
     for line in lines:
-        if line.score >= SURE and _TOGETHER.fullmatch(line.text.strip()) and len(want.text) == 1:
+        together = line.text.strip()
+        if together in CAPITALS or line.score < SURE or len(want.text) > 1:
+            continue
+        if _TOGETHER.fullmatch(together):
             for start in (i for i, sign in enumerate(line.text) if sign == want.text):
                 yield _match(line, start, start + 1, NOT_ALONE, exact=False)
 
@@ -180,6 +204,8 @@ def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:
         worded = _WORD.search(line.text)
         for token in _NAME.finditer(line.text):
             start, end = token.span()
+            if _AN_AMOUNT.search(line.text[:start]):
+                continue
             if not worded or line.text[max(0, start - 1) : end + 1] == f"({token[0]})":
                 yield line, start, end
         if line.text.strip() == "0":
@@ -189,7 +215,7 @@ def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:
 
 def _bracketed(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
     """(A), or A) at the head of what it names."""
-    pattern = re.compile(rf"(?:\(\s?|(?<!\w)){re.escape(want.text)}\s?\)")
+    pattern = re.compile(rf"(?:(?<!\w)\(\s?|(?<![\w(])){re.escape(want.text)}\s?\)")
     for line in lines:
         for token in pattern.finditer(line.text):
             yield _match(line, *token.span(), 1.0, exact=True)
@@ -304,6 +330,8 @@ def _nearly(target: str, line: Line) -> Iterator[Match]:
     for first, (start, _) in enumerate(words):
         for _, end in words[first : first + 12]:
             signs = _squeeze(line.text[start:end])[0]
+            if len(_NEGATIVE.findall(signs)) != len(_NEGATIVE.findall(target)):
+                continue
             if abs(len(signs) - len(target)) <= len(target) // 4:
                 best = max(best, (_likeness(target, signs), -start, -end))
     likeness, start, end = best[0], -best[1], -best[2]
@@ -314,14 +342,21 @@ def _nearly(target: str, line: Line) -> Iterator[Match]:
 @lru_cache(maxsize=4096)
 def _likeness(one: str, other: str) -> float:
     """1 for the same text, 0 for nothing in common: what is left after the edits between them."""
-    previous = [float(j) for j in range(len(other) + 1)]
-    for i, a in enumerate(one, 1):
-        current = [float(i)]
+    previous = [0.0]
+    for b in other:
+        previous.append(previous[-1] + _left_out(b))
+    for a in one:
+        current = [previous[0] + _left_out(a)]
         for j, b in enumerate(other, 1):
             changed = previous[j - 1] + _cost(a, b)
-            current.append(min(changed, previous[j] + 1, current[-1] + 1))
+            current.append(min(changed, previous[j] + _left_out(a), current[-1] + _left_out(b)))
         previous = current
-    return 1 - previous[-1] / max(len(one), len(other))
+    return max(0.0, 1 - previous[-1] / max(len(one), len(other)))
+
+
+def _left_out(sign: str) -> float:
+    """Of reading one sign too few or too many."""
+    return _DIGIT if sign.isdigit() else 1.0
 
 
 def _cost(a: str, b: str) -> float:
@@ -329,4 +364,6 @@ def _cost(a: str, b: str) -> float:
     if a == b:
         return 0.0
     alike = a.translate(_DIGITS) == b.translate(_DIGITS)
-    return 0.3 if alike else 1.0
+    if alike:
+        return 0.3
+    return _DIGIT if a.isdigit() or b.isdigit() else 1.0

@@ -18,7 +18,13 @@ from labeling.readers.vocabulary import FIGURES, NUMBER, UNIT
 _SAME_UNIT = {
     "degrees": "°", "degree": "°", "percent": "%", "inches": "in", "inch": "in", "feet": "ft",
     "foot": "ft", "yards": "yd", "yard": "yd", "miles": "mi", "mile": "mi", "hours": "h",
-    "hour": "h", "hrs": "h", "hr": "h", "litres": "l", "liters": "l",
+    "hour": "h", "hrs": "h", "hr": "h", "litres": "l", "liters": "l", "litre": "l", "liter": "l",
+    "minutes": "min", "minute": "min", "seconds": "s", "second": "s", "sec": "s",
+    **{f"{long}{me}{s}": f"{short}m" for long, short in (
+        ("", ""), ("centi", "c"), ("kilo", "k"), ("milli", "m"),
+    ) for me in ("meter", "metre") for s in ("", "s")},
+    "grams": "g", "gram": "g", "kilograms": "kg", "kilogram": "kg", "pounds": "lb", "pound": "lb",
+    "°c": "°",
 }  # fmt: skip
 
 _RAISED = str.maketrans("23", "²³")
@@ -33,6 +39,7 @@ _NUMBER = re.compile(
     rf"(?:(?:number|numeral|digit|label|value|point|vertex)\s)?([-−]?{NUMBER})\s*({UNIT})?", re.I
 )
 _ANY_NUMBER = re.compile(rf"(?<![\w.])([-−]?{NUMBER})(?![\w.]*\d)\s*({UNIT})?", re.I)
+_COUNTED = re.compile(rf"{NUMBER}\s*(?!{UNIT})[^\W\d_]+$", re.I)  # "5 apples", 5 of what it says
 # What a phrase may say of a text before the text itself.
 _LEAD = re.compile(r"^(?:the\s+)?(?:(?:text|words?|label|inscription)\s+(?=\S))?", re.I)
 
@@ -67,7 +74,7 @@ def wanted(sought: Sought) -> Wanted | None:
     if not text or sought.kind == "count":
         return None
     numbers = _ANY_NUMBER.findall(text) if sought.kind == "measure" else []
-    if len(numbers) == 1:  # "an angle of 48°"
+    if len(numbers) == 1 and not _COUNTED.search(text):  # "an angle of 48°"
         return Wanted("number", numbers[0][0].replace("−", "-"), same_unit(numbers[0][1]))
     return Wanted("words", in_case(text, quote))
 

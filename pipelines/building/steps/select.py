@@ -30,8 +30,8 @@ def _select(row: dict[str, Any]) -> None:
     # The facts that the judge has decided on are seen by the others too: what the question asks about is among them.
     asked = asked_of(row, "")
     parties = [
-        by_answer(facts, asked.chosen or asked.answer, [trace["text"] for trace in right]),
-        by_question(row["question"], facts),
+        by_answer(facts, asked, [trace["text"] for trace in right]),
+        by_question(asked, facts),
         by_agreement(facts, stated_by, of=len(right)),
     ]
     for decisions in parties:
