@@ -38,6 +38,8 @@ HUES = 8  # classes h0 ... h7 of the style sheet; the policy forbids inline styl
 
 def write_gallery(out: Path, limit: int = 200) -> Path:
     """Write ``gallery.html`` into a dataset folder: its first ``limit`` rows and all its rejects."""
+    if limit < 0:
+        raise store.StoreError(f"--limit is {limit}; give 0 or more")
     manifest = store.read_manifest(out)
     rows = [view_row(row) for row in islice(store.read_rows(out), limit)]
     rejects = [view_reject(reject) for reject in store.read_rejects(out)]
@@ -51,21 +53,28 @@ def write_gallery(out: Path, limit: int = 200) -> Path:
 
 def view_row(row: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a row."""
-    named = [normalize_phrase(a["phrase"] or "") for a in row["annotations"]] + [r["phrase"] for r in row["regions"]]
+    named = [normalize_phrase(a["phrase"] or "") for a in row["annotations"]] + [_name(r) for r in row["regions"]]
     phrases = list(dict.fromkeys(filter(None, named)))
     hues = {phrase: f"h{i % HUES}" for i, phrase in enumerate(phrases)}
     image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
-    found = {r["phrase"] for r in row["regions"]}
+    found = {_name(r) for r in row["regions"]}
     return {
         "row": row,
         "image": data_url(image),
-        "boxes": [_view_region(r, hues[r["phrase"]], image.width) for r in sorted(row["regions"], key=lambda r: r["role"] == "evidence")],
+        "boxes": [
+            _view_region(r, hues.get(_name(r), "none"), image.width) for r in sorted(row["regions"], key=lambda r: r["role"] == "evidence")
+        ],
         "roles": Counter(r["role"] for r in row["regions"]),
         "pairs": [{**c, "url": data_url(Image.open(io.BytesIO(c["image"]["bytes"])).convert("RGB"))} for c in row["counterfactuals"]],
         "traces": [{**t, "marked": mark_quotes(t, row["annotations"], hues)} for t in row["traces"]],
         "phrases": [{"text": p, "hue": hues[p], "found": p in found} for p in phrases],
         "status": _status(row, set(phrases) - found),
     }
+
+
+def _name(region: dict[str, Any]) -> str:
+    """What a region is called; empty for one that came without a name."""
+    return normalize_phrase(region["phrase"] or "")
 
 
 def _view_region(region: dict[str, Any], hue: str, image_width: int) -> dict[str, Any]:
@@ -89,7 +98,7 @@ def _view_region(region: dict[str, Any], hue: str, image_width: int) -> dict[str
 def _told(region: dict[str, Any]) -> str:
     """What hovering over a region tells."""
     score = "given" if region["score"] is None else f"{region['locator']} {region['score']:.2f}"
-    parts = [region["phrase"], score, f"{region['role']} by {region['role_by']}"]
+    parts = [region["phrase"] or "without a name", score, f"{region['role']} by {region['role_by']}"]
     if region["text"]:
         parts.append(f"reads {region['text']!r}")
     if region["effect"] is not None:

@@ -18,10 +18,11 @@ from pipelines.rows.base import Record, Source, SourceError
 from pipelines.rows.sources import open_source
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.pictures import located
-from rewardlib.rows.regions import REGIONS, fitted, stated_size
+from rewardlib.rows.regions import REGIONS, fitted, phrase_of, stated_size
 from rewardlib.rows.values import reading
 
 Size = tuple[int, int]  # width, height
+_VERDICTS = {"true": True, "1": True, "1.0": True, "yes": True, "false": False, "0": False, "0.0": False, "no": False}
 LONGEST_NAME = 1000  # characters; longer texts are images in base64
 
 
@@ -33,7 +34,8 @@ class GoldError(ValueError):
 class Truth:
     """What is known of one row.
 
-    regions: boxes in pixels of the row's image, with phrase, and mask and role where they are known; None where nothing is said of regions.
+    regions: boxes in pixels of the row's image, with phrase (empty where it has none), and mask and role where they are known; None where
+        nothing is said of regions.
     traces: the row's traces as they are written, of which some may have ``reported_correct``.
     """
 
@@ -71,12 +73,30 @@ def read_gold(gold: Path, sizes: Mapping[str, Size], known: AbstractSet[str]) ->
         raise GoldError(
             f"{gold} is about none of the dataset's rows: its ids are {_some([own or image for own, image in names])}, theirs {theirs}"
         )
+    first: dict[str, int] = {}
     for number, own in enumerate(ids):
         with _blaming(gold, number):
             record = source.peek(number)
-            traces = record.get("traces")
-            truth = Truth(own, _regions(record, sizes.get(own)), traces if isinstance(traces, list) else [])
+            truth = Truth(own, _regions(record, sizes.get(own)), _traces(record.get("traces")))
+            if truth.says_something and first.setdefault(own, number) != number:
+                raise RowError("duplicate id", f"{own!r} is the id of row {first[own] + 1} already, which would count twice")
         yield truth
+
+
+def _traces(traces: Any) -> list[Any]:
+    """The traces with their verdicts as true or false, however they are written."""
+    listed = traces if isinstance(traces, list) else []
+    return [{**t, "reported_correct": _verdict(n, t)} if isinstance(t, Mapping) else t for n, t in enumerate(listed)]
+
+
+def _verdict(n: int, trace: Mapping[str, Any]) -> bool | None:
+    verdict = trace.get("reported_correct")
+    if verdict is None:
+        return None
+    word = str(verdict).strip().lower()
+    if word not in _VERDICTS:
+        raise RowError("bad verdict", f"traces[{n}].reported_correct is {verdict!r:.40}, expected true or false")
+    return _VERDICTS[word]
 
 
 @contextmanager
@@ -108,12 +128,9 @@ def _regions(record: Record, size: Size | None) -> list[dict[str, Any]] | None:
     if name is None:
         return None
     regions = DatasetRow(columns).all_regions
-    for n, region in enumerate(regions):
-        if not isinstance(region.get("phrase"), str):
-            raise RowError(
-                "no phrase", f"region {n} is {region!r:.80}, expected phrase, bbox [x0, y0, x1, y1] and, if known, mask and role"
-            )
-    return fitted(regions, size, stated_size(columns)) if size is not None else regions
+    if size is not None:
+        return fitted(regions, size, stated_size(columns))
+    return [{**region, "phrase": phrase_of(region)} for region in regions]
 
 
 def _name_of_image(row: DatasetRow) -> str:

@@ -18,7 +18,7 @@ one line of JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ from pipelines.dataset import store
 from pipelines.gold import GoldError, read_gold
 from rewardlib.console import console, failing_clearly, say, table, tell
 from rewardlib.program import program
+from rewardlib.rows.regions import to_look_at
 
 MATCH_IOU = 0.5
 
@@ -106,7 +107,7 @@ def score(out: Path, gold: Path) -> Tally:
             found = row["regions"] if row else []
             match_regions(found, truth.regions, tally)
             if any(region.get("role") for region in truth.regions):
-                match_evidence(_evidence(found), _evidence(truth.regions), tally)
+                match_evidence(_evidence(found), to_look_at(truth.regions), tally)
         labelled = row or rejected.get(truth.id, {})
         _compare_traces(truth.id, labelled.get("traces") or [], truth.traces, tally)
     return tally
@@ -117,13 +118,18 @@ def match_regions(predicted: Sequence[dict[str, Any]], gold: Sequence[dict[str, 
     tally.predicted += len(predicted)
     tally.gold += len(gold)
     overlap = iou_matrix([p["bbox"] for p in predicted], [g["bbox"] for g in gold])
-    same = np.array([[normalize_phrase(p["phrase"]) == normalize_phrase(g["phrase"]) for g in gold] for p in predicted], bool)
+    same = np.array([[_same_name(p["phrase"], g["phrase"]) for g in gold] for p in predicted], bool)
     overlap = np.where(same.reshape(overlap.shape), overlap, 0)
     for i, j in _matched(overlap):
         tally.matched += 1
         tally.box_ious.append(float(overlap[i, j]))
         if gold[j].get("mask"):
             tally.mask_ious.append(masks.iou(masks.decode(predicted[i]["mask"]), masks.decode(gold[j]["mask"])))
+
+
+def _same_name(ours: str, gold: str) -> bool:
+    """Whether a region is called as the gold calls it; where that has no name for it, its place is enough."""
+    return not gold or normalize_phrase(ours) == normalize_phrase(gold)
 
 
 def _evidence(regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -157,7 +163,7 @@ def _compare_traces(row_id: str, ours: Sequence[dict[str, Any]], reported: Seque
     # A row that ingest rejected still has its traces as they came, unjudged.
     verdicts = {t["trace_id"]: t.get("correct") for t in ours if isinstance(t, dict) and "trace_id" in t}
     for n, trace in enumerate(reported):
-        if isinstance(trace, dict) and trace.get("reported_correct") is not None:
+        if isinstance(trace, Mapping) and trace.get("reported_correct") is not None:
             verdict = bool(verdicts.get(f"t{n}"))  # a trace that was dropped has not been found correct
             tally.traces += 1
             tally.agreed += verdict == trace["reported_correct"]

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -224,11 +224,22 @@ async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, *
         raise JudgeError("protocol", f"the request holds what cannot be sent: {_brief(error, e.key)}") from None
     except (OpenAIError, ValueError, RecursionError) as error:
         raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error, e.key)}") from None
+    counted = spent.prompt_tokens + spent.completion_tokens
     try:
-        return _text_of(reply, spent, e)
+        text = _text_of(reply, spent, e)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # the openai client does not check what it received
         said = _said_in(reply, e.key)
         raise JudgeError("protocol", f"the endpoint's reply is no chat completion ({_brief(error, e.key)}){said}") from None
+    if e.dollars(Usage()) is not None and spent.prompt_tokens + spent.completion_tokens == counted:
+        spent.prompt_tokens += _guessed_tokens(body["messages"])  # nobody else counts them, and a limit of dollars is to hold
+        spent.completion_tokens += len(text) // CHARACTERS
+    return text
+
+
+def _guessed_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """About how many tokens messages have."""
+    parts = [part for m in messages for part in (m["content"] if isinstance(m["content"], list) else [{"text": m["content"]}])]
+    return sum(len(part["text"]) // CHARACTERS if "text" in part else IMAGE_TOKENS for part in parts)
 
 
 def _lost(error: Exception, endpoint: JudgeEndpoint) -> str:
@@ -275,6 +286,7 @@ _TAKEN = {
     "prompt_tokens": ("prompt_tokens", "input_tokens"),
     "completion_tokens": ("completion_tokens", "output_tokens"),
 }
+CHARACTERS, IMAGE_TOKENS = 4, 600  # of a token; of an image: where an endpoint with prices does not say what it read
 _MOST_TOKENS = 10**9  # more is no count
 
 

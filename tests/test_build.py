@@ -442,7 +442,7 @@ def test_given_region_stays_as_it_is(tmp_path: Path, region: Any, box: list[floa
     build(BuildConfig(source=str(source), out=tmp_path / "out"))
     row = rows_of(tmp_path / "out")["a"]
     given = row["regions"][0]
-    assert (given["bbox"], given["mask_source"], given["region_id"]) == (box, "given", "r0")
+    assert (given["bbox"], given["mask_source"], given["region_id"]) == (box, "given" if mask else "sam", "r0")
     assert given["score"] == (score if score is None else pytest.approx(score))
     assert given["mask"] == (mask or masks.encode(masks.from_box(box, SIZE[1], SIZE[0])))
     assert row["traces"] == row["annotations"] == []
@@ -453,7 +453,7 @@ def test_given_regions_are_all_there_is_of_their_phrase(tmp_path: Path) -> None:
     source = write_rows(tmp_path, [record(regions=[{"phrase": "red square", "bbox": [40, 30, 50, 40]}])])
     manifest = build(BuildConfig(source=str(source), out=tmp_path / "out"))
     regions = rows_of(tmp_path / "out")["a"]["regions"]
-    assert [(r["mask_source"], r["bbox"], r["annotation_ids"]) for r in regions] == [("given", [40, 30, 50, 40], ["a0"])]
+    assert [(r["locator"], r["bbox"], r["annotation_ids"]) for r in regions] == [("given", [40, 30, 50, 40], ["a0"])]
     assert manifest["counts"]["findings_beside_given_regions"] == 1
 
 

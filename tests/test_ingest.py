@@ -215,7 +215,10 @@ BAD_ROWS = {
     "region is a word": ({"regions": ["left", [8, 8, 20, 20]]}, "bad region"),
     "mask of another size": ({"regions": [{**REGION, "mask": {"size": [WIDTH, HEIGHT], "counts": MASK["counts"]}}]}, "bad region"),
     "mask is no encoding": ({"regions": [{**REGION, "mask": {"size": [HEIGHT, WIDTH], "counts": "no runs"}}]}, "bad region"),
-    "mask is a polygon": ({"regions": [{**REGION, "mask": [[8, 8, 20, 8, 20, 20]]}]}, "bad region"),
+    "mask is a line": ({"regions": [{**REGION, "mask": [[8, 8]]}]}, "bad region"),
+    "mask without runs": ({"regions": [{**REGION, "mask": {"size": [48, 64], "counts": ""}}]}, "bad region"),
+    "mask with too few runs": ({"regions": [{**REGION, "mask": {"size": [48, 64], "counts": "`1"}}]}, "bad region"),
+    "boxes of no known mode": ({"regions": [{**REGION, "bbox_mode": "yxyx"}]}, "bad region"),
 }
 
 
@@ -328,7 +331,7 @@ def test_given_box_is_clipped_to_the_image(tmp_path: Path, box: list[float], sto
     item, _ = take_one(tmp_path, record(traces=None, regions=[{**REGION, "bbox": box}]))
     assert item is not None
     region = item.row["regions"][0]
-    assert (region["bbox"], region["flags"], region["mask_source"]) == (stored, flags, "given")
+    assert (region["bbox"], region["flags"], region["mask_source"]) == (stored, flags, None)
 
 
 def test_given_mask_is_kept(tmp_path: Path) -> None:
@@ -479,3 +482,30 @@ def test_plan_cuts_shards_per_split(tmp_path: Path, settings: dict[str, Any], ex
     shards = plan(source_of(config), config)
     assert {s.name: s.indices for s in shards} == expected
     assert all(s.name.startswith(s.split) for s in shards)
+
+
+@pytest.mark.parametrize("changes", [{"mask": [[8, 8, 20, 8, 20, 20]]}, {"segmentation": [[8, 8, 20, 8, 20, 20, 8, 20]]}])
+def test_a_polygon_is_a_mask(tmp_path: Path, changes: dict[str, Any]) -> None:
+    item, _ = take_one(tmp_path, record(regions=[{**REGION, **changes}]))
+    assert item is not None
+    assert masks.decode(item.row["regions"][0]["mask"]).sum() > 60
+
+
+@pytest.mark.parametrize("mode", ["xywh", "BoxMode.XYWH_ABS", 1])
+def test_a_box_may_say_its_width_and_height(tmp_path: Path, mode: Any) -> None:
+    item, _ = take_one(tmp_path, record(traces=None, regions=[{"phrase": "red square", "bbox": [8, 8, 10, 6], "bbox_mode": mode}]))
+    assert item is not None
+    assert item.row["regions"][0]["bbox"] == [8, 8, 18, 14]
+
+
+def test_a_box_without_a_name_keeps_its_place_among_others(tmp_path: Path) -> None:
+    objects = {"ref": ["", "red square", ""], "bbox": [[1, 1, 5, 5], [8, 8, 20, 20], [30, 30, 40, 40]]}
+    item, _ = take_one(tmp_path, record(objects=objects))
+    assert item is not None
+    assert [region["phrase"] for region in item.row["regions"]] == ["", "red square", ""]
+
+
+def test_a_dataset_is_not_built_onto_itself(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SourceError, match="overwrite it; choose another --out"):
+        source_of(BuildConfig(source=str(tmp_path / "out"), out=tmp_path / "out"))

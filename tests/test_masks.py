@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from labeling import masks
 from labeling.segmenters.base import finish
+from rewardlib.rle import runs_of
 
 
 @settings(max_examples=50, deadline=None)
@@ -88,3 +89,21 @@ def test_a_hull_covers_its_mask_and_is_convex() -> None:
 def test_a_good_mask_stays_sams() -> None:
     segment = finish(_disc(), 0.93, BOX)
     assert (segment.source, segment.score) == ("sam", 0.93)
+
+
+@pytest.mark.parametrize("counts", ["", "x", "`1", "X6Y", "ppppppppp0", "0P"])
+def test_runs_that_do_not_fill_the_mask_are_none(counts: str) -> None:
+    with pytest.raises(ValueError, match="not a COCO run-length encoding"):
+        masks.decode({"size": [100, 400], "counts": counts})
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+@settings(max_examples=60)
+def test_runs_are_those_that_were_encoded(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 90, 2)
+    mask = rng.random((height, width)) < share**3
+    runs = runs_of(masks.encode(mask)["counts"].encode())
+    flat = mask.T.ravel()
+    assert runs.sum() == flat.size
+    assert (np.repeat(np.arange(len(runs)) % 2 == 1, runs) == flat).all()

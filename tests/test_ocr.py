@@ -417,3 +417,48 @@ def test_real_figures(locator: OcrLocator, row: str, phrase: str, places: int) -
         path = next(r["image"] for r in map(json.loads, file) if r["id"] == row)
     with Image.open(REAL / path) as image:
         assert len(_at(locator, image, phrase)) == places
+
+
+@pytest.mark.parametrize(
+    ("quote", "kind", "line"),
+    [
+        # another number is another text
+        ("Q1 2020", "text", "Q2 2020"),
+        ("Room 12", "text", "Room 13"),
+        ("March 3, 2020", "text", "March 8, 2020"),
+        ("Point (-1, 2) here", "text", "Point (1, 2) here"),
+        ("increase", "text", "decrease"),
+        # the number of something else, or a part of another
+        ("5 meters", "measure", "5 cm"),
+        ("48 °F", "measure", "48 cm"),
+        ("5 apples", "measure", "5"),
+        ("3", "measure", "3 000"),
+        ("7", "measure", "7 million"),
+        ("7", "measure", "7 1/2"),
+        ("5 m", "measure", "5 m/s"),
+        ("3 cm", "measure", "Table 3"),
+        (r"$4^\circ$", "measure", "46"),
+        # letters of words, units and functions
+        ("point A", "text", "USA"),
+        ("(A)", "text", "P(A) = 0.5"),
+        ("A", "text", "5 A"),
+        ("20", "measure", "2D"),
+    ],
+)
+def test_what_reads_like_it_is_something_else(quote: str, kind: Kind, line: str) -> None:
+    assert _find(quote, line, kind=kind) == []
+
+
+@pytest.mark.parametrize(
+    ("quote", "line", "found"),
+    [
+        ("5 meters", "5 m", "5 m"),
+        ("20°C", "20 °C", "20 °C"),
+        ("300", "100 200 300", "300"),
+        ("Manicotti", "Macoti", ""),
+        ("Manicotti", "Manicoti", "Manicoti"),
+        ("the text Room ten", "Roam ten", "Roam ten"),
+    ],
+)
+def test_units_and_mistakes_of_reading(quote: str, line: str, found: str) -> None:
+    assert [text for text, _ in _find(quote, line, kind="measure")] == ([found] if found else [])

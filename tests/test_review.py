@@ -217,8 +217,18 @@ def test_without_evidence_there_are_no_images(tmp_path: Path, dataset: Path) -> 
 def test_a_rejected_fact_is_grounded_by_nothing(tmp_path: Path, dataset: Path) -> None:
     after = applied(tmp_path, dataset, {"row": "a", "annotation": "a0", "action": "reject"})["a"]
     assert [a["annotation_id"] for a in after["annotations"]] == ["a1", "a2"]
-    assert [r["annotation_ids"] for r in after["regions"]] == [[], ["a1"], ["a2"]]
-    assert len(after["counterfactuals"]) == 2
+    assert [r["annotation_ids"] for r in after["regions"]] == [["a1"], ["a2"]]
+    assert after["counterfactuals"] == []  # the evidence went with it
+
+
+def test_a_region_follows_its_facts(tmp_path: Path, dataset: Path) -> None:
+    entries = [{"row": "a", "annotation": "a0", "action": "role", "role": "context"}]
+    entries += [{"row": "a", "annotation": "a1", "action": "role", "role": "evidence"}]
+    regions = applied(tmp_path, dataset, *entries)["a"]["regions"]
+    assert [(r["role"], r["role_by"]) for r in regions[:2]] == [("context", "person"), ("evidence", "person")]
+    said = {"row": "a", "region": "r1", "action": "role", "role": "unknown"}
+    (tmp_path / "said").mkdir()
+    assert applied(tmp_path / "said", dataset, *entries, said)["a"]["regions"][1]["role"] == "unknown"
 
 
 def test_an_image_without_context_follows_the_context(tmp_path: Path) -> None:

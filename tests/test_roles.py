@@ -40,6 +40,21 @@ ASKED = {
     "How many objects are there?": {"blue circle": "evidence", "red star": "evidence"},
     "What color is the object left of the star?": {"blue circle": "unknown", "red star": "evidence"},
     "What is the largest small circle worth?": {"small red circle": "evidence", "large red circle": "context", "red circle": "unknown"},
+    "How many red, green and blue stars are there?": {
+        "red star": "evidence",
+        "green star": "evidence",
+        "blue star": "evidence",
+        "grey star": "context",
+    },
+    "Are there more red than blue circles?": {"red circle": "evidence", "blue circle": "evidence", "red star": "context"},
+    "How many non-red circles are there?": {"blue circle": "evidence", "red circle": "context"},
+    "How many light blue squares are there?": {"light blue square": "evidence", "dark blue square": "context"},
+    "How many large stars are there?": {"large tall star": "evidence", "small star": "context"},
+    "Is the dog next to the couch?": {"dog": "evidence", "sofa": "unknown"},
+    "In the figure, how large is the circle?": {"circle": "evidence", "bus": "context"},
+    "In the figure, what is the value of x?": {"triangle": "unknown", "bus": "unknown"},
+    "Which is left of the star?\nA. red circle\nB. blue square": {"star": "evidence", "red circle": "context"},
+    "Which letter is inside the circle?": {"letter b": "unknown", "circle": "evidence"},
     "Why?": {"blue circle": "unknown"},
     "": {"blue circle": "unknown"},
 }
@@ -250,3 +265,36 @@ def test_what_reads_the_answer_is_evidence_where_nothing_is_computed(
 
 def test_things_do_not_read_the_answer() -> None:
     assert [d.role for d in by_answer([read("red circle", "object")], Asked("", "", "red"), ["There is a red circle."])] == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "choices", "facts", "evidence"),
+    [
+        ("What is below the blue circle?", "red star", (), ["red star", "blue circle", "green star"], ["red star"]),
+        ("What is the man holding?", "an umbrella", (), ["man", "umbrella", "bus"], ["umbrella"]),
+        ("What is it?", "B", ("a bus", "a dog"), ["dog", "bus"], ["dog"]),
+        ("What is it?\nA. a bus\nB. a dog", "B", (), ["dog", "bus"], ["dog"]),
+        ("What is below it?", "a star", (), ["red star", "green star"], []),  # who knows which
+        ("What shape is the red thing?", "square", (), ["red square", "blue square"], []),
+        ("What color is it?", "red", (), ["red square"], []),
+    ],
+)
+def test_the_thing_that_is_the_answer_is_evidence(
+    question: str, answer: str, choices: tuple[str, ...], facts: list[str], evidence: list[str]
+) -> None:
+    decisions = by_answer([fact(phrase) for phrase in facts], Asked(question, "", answer, choices), [])
+    assert [phrase for phrase, d in zip(facts, decisions, strict=True) if (d.role, d.by) == ("evidence", "answer")] == evidence
+    by_the_question = by_question(Asked(question, "", answer, choices), [fact(phrase) for phrase in facts])
+    named = [d.role for phrase, d in zip(facts, by_the_question, strict=True) if phrase in evidence]
+    assert "context" not in named
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "quote"),
+    [
+        ("Which is right? (A) 5 (B) 7", "B", "B"),
+        ("How many stars are there?", "3", "number 3"),
+    ],
+)
+def test_an_answer_that_is_written_somewhere_may_be_so_by_chance(question: str, answer: str, quote: str) -> None:
+    assert by_answer([read(quote)], Asked(question, "", answer), ["It shows that."])[0].role == "unknown"

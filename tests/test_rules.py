@@ -242,3 +242,74 @@ def test_a_question_names_what_it_is_about(question: str, names: list[str]) -> N
 def test_choices_in_words_are_no_pictures() -> None:
     asked = Asked("Which is it?", "The answer is (C).", "C", ("red", "blue", "green"))
     assert RuleAnnotator().annotate([asked])[0].facts == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("I don't see a red square.", ["absence"]),
+        ("There isn't any red square here.", ["absence"]),
+        ("The image does not contain a circle.", ["absence"]),
+        ("There are no circles, squares, or stars.", ["absence"] * 3),
+        ("There are zero stars and none of the squares.", ["absence"] * 2),
+        ("A circle rather than a star.", ["object", "absence"]),
+        ("The red square is missing.", ["absence"]),
+        ("Stars: 0", ["absence"]),
+        ("There is no square but a blue circle is there.", ["absence", "object"]),
+        ("Without text it shows a red circle.", ["object"]),
+        ("There is no doubt that a red circle is there.", ["object"]),
+        ("No circle, a star.", ["absence", "object"]),
+    ],
+)
+def test_what_is_denied_is_absent_and_nothing_else(text: str, kinds: list[str]) -> None:
+    assert [kind for kind, _ in _said(text)] == kinds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "How many red squares are there?",
+        "The question asks how many red squares are left.",
+        "Perhaps there is a red square.",
+        "At first I thought of a red square.",
+        "\nA. 6 squares\nB. 5 squares\nC. 4 squares",
+        "The choices are a red circle and a star.",
+        "Angles add up to 180° in total.",
+        "Then AB must be 10 cm.",
+        "1 m = 100 cm",
+        "Half of this is 4 cm.",
+        "Connect OA.",
+        "NOTE: FINAL.",
+        "We circle back to the key role.",
+        "Cross out both; square both sides.",
+        "The non-red circles",
+    ],
+)
+def test_what_nobody_claims_is_no_fact(text: str) -> None:
+    assert [phrase for _, phrase in _said(text) if phrase not in ("AB",)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("2.5 squares", ["square"]),
+        ("a 45-45-90 triangle", ["triangle"]),
+        ("AB is not 5 cm but 7 cm.", ["AB", "7 cm"]),
+    ],
+)
+def test_numbers_are_whole(text: str, phrases: list[str]) -> None:
+    assert [phrase for _, phrase in _said(text)] == phrases
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("Which is left of the star?\nA. red circle\nB. blue square", ["star"]),
+        ("Which is it? (A) a red circle (B) a blue square", []),
+        ("Hint: Please give the correct option letter, e.g., A, B, C, D.\nQuestion: Where is point P?", ["point P"]),
+    ],
+)
+def test_a_questions_options_are_not_what_it_is_about(question: str, names: list[str]) -> None:
+    named = list(named_by(question))
+    assert [fact.phrase for fact in named] == names
+    assert all(question[fact.start : fact.end] == fact.quote for fact in named)

@@ -243,3 +243,17 @@ def test_command_line_with_gold_that_says_nothing(dataset: Path) -> None:
     code, _, stderr = run_module("pipelines.score", dataset, "--gold", write_gold(dataset, {"id": "built", "boxes": []}))
     assert code == 2
     assert "gold_regions, regions, or a trace with reported_correct" in " ".join(stderr.split())
+
+
+@pytest.mark.parametrize("verdict", ["true", True, 1, 1.0, "True"])
+def test_a_verdict_may_be_written_in_words(dataset: Path, verdict: Any) -> None:
+    gold = write_gold(dataset, {"id": "built", "traces": [{"text": "…", "reported_correct": verdict}]})
+    assert score(dataset, gold).agreed == 1
+
+
+def test_gold_that_would_count_twice_is_refused(dataset: Path) -> None:
+    row = {"id": "built", "traces": reported(True)}
+    with pytest.raises(GoldError, match="row 2: 'built' is the id of row 1 already"):
+        score(dataset, write_gold(dataset, row, row))
+    with pytest.raises(GoldError, match="reported_correct is 'perhaps', expected true or false"):
+        score(dataset, write_gold(dataset, {"id": "built", "traces": reported("perhaps")}))

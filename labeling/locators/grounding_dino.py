@@ -48,6 +48,8 @@ class GroundingDinoLocator(ZeroShotLocator):
         tokenizer, longest = self.processor.tokenizer, self.model.config.max_text_len
         jobs: list[Job] = []
         for i, wanted in enumerate(phrases):
+            if not self._can_see(images[i].size):
+                continue
             jobs += [(i, prompt) for prompt in build_prompts(tokenizer, list(wanted), longest)]
 
         def alike(job: Job) -> tuple[tuple[int, int], int]:
@@ -83,6 +85,15 @@ class GroundingDinoLocator(ZeroShotLocator):
             return size
         height, width = get_size_with_aspect_ratio((size[1], size[0]), shortest, longest)
         return width, height
+
+    def _can_see(self, size: tuple[int, int]) -> bool:
+        """Whether anything is left of an image of a size (width, height) where the processor makes
+        it fit into a frame: of one that is a hundred times as long as wide, perhaps not."""
+        rule = self.processor.image_processor.size
+        if not rule["max_height"] or not rule["max_width"]:
+            return True
+        scale = min(rule["max_width"] / size[0], rule["max_height"] / size[1])
+        return int(min(size) * scale) >= 1
 
     def _text_length(self, prompt: Prompt) -> int:
         steps = -(-len(prompt.input_ids) // TEXT_STEP)

@@ -59,9 +59,9 @@ class Shard:
 
 def source_of(config: BuildConfig) -> Source:
     """The source that a build reads; ``SourceError`` with the remedy if there is none."""
-    path = Path(config.source)
-    if path.exists() and path.resolve().is_relative_to((config.out / "data").resolve()):
-        raise SourceError(f"the source {path} lies inside {config.out}/data, where the dataset would be written; choose another --out")
+    path, out = Path(config.source), config.out.resolve()
+    if path.exists() and (path.resolve() == out or path.resolve().is_relative_to(out / "data")):
+        raise SourceError(f"the source {path} lies where the dataset would be written, which would overwrite it; choose another --out")
     return open_source(config.source, config.split)
 
 
@@ -257,7 +257,7 @@ def _given(n: int, region: Mapping[str, Any]) -> dict[str, Any]:
         region["bbox"],
         "given",
         mask=region["mask"],
-        mask_source="given",
+        mask_source="given" if region["mask"] else None,
         role=region["role"] or "evidence",
         role_by="given",
         flags=region["flags"],

@@ -26,7 +26,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.dataset.schema import COLUMNS, Ledger, Reject
+from pipelines.dataset.schema import COLUMNS, SCHEMA_VERSION, Ledger, Reject
 from pipelines.dataset.versions import upgrade_from, upgraded_manifest
 
 ROWS_PER_GROUP = 100  # the Hub's viewer refuses large row groups of images
@@ -132,8 +132,8 @@ def sum_counts(records: list[ShardRecord]) -> dict[str, int]:
 def read_manifest(out: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
-    except FileNotFoundError:
-        if not out.exists():
+    except OSError:
+        if not out.is_dir():
             raise StoreError(f"there is no folder {out}; give one that a build has written") from None
         raise StoreError(
             f"{out} has no manifest.json: it is no finished dataset. Run the build again; it resumes where it stopped"
@@ -142,11 +142,28 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise StoreError(f"{out / 'manifest.json'} is damaged ({error}). Run the build again; finished shards are reused") from error
     if not isinstance(manifest, dict) or not {"shards", "rows", "counts"} <= set(manifest):
         raise StoreError(f"{out / 'manifest.json'} is no Sightline manifest. Run the build again; finished shards are reused")
+    if not isinstance(version := manifest.get("schema_version", 1), int) or version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{out / 'manifest.json'} has the schema_version {version!r}, and this program knows up to {SCHEMA_VERSION}: a newer Sightline "
+            "wrote it; update yours"
+        )
     return upgraded_manifest(manifest)
 
 
 def read_rejects(out: Path) -> list[Reject]:
-    return [Reject(**row) for row in pl.read_parquet(out / "rejects.parquet").to_dicts()]
+    with _blaming(out / "rejects.parquet"):
+        return [Reject(**row) for row in pl.read_parquet(out / "rejects.parquet").to_dicts()]
+
+
+@contextmanager
+def _blaming(file: Path) -> Iterator[None]:
+    """``StoreError`` that names a file of a dataset that cannot be read."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise StoreError(
+            f"{file} is missing or damaged ({error!s:.120}). Run the build again, which makes anew what is not whole, or fetch it again"
+        ) from error
 
 
 def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -158,10 +175,14 @@ def read_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str,
     manifest = read_manifest(out)
     upgrade = upgrade_from(manifest)
     for shard in manifest["shards"]:
-        file = pq.ParquetFile(out / shard["file"])
+        path = out / shard["file"]
+        with _blaming(path):
+            file = pq.ParquetFile(path)
         present = [name for name in wanted if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group, columns=present).to_pylist():
+            with _blaming(path):
+                rows = file.read_row_group(group, columns=present).to_pylist()
+            for row in rows:
                 yield upgrade(row, wanted)
 
 
@@ -206,12 +227,17 @@ def at_rest(out: Path) -> Iterator[None]:
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Have a file written whole or not at all."""
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; give the name of a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # a worker given up for lost may still be writing the same
-    write(temporary)
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -36,6 +36,9 @@ _ONLY: dict[Only, Callable[[Row], bool]] = {
 
 def chosen(dataset: Path, only: Only | None, offset: int, limit: int | None) -> Iterator[Row]:
     """The rows to look at: those that ``only`` names, from the ``offset``-th of them."""
+    for name, number in (("--offset", offset), ("--limit", limit)):
+        if number is not None and number < 0:
+            raise store.StoreError(f"{name} is {number}; give 0 or more")
     columns = [name for name in COLUMNS if name != "counterfactuals" or only == "unverified"]
     rows = store.read_rows(dataset, columns)
     fitting = (row for row in rows if only is None or _ONLY[only](row))

@@ -101,12 +101,16 @@ def read_coco(path: Path, rows: Mapping[str, Row], dataset: str) -> Iterator[Cor
         problem = f"{path} is about the dataset {stated!r:.80}, not about {dataset!r}"
         raise CorrectionError(problem, "give the dataset that it was made from")
     stems = {file_stem(name): name for name in rows}
+    first: dict[str, int] = {}
     for number, (key, file, name) in enumerate(images, start=1):
         where = f"{path}, image {number}"
-        row = rows.get(name or stems.get(PurePosixPath(str(file)).stem, ""))
+        row = rows.get(str(name or "") or stems.get(PurePosixPath(str(file)).stem, ""))
         if row is None:
             problem = f"{where}: {file!r} is the picture of no row of the dataset"
             raise CorrectionError(problem, "keep the names of files, or take it out")
+        if first.setdefault(row["id"], number) != number:
+            problem = f"{where}: {file!r} is the picture of the same row as image {first[row['id']]}"
+            raise CorrectionError(problem, "list each picture once, with all its annotations")
         drawings = [_drawing(annotation, phrases, row, where) for annotation in drawn[key]]
         yield from differences(row, drawings, number)
 

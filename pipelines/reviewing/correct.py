@@ -20,6 +20,7 @@ from labeling import masks
 from labeling.counterfactual import UNSEEN
 from labeling.facts import normalize_phrase
 from labeling.segmenters import Segment, Segmenter
+from pipelines.building.steps.ground import strongest
 from pipelines.building.steps.intervene import Draw, draws_of, interventions, stored
 from pipelines.config import CounterfactualConfig, SegmenterConfig
 from pipelines.dataset import store
@@ -119,7 +120,7 @@ def _shards(
                 detail = f"{said}; take the entry out to keep the row"
                 ledger.reject(row, STAGE, REASON, detail)
             else:
-                kept.append(corrected(row, mine, segmenter, config))
+                kept.append(_true(corrected(row, mine, segmenter, config)))
         yield store.write_shard(folder, Path(shard["file"]).stem, key, kept, ledger)
         ledger = Ledger()
 
@@ -162,13 +163,18 @@ def _regions(
 ) -> list[Row]:
     """The row's regions, redrawn where a person drew, and those that a person added."""
     drawn = dict(_pieces(mine, image, segmenter))
-    left = {a["annotation_id"] for a in row["annotations"]}
+    left = {a["annotation_id"]: a for a in row["annotations"]}
+    decided = {c.annotation for c in mine if c.annotation and c.action in ("role", "reject")}
     regions = []
     for region in row["regions"]:
         said = {c.action: c for c in entries_of(mine, region=region["region_id"])}
-        if "reject" in said:
+        facts = [left[a] for a in region["annotation_ids"] if a in left]
+        follows = bool(decided & set(region["annotation_ids"])) and not said
+        if "reject" in said or (follows and not facts):
             continue
-        region = {**region, "annotation_ids": [a for a in region["annotation_ids"] if a in left]}
+        region = {**region, "annotation_ids": [fact["annotation_id"] for fact in facts]}
+        if follows:
+            region |= {"role": strongest([fact["role"] for fact in facts]), "role_by": PERSON}
         region |= {"role_by": PERSON} if said else {}
         region |= {"role": said["role"].role} if "role" in said else {}
         if "redraw" in said:
@@ -236,6 +242,19 @@ def _counterfactuals(before: Row, after: Row, image: Image.Image, config: Counte
     draws = [Draw(c["fill"], c["shape"], c["seed"]) for c in images if c["role"] == "evidence"]
     made = interventions(after, image, draws or draws_of(after["id"], config))
     return [stored(after, changed, UNSEEN) for pair in made for changed in pair]
+
+
+def _true(row: Row) -> Row:
+    """A row without the images that do not erase what they say. Datasets of old versions erased all that was mentioned, and of that
+    nobody knows the role."""
+    roles = {region["region_id"]: region["role"] for region in row["regions"]}
+
+    def holds(image: Row) -> bool:
+        wanted = "context" if image["role"] == "context" else "evidence"
+        return all(roles.get(key) == wanted for key in image["region_ids"])
+
+    images = [image for image in row["counterfactuals"] if holds(image)]
+    return row if len(images) == len(row["counterfactuals"]) else {**row, "counterfactuals": images}
 
 
 def _erased(row: Row, roles: Collection[str]) -> list[tuple[Any, ...]]:

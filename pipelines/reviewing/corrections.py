@@ -30,6 +30,7 @@ import numpy as np
 from labeling import masks
 from labeling.facts import ROLES, Role, normalize_phrase
 from pipelines.dataset import store
+from rewardlib.ink import is_encodable
 
 FORMAT, VERSION = "sightline-corrections", 1
 MAX_PHRASE = 200  # characters
@@ -220,10 +221,10 @@ def _role(value: Any, where: str) -> Role:
 
 
 def _phrase(value: Any, where: str) -> str:
-    phrase = " ".join(value.split()) if isinstance(value, str) else ""
+    phrase = " ".join(value.split()) if isinstance(value, str) and is_encodable(value) else ""
     if not normalize_phrase(phrase) or len(phrase) > MAX_PHRASE:
         expected = f"name what is there in words, in at most {MAX_PHRASE} characters"
-        raise CorrectionError(f"{where}: phrase is {value!r:.60}", expected)
+        raise CorrectionError(f"{where}: phrase is {value!a:.60}", expected)
     return phrase
 
 

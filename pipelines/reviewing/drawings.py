@@ -17,13 +17,13 @@ from labeling import masks
 from labeling.boxes import iou_matrix
 from labeling.facts import Role
 from pipelines.reviewing.corrections import Box, Correction, CorrectionError
+from pipelines.rows.coco import UNNAMED
 
 Row = dict[str, Any]
 
 SAME_PLACE = 0.5  # pixels: tools round, and store shares of the image's size
 SAME_RIM, SAME_OUTLINE = 1, 3  # pixels: crops are rounded, and polygons made simple
 SAME_OBJECT = 0.5  # IoU
-UNNAMED = "(unnamed)"  # other tools want a name of every label
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,27 +198,40 @@ def read_export(path: Path, rows: Mapping[str, Row], dataset: str) -> Iterator[C
     for number, done in enumerate(tasks, start=1):
         where = f"{path}, task {number}"
         data = done.get("data") if isinstance(done, dict) else None
-        if not isinstance(data, dict) or "annotations" not in done:
+        if not isinstance(data, dict) or not isinstance(done.get("annotations"), list):
             problem = f"{where} has no data and annotations"
             raise CorrectionError(problem, "export as JSON, not as JSON-MIN")
-        results = _submitted(done["annotations"])
-        if results is not None:
-            row = _row_of(data, rows, dataset, where)
-            yield from _corrections(row, results, number, where)
+        with _blaming(where):
+            results = _submitted(done["annotations"])
+            if results is not None:
+                row = _row_of(data, rows, dataset, where)
+                yield from _corrections(row, results, number, where)
+
+
+@contextmanager
+def _blaming(where: str) -> Iterator[None]:
+    """``CorrectionError`` for whatever an export holds that Label Studio does not write."""
+    try:
+        yield
+    except CorrectionError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        problem = f"{where} holds a result that cannot be read: {error!r}"
+        raise CorrectionError(problem, "export it again") from error
 
 
 def _submitted(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The results of the annotation that was submitted or changed last."""
     valid = [a for a in annotations if not a.get("was_cancelled")]
     valid.sort(key=lambda a: (str(a.get("updated_at") or ""), a.get("id") or 0))
-    return valid[-1]["result"] if valid else None
+    return valid[-1]["result"] or [] if valid else None
 
 
 def _row_of(data: dict[str, Any], rows: Mapping[str, Row], dataset: str, where: str) -> Row:
     if data.get("dataset") != dataset:
         problem = f"{where} is about the dataset {data.get('dataset')!r:.80}, not about {dataset!r}"
         raise CorrectionError(problem, "give the dataset that the tasks were made from")
-    if data.get("row") not in rows:
+    if not isinstance(data.get("row"), str) or data["row"] not in rows:
         problem = f"{where}: there is no row {data.get('row')!r:.80} in the dataset"
         raise CorrectionError(problem, "take the task out")
     return rows[data["row"]]
@@ -229,14 +243,7 @@ def _corrections(row: Row, results: Sequence[Any], number: int, where: str) -> I
         yield Correction(row["id"], "reject", entry=number)
         return
     yield Correction(row["id"], "accept", entry=number)
-    try:
-        drawings = list(_drawings(row, results, where))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, CorrectionError):
-            raise
-        problem = f"{where} holds a result that cannot be read: {error!r}"
-        raise CorrectionError(problem, "export it again") from error
-    yield from differences(row, drawings, number)
+    yield from differences(row, list(_drawings(row, results, where)), number)
 
 
 def _drawings(row: Row, results: Sequence[dict[str, Any]], where: str) -> Iterator[Drawing]:

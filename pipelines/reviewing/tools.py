@@ -38,7 +38,8 @@ def corrections_from(tool: Tool, export: Path, dataset: Path) -> Corrections:
     columns = ["id", "width", "height", "regions", "annotations"]
     rows = {row["id"]: row for row in store.read_rows(dataset, columns)}
     known = dataset_hash(dataset)
-    read = read_export if tool == "label-studio" else read_coco
-    found = corrections.ordered(read(export, rows, known), known, str(export))
+    read, noun = (read_export, "task") if tool == "label-studio" else (read_coco, "image")
+    entries = [corrections.parse(entry.record(), entry.entry, f"{export}, {noun} {entry.entry}") for entry in read(export, rows, known)]
+    found = corrections.ordered(entries, known, str(export))
     corrections.check(found, dataset)
     return found

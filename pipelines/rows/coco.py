@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pycocotools import mask as rle
-
+from rewardlib import rle
+from rewardlib.rows.regions import ROLES
 from rewardlib.rows.values import number
 
+UNNAMED = "(unnamed)"  # other tools want a name of every label
 _OWN = ("question", "choices", "answer", "alternatives", "split", "source")
 
 
@@ -75,12 +76,16 @@ class Coco(Sequence[dict[str, Any]]):
             x, y, width, height = map(number, annotation["bbox"])
             box = [x, y, x + width, y + height]
             phrase = self._phrases[annotation["category_id"]]
+            phrase = "" if phrase == UNNAMED else phrase
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{what} has no bbox of four numbers, or a category that the file does not define: {error!r}") from error
         try:
-            return {"phrase": phrase, "bbox": box, "mask": mask_of(annotation.get("segmentation"), image)}
+            mask = mask_of(annotation.get("segmentation"), image)
         except Exception as error:  # pycocotools raises bare Exceptions
             raise ValueError(f"{what} has a segmentation that is neither run lengths nor polygons: {error}") from error
+        said = dict(annotation) | (annotation.get("attributes") or {})
+        role = {"role": said["role"]} if said.get("role") in ROLES else {}
+        return {"phrase": phrase, "bbox": box, "mask": mask, **role}
 
 
 def _require_distinct(name: str, ids: Sequence[Any]) -> None:
@@ -95,11 +100,7 @@ def mask_of(segmentation: Any, image: Mapping[str, Any]) -> dict[str, Any] | Non
     """Polygons and plain run lengths as compressed ones."""
     if not segmentation:
         return None
-    if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str):
-        return dict(segmentation)
-    encoded = rle.frPyObjects(segmentation, round(number(image["height"])), round(number(image["width"])))
-    merged = rle.merge(encoded) if isinstance(encoded, list) else encoded
-    return {"size": list(merged["size"]), "counts": merged["counts"].decode("ascii")}
+    return rle.compressed(segmentation, round(number(image["height"])), round(number(image["width"])))
 
 
 def xywh(box: Sequence[float]) -> list[float]:

@@ -25,6 +25,8 @@ Size = tuple[int, int]  # width, height
 _CORNERS = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 _SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 _PHRASES = ("phrase", "label", "name")
+_MASKS = ("mask", "segmentation")
+_SIDES_OF_MODE = {"xyxy": False, "xyxy_abs": False, "0": False, "xywh": True, "xywh_abs": True, "1": True}  # detectron2's modes
 _OVERSHOOT = 0.05  # of a side: annotators are a little off at the borders; what lies further out is of another image
 
 
@@ -120,17 +122,22 @@ def _fitted(n: int, region: Mapping[str, Any], size: Size, of: Size, scale: tupl
             "bad region", f"the boxes have the bbox_type {unit!r}, expected real (pixels) or norm1 (shares of the image); convert yours"
         )
     clipped = clip(box, size, f"regions[{n}].bbox")
-    phrase = next((region[name] for name in _PHRASES if region.get(name) not in (None, "")), "")
+    phrase = phrase_of(region)
     flags = ["clipped"] if any(abs(a - b) > 0.01 for a, b in zip(clipped, box, strict=True)) else []
     if isinstance(phrase, str) and phrase.strip() and not has_ink(phrase):
         flags.append("invisible_phrase")
     return {
         "phrase": "" if is_missing(phrase) else text(phrase, f"regions[{n}].phrase", "bad region"),
         "bbox": clipped,
-        "mask": _mask(n, fields.get("mask"), clipped, size, of),
+        "mask": _mask(n, next((fields[name] for name in _MASKS if fields.get(name)), None), clipped, size, of),
         "role": _role(n, region.get("role")),
         "flags": flags,
     }
+
+
+def phrase_of(region: Mapping[str, Any]) -> Any:
+    """What a region is called, as the row says it; empty where it says nothing."""
+    return next((region[name] for name in _PHRASES if region.get(name) not in (None, "")), "")
 
 
 def _role(n: int, role: Any) -> str | None:
@@ -173,18 +180,31 @@ def _corners(n: int, fields: Mapping[str, Any]) -> list[float]:
         x0, y0, x1, y1 = (number(value) for value in box)
     except (TypeError, ValueError, OverflowError):
         raise RowError("bad region", f"regions[{n}].bbox is {box!r:.80}, expected x0, y0, x1, y1") from None
-    return [x0, y0, x1, y1]
+    return [x0, y0, x0 + x1, y0 + y1] if _has_sides(n, fields) else [x0, y0, x1, y1]
+
+
+def _has_sides(n: int, fields: Mapping[str, Any]) -> bool:
+    """Whether a box says its width and height, by its ``bbox_mode``; without one it says its corners."""
+    mode = str(fields.get("bbox_mode", "xyxy")).lower().rpartition(".")[2]
+    if mode not in _SIDES_OF_MODE:
+        detail = f"regions[{n}].bbox_mode is {mode!r:.40}, expected xyxy (corners) or xywh (width and height); convert it"
+        raise RowError("bad region", detail)
+    return _SIDES_OF_MODE[mode]
 
 
 def _mask(n: int, encoded: Any, box: Sequence[float], size: Size, of: Size) -> dict[str, Any] | None:
     """A region's mask in the image's size; None where it has none, and somebody has to draw it."""
     if is_missing(encoded):
         return None
-    encoded = decoded(encoded)
     try:
+        encoded = rle.compressed(decoded(encoded), of[1], of[0])
         mask = rle.decode(encoded)
-    except (ValueError, TypeError) as error:
-        raise RowError("bad region", f"regions[{n}].mask: {error}") from None
+    except Exception as error:  # pycocotools raises bare Exceptions
+        raise RowError(
+            "bad region",
+            f"regions[{n}].mask is {encoded!r:.60}, expected COCO's run lengths or polygons ({error}); correct it, or leave it out and "
+            "it is drawn",
+        ) from None
     shape = (size[1], size[0])
     if mask.shape != shape:
         if mask.shape != (of[1], of[0]):
@@ -202,6 +222,15 @@ def _resized(mask: rle.Mask, shape: tuple[int, int]) -> rle.Mask:
     return mask[np.ix_(rows, columns)]
 
 
+def _phrases(ref: Any) -> list[Any]:
+    """A phrase for each box; of a box without one the empty phrase, which keeps its place."""
+    ref = decoded(ref)
+    if is_missing(ref):
+        return [""]
+    values = ref if isinstance(ref, list | tuple) else [ref]
+    return ["" if is_missing(value) else value for value in values] or [""]
+
+
 def _objects(objects: Any, columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """ms-swift's boxes, each with its phrase: as many phrases as boxes, or one for all of them.
 
@@ -211,7 +240,7 @@ def _objects(objects: Any, columns: Mapping[str, Any]) -> Iterator[dict[str, Any
     is_theirs = isinstance(objects, Mapping) and ("ref" in objects or "messages" in columns)
     if not is_theirs or is_missing(objects.get("bbox")):
         return
-    boxes, phrases = listed(objects["bbox"]), listed(objects.get("ref")) or [""]
+    boxes, phrases = listed(objects["bbox"]), _phrases(objects.get("ref"))
     if len(phrases) not in (1, len(boxes)):
         raise RowError(
             "bad regions", f"objects has {len(boxes)} boxes and {len(phrases)} phrases in ref; give a phrase for each, or one for all"

@@ -51,7 +51,7 @@ _TOGETHER = re.compile(r"[A-Z]{2,3}")
 _UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
 _WORD = re.compile(r"[^\W\d_]{3}")
 _GROUP = re.compile(r"\s\d{3}(?![\d.,])")  # 000 of "3 000"
-_GOES_ON = re.compile(r"\s\d/\d|\s?(?:million|billion|thousand|bn|[KMB])\b", re.I)
+_GOES_ON = re.compile(r"\s\d/\d|\s?(?:million|billion|thousand|bn|(?-i:[KMB]))\b", re.I)
 _PER = re.compile(r"\s?/\s?[A-Za-z]")  # 5 m/s
 _AN_AMOUNT = re.compile(r"\d\s?$")  # what is before a unit: the A of "5 A" is none of a point
 _NEGATIVE = re.compile(r"(?<![^\W_])-(?=\d)")

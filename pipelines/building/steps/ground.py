@@ -172,13 +172,17 @@ def _set_roles(row: dict[str, Any]) -> None:
     for region in row["regions"]:
         naming = [annotations[key] for key in region["annotation_ids"]]
         if region["role"] == "unknown" and naming:
-            strongest = min(naming, key=lambda a: _STRENGTH[a["role"]])
-            region |= {"role": strongest["role"], "role_by": strongest["role_by"]}
+            role = strongest([annotation["role"] for annotation in naming])
+            region |= {"role": role, "role_by": next(a["role_by"] for a in naming if a["role"] == role)}
         elif region["role"] == "unknown" and region["locator"] != "given":
             region |= {"role": "evidence", "role_by": "question"}
 
 
-# One fact that needs a region makes it evidence; it is context only if every fact is.
+def strongest(roles: Sequence[str]) -> str:
+    """What a region is, by the roles of its facts: one that needs it makes it evidence; it is context only if every fact is."""
+    return min(roles, key=_STRENGTH.__getitem__)
+
+
 _STRENGTH = {"evidence": 0, "unknown": 1, "context": 2}
 assert set(_STRENGTH) == set(ROLES)
 

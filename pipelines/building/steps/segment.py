@@ -50,8 +50,7 @@ def _box(item: Item, region: dict[str, Any]) -> Segment:
 
 
 def _set_mask(region: dict[str, Any], piece: Segment) -> None:
-    given = region["mask_source"] == "given"
     region["mask"] = masks.encode(piece.mask)
     region["mask_score"] = piece.score
-    region["mask_source"] = "given" if given else piece.source
+    region["mask_source"] = piece.source
     region["flags"] = [*region["flags"], *piece.flags]
