@@ -26,7 +26,7 @@ from labeling.domain import Domain, Range, measure
 CHECKPOINTS = Path(__file__).parents[1] / "labeling" / "embedded"
 TAUGHT = ("detector", "segmenter")
 GROUNDS = (75, 238, 70)  # levels of what is drawn, and room for noise, stripes and JPEG
-THRESHOLD = 0.2  # where the detector finds what there is, little else, and the same again (bench.grounding)
+THRESHOLD = 0.21  # where the detector finds what there is, little else, and the same again (bench.grounding)
 RARE = 0.001  # of the scenes may be beyond either end, before there is
 MOST_WHITE = 0.995  # of a sheet with anything on it
 MOST_LINES = 0.35  # of what is drawn there; more is a drawing, not shapes
