@@ -1,9 +1,11 @@
 """What does the pipeline cost on top of its models, and does it stay flat?
 
-Five figures, all within this one run on this one machine; all but the last are ratios:
+Six figures, all within this one run on this one machine; all but the last are ratios:
 
 - ``overhead``: wall time of a build over the wall time of the bare model forwards that it makes, replayed on the very tensors that it
-passed (median of pairs, each of fifty rows; loading the models is outside both);
+passed (median of pairs, each of fifty rows; loading the models is outside both). The models have all cores but one, so that what
+prepares images has one of its own, as it has beside a GPU;
+- ``all_cores_overhead``: the same where the models have all cores, and give way to what prepares images;
 - ``mixed_overhead``: the same on images of forty different sizes, as natural images have;
 - ``time_per_row_ratio`` and ``memory_ratio``: time per row and peak memory of a build of ``--large`` rows over one of ``--small`` rows,
 each in a process of its own;
@@ -86,6 +88,15 @@ def config_of(source: Path, out: Path) -> BuildConfig:
 
 def pieces(rows: int) -> list[int]:
     return [min(PIECE, rows - first) for first in range(0, rows, PIECE)]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """That many for the models."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    yield
+    torch.set_num_threads(usual)
 
 
 def alike(rows: int, repetitions: int) -> dict[str, float]:
@@ -204,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=100, help="rows of the overhead measurement, fifty at a time")
     parser.add_argument("--mixed", type=int, default=300, help="rows of the measurement on mixed sizes, fifty at a time")
-    parser.add_argument("--repetitions", type=int, default=4, help="times that each fifty rows are built, and their forwards replayed")
+    parser.add_argument("--repetitions", type=int, default=3, help="times that each fifty rows are built, and their forwards replayed")
     parser.add_argument("--small", type=int, default=200)
     parser.add_argument("--large", type=int, default=2000)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
@@ -212,13 +223,17 @@ def main() -> None:
     if a.measure:
         print(json.dumps(measure(a.measure)))
         return
+    cores = torch.get_num_threads()
+    with threads(cores - 1):
+        overheads = {**alike(a.rows, a.repetitions), **mixed(a.mixed, a.repetitions)}
+    all_cores = alike(PIECE, 2 * a.repetitions)
     result: dict[str, Any] = {
-        **alike(a.rows, a.repetitions),
-        **mixed(a.mixed, a.repetitions),
+        **overheads,
+        **{f"all_cores_{name}": all_cores[name] for name in ("overhead", "overhead_low", "overhead_high")},
         **growth(a.small, a.large),
         "erase_seconds_per_megapixel": erasing(),
     }
-    result |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    result |= {"cores": cores, "torch": torch.__version__, "machine": platform.machine()}
     console.print(
         table("Labelling", ["", ""], [[k.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for k, v in result.items()])
     )

@@ -127,19 +127,23 @@ def _filling(pixels: Pixels, mask: masks.Mask, fill: Fill, seed: int) -> Pixels:
         return cv2.inpaint(
             np.ascontiguousarray(pixels), mask.astype(np.uint8), 3, cv2.INPAINT_TELEA
         )
-    outside = pixels[~mask].astype(np.float32)
-    if fill == "mean":
-        return np.broadcast_to(outside.mean(0).round().astype(np.uint8), pixels.shape)
-    if fill == "noise":
-        filling = pixels.copy()
-        noise = np.random.default_rng(seed).normal(
-            outside.mean(0), outside.std(0), (np.count_nonzero(mask), 3)
-        )
-        filling[mask] = noise.round().clip(0, 255).astype(np.uint8)
-        return filling
     if fill == "blur":
         return _blur_without(pixels, mask)
+    mean, deviation = (told[:, 0] for told in cv2.meanStdDev(pixels, mask=_visible(mask)))
+    if fill == "mean":
+        return np.broadcast_to(mean.round().astype(np.uint8), pixels.shape)
+    if fill == "noise":
+        filling = pixels.copy()
+        size = (np.count_nonzero(mask), 3)
+        noise = np.random.default_rng(seed).normal(mean, deviation, size)
+        filling[mask] = noise.round().clip(0, 255).astype(np.uint8)
+        return filling
     raise ValueError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
+
+
+def _visible(mask: masks.Mask) -> Pixels:
+    """Where something is left to be seen, as OpenCV has it."""
+    return (~mask).astype(np.uint8)
 
 
 def _blur_without(pixels: Pixels, mask: masks.Mask) -> Pixels:
@@ -158,7 +162,7 @@ def _blur_without(pixels: Pixels, mask: masks.Mask) -> Pixels:
     colours = cv2.resize(pixels * visible[..., None], size, interpolation=cv2.INTER_AREA)
     weight = cv2.GaussianBlur(weight, (0, 0), sigma / shrink)[..., None]
     blurred = cv2.GaussianBlur(colours, (0, 0), sigma / shrink)
-    mean = pixels[~mask].mean(0, dtype=np.float32)
+    mean = np.array(cv2.mean(pixels, mask=_visible(mask))[:3], np.float32)
     # Deep inside a large mask the kernel sees next to nothing; the mean takes over smoothly.
     filling = (blurred + 1e-3 * mean) / (weight + 1e-3)
     filling = cv2.resize(filling, (width, height), interpolation=cv2.INTER_LINEAR)

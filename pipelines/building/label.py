@@ -26,7 +26,7 @@ def steps_of(config: BuildConfig, models: Models) -> tuple[Step, ...]:
         Ground(models.locators, required=needs_region, verifier=models.verifier),
         DrawMasks(models.segmenter, models.segmenter_domain),
         Weigh(models.answerer, config.answerer_draws),
-        Intervene(config.counterfactual, models.locators, required=needs_image),
+        Intervene(config.counterfactual, models.locators, required=needs_image, at_once=16 * config.detector.batch_size),
     )
 
 

@@ -6,15 +6,16 @@ The locators verify them.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from PIL import Image
 
 from labeling import masks
-from labeling.ahead import ahead
 from labeling.boxes import Detection
 from labeling.counterfactual import Case, Region, Removal, intervene, verify_removal
 from labeling.facts import normalize_phrase
@@ -27,7 +28,7 @@ from pipelines.config import CounterfactualConfig
 from pipelines.dataset.schema import Item, Ledger
 from rewardlib.rows.images import png
 
-WORKERS = 2  # threads that make and store images
+WORKERS = max(2, min(8, os.cpu_count() or 1))  # threads that make and store images
 _NONE = Rejection(
     "no counterfactual",
     "the row has no region that is known to be evidence; --annotator.model names a judge that says what the answer rests on, "
@@ -37,35 +38,36 @@ _NONE = Rejection(
 
 @dataclass(frozen=True)
 class Intervene(Step):
-    """required: whether a row without a counterfactual goes no further."""
+    """required: whether a row without a counterfactual goes no further. at_once: rows whose images the locators see at a time, while
+    threads make those of the next and store those of the last; enough of them to fill the locators' batches."""
 
     config: CounterfactualConfig
     locators: LocatorChain
     required: bool = False
+    at_once: int = 16
     stage: ClassVar[str] = "intervene"
 
-    def _made(self, items: Sequence[Item]) -> Iterator[tuple[Item, list[Case]]]:
-        """Every item with what is made of it, by threads: filling a hole takes no model."""
-        made = ahead(lambda item: _cases(item, self.config), items, workers=WORKERS)
-        yield from zip(items, made, strict=True)
-
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
-        cases = [(item, case) for item, own in self._made(items) for case in own]
-        removals = verify_removal(self.locators, [case for _, case in cases])
-        for asked in [removal.asked for own in removals for removal in own if removal.asked]:
-            settle(asked, ledger)
-        stored = ahead(_stored, list(zip(cases, removals, strict=True)), workers=WORKERS)
-        for (item, case), images in zip(cases, stored, strict=True):
-            item.row["counterfactuals"] += images
-            for image in images:
+        done: list[tuple[Item, Case, Future[list[dict[str, Any]]]]] = []
+        with ThreadPoolExecutor(WORKERS) as pool:
+            made = [pool.submit(_cases, item, self.config) for item in items]
+            for first in range(0, len(items), self.at_once):
+                some = slice(first, first + self.at_once)
+                cases = [(item, case) for item, own in zip(items[some], made[some], strict=True) for case in own.result()]
+                removals = verify_removal(self.locators, [case for _, case in cases])
+                for asked in [removal.asked for own in removals for removal in own if removal.asked]:
+                    settle(asked, ledger)
+                done += [(item, case, pool.submit(_stored, item, case, own)) for (item, case), own in zip(cases, removals, strict=True)]
+        for item, case, images in done:
+            item.row["counterfactuals"] += images.result()
+            for image in images.result():
                 ledger.counts[f"{image['role']}_images"] += 1
                 ledger.counts[f"{image['role']}_verified"] += image["verified"] is True
             ledger.counts["controls_without_room"] += all(made.role != "control" for made in case.made)
         return [_NONE if self.required and not item.row["counterfactuals"] else None for item in items]
 
 
-def _stored(told: tuple[tuple[Item, Case], Sequence[Removal]]) -> list[dict[str, Any]]:
-    (item, case), removals = told
+def _stored(item: Item, case: Case, removals: Sequence[Removal]) -> list[dict[str, Any]]:
     return [stored(item.row, made, removal) for made, removal in zip(case.made, removals, strict=True)]
 
 
