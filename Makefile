@@ -53,6 +53,7 @@ checkpoints: .venv/ready  ## teach the embedded models again, three hours and a 
 	$(BIN)/python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
 	$(BIN)/python -m demo.teach_detector --minutes 40 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 24
 	$(BIN)/python -m demo.teach_detector --minutes 18 --resume --canvases 0.4 --batch 6 --lr 2.5e-4 --seed 25 --average
+	$(BIN)/python -m demo.teach_detector --minutes 45 --resume --canvases 0.5 --batch 6 --lr 3e-4 --seed 26
 	$(BIN)/python -m demo.teach_segmenter
 	$(BIN)/python -m demo.teach_segmenter --minutes 15 --resume --lr 8e-4 --seed 30
 	$(BIN)/python -m demo.teach_segmenter --minutes 20 --resume --batch 4 --lr 8e-4 --seed 32

@@ -12,7 +12,7 @@ from labeling.readers.vocabulary import COLORS, CONTAINERS, is_thing, singular
 
 _PHRASE = pattern(letter="[A-Z]")
 _NEGATION = re.compile(
-    r"\b(?:no|without|neither|nor|zero|0|lacks?|lacking|rather\s+than|instead\s+of"
+    r"\b(?:no|without|neither|nor|zero|lacks?|lacking|rather\s+than|instead\s+of"
     r"|none\s+of(?:\s+(?:the|these|those))?"
     r"|(?:\w*n['’]t|(?:can)?not)\s+(?=\w)(?:actually\s+)?"
     r"(?:(?:see|sees|find|spot|have|contain|show|include|depict)\b|(?=(?:an?|any|the)\b))"
