@@ -12,6 +12,7 @@ again. Where ``PREFECT_API_URL`` names a Prefect server, the build reports to it
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ class Command(BuildConfig):
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line; returns the manifest, of a dry run an empty one."""
+    os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # a setting's error says its name, its value and what it may be
     with failing_clearly(ValueError, ValidationError, OSError):
         command = parse(list(sys.argv[1:] if arguments is None else arguments))
         config = BuildConfig(**command.model_dump(exclude={"dry_run"}))

@@ -28,20 +28,21 @@ from labeling.annotate import Asked
 from labeling.facts import Decider, Fact, Role
 from labeling.readers.phrases import (
     NounPhrase,
-    are_disjoint,
     differ,
     noun_phrases,
     placed_noun_phrases,
 )
 from labeling.readers.question import parts
+from labeling.readers.vocabulary import KINDS, SAME_THING, words
 
 # Nouns that stand for anything that can be seen, and nouns of which one may be called by the other.
 _ANYTHING = frozenset({"object", "item", "thing", "shape", "figure", "element", "symbol", "one"})
-_ALIKE = ({"block", "square", "cube", "brick", "tile"}, {"circle", "disc", "disk", "dot", "ball"})
+# What a question asks for that is no thing: "what shape is the red thing?"
+_LOOKS = frozenset(words("shape color colour size kind type material pattern letter number"))
 # Where things are, unless adorned; the others only "in the figure".
 _PLACES = frozenset({"box", "picture", "photo", "image", "diagram", "scale"})
 _PLACES_IN = frozenset({"figure", "chart", "graph", "table", "grid", "map"})
-_IN = re.compile(r"\b(?:in|from|of|on|to|see)\s+(?:the|this|that|each)\s+(?:\w+\s+){0,2}$", re.I)
+_IN = re.compile(r"\b(?:in|from|of|see)\s+(?:the|this|that|each)\s+(?:\w+\s+){0,2}$", re.I)
 # "What shape is the purple object?": here the noun is what is asked for, not what is asked about.
 _ASKED_FOR = re.compile(
     r"\b(?:what|which)\s+(?:is\s+the\s+)?(?P<noun>\w+)\s+(?:is|are|of|does|do|has|have)\s+(?:the|this|that|an?)\b",
@@ -53,7 +54,11 @@ _COMPUTES = re.compile(
     r"|difference|half|twice|average|leaves)\b",
     re.I,
 )
-_COUNTS = re.compile(r"\bhow\s+many\b|\bnumber\s+of\b", re.I)
+_COUNTS = re.compile(
+    r"\bhow\s+many\s+(?!minutes|hours|seconds|degrees|dollars|euros|points|percent)"
+    r"|\bnumber\s+of\s+(?!the\b|this\b|an?\b)",
+    re.I,
+)
 _A_NUMBER = re.compile(r"\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve", re.I)
 _TAG = re.compile(r"</?\w+>")
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+")
@@ -82,7 +87,9 @@ def by_answer(facts: Sequence[Fact], asked: Asked, traces: Collection[str]) -> l
     counted = bool(_COUNTS.search(asked.question) and _A_NUMBER.fullmatch(answer.strip()))
     computed = any(_COMPUTES.search(_TAG.sub(" ", trace)) for trace in traces)
     reads = wanted and not counted and not computed
-    things = {fact.phrase.lower() for fact in facts if _is_named(fact, asked)}
+    fits = _fits_of_answer(facts, asked)
+    best = "yes" if "yes" in fits else "maybe"  # "umbrella" for "a black umbrella"
+    things = {fact.phrase.lower() for fact, fit in zip(facts, fits, strict=True) if fit == best}
 
     def decide(fact: Fact) -> Decision:
         if reads and fact.kind in _WRITING and _holds(_words(fact.quote), wanted):
@@ -104,13 +111,22 @@ def _in_words(asked: Asked) -> str:
     return asked.answer
 
 
-def _is_named(fact: Fact, asked: Asked) -> bool:
-    """Whether the answer is a thing, and a fact is about such a one. "A square" is none where the
-    shape of something is asked for."""
-    named = list(noun_phrases(_in_words(asked)))
-    if len(named) != 1 or _ASKED_FOR.search(asked.question) or fact.kind in _WRITING:
-        return False
-    return any(_same(thing, named[0], alone=False) == "yes" for thing in noun_phrases(fact.phrase))
+def _fits_of_answer(facts: Sequence[Fact], asked: Asked) -> list[Fit]:
+    """Whether each fact is about the thing that the answer is; "a square" is none where the shape
+    of something is asked for."""
+    named = list(noun_phrases(_in_words(asked), also=_ANYTHING))
+    asks_how_it_looks = any(
+        m["noun"].lower() in _LOOKS for m in _ASKED_FOR.finditer(asked.question)
+    )
+    if len(named) != 1 or _stands_for_anything(named[0]) or asks_how_it_looks:
+        return ["no"] * len(facts)
+
+    def fit(fact: Fact) -> Fit:
+        told = [] if fact.kind in _WRITING else noun_phrases(fact.phrase)
+        fits = {_same(thing, named[0], alone=False) for thing in told}
+        return "yes" if "yes" in fits else "maybe" if "maybe" in fits else "no"
+
+    return [fit(fact) for fact in facts]
 
 
 def _words(text: str) -> list[str]:
@@ -126,12 +142,10 @@ def _holds(told: Sequence[str], wanted: Sequence[str]) -> bool:
 def by_question(asked: Asked, facts: Sequence[Fact]) -> list[Decision]:
     """The role of every fact, by what the question asks about.
 
-    A fact is evidence if it names a thing that the question names: the same noun, or one that
-    stands for anything, and no attribute that contradicts. Where at least one fact does, those that
-    name none of the question's things are context. A thing that the question names more narrowly
-    than the fact leaves the fact undecided; so does one that may be the answer, or that may be
-    called by a word of the question that no other fact goes by ("sofa", where it asks about a
-    couch).
+    A fact is evidence if it names a thing that the question names: the same noun, one of its kind,
+    or one that stands for anything, and no attribute that contradicts. Where at least one fact
+    does, those that name none of the question's things are context. A thing that the question names
+    more narrowly than the fact leaves the fact undecided; so does one that may be the answer.
     """
     stem = parts(asked.question).stem
     things = list(_asked_about(stem))
@@ -139,27 +153,11 @@ def by_question(asked: Asked, facts: Sequence[Fact]) -> list[Decision]:
     fits = [_fit(fact, things, names) for fact in facts]
     if "yes" not in fits:
         return [UNDECIDED] * len(facts)
-    unmet = _unmet(things, facts)
+    answers = _fits_of_answer(facts, asked)
     return [
-        _decision("maybe" if _may_be_meant(fact, unmet) or _is_named(fact, asked) else fit, things)
-        if fit == "no"
-        else _decision(fit, things)
-        for fact, fit in zip(facts, fits, strict=True)
+        _decision("maybe" if fit == "no" and answer != "no" else fit, things)
+        for fit, answer in zip(fits, answers, strict=True)
     ]
-
-
-def _unmet(wanted: Sequence[NounPhrase], facts: Sequence[Fact]) -> list[str]:
-    """The nouns of a question that no fact goes by."""
-    told = {thing.noun for fact in facts for thing in noun_phrases(fact.phrase)}
-    return [
-        phrase.noun for phrase in wanted if not any(_may_be_called(n, phrase.noun) for n in told)
-    ]
-
-
-def _may_be_meant(fact: Fact, unmet: Sequence[str]) -> bool:
-    """Whether a fact's thing may be another word for one of the nouns."""
-    told = [thing.noun for thing in noun_phrases(fact.phrase)]
-    return any(not are_disjoint(noun, wanted) for noun in told for wanted in unmet)
 
 
 def by_agreement(
@@ -187,7 +185,7 @@ def _asked_about(question: str) -> Iterator[NounPhrase]:
     """The things that a question names, without the attribute that it asks for and the places that
     hold things."""
     asked_for = {match["noun"].lower() for match in _ASKED_FOR.finditer(question)}
-    for start, phrase in placed_noun_phrases(question, also=_ANYTHING):
+    for start, phrase in placed_noun_phrases(question, also=_ANYTHING | {*KINDS}):
         bare = not phrase.adjectives and not phrase.label
         if bare and (phrase.noun in asked_for or phrase.noun in _PLACES or phrase.noun == "one"):
             continue
@@ -244,7 +242,8 @@ def _may_be_called(noun: str, wanted: str) -> bool:
         noun == wanted
         or wanted in _ANYTHING
         or noun in _ANYTHING
-        or any({noun, wanted} <= alike for alike in _ALIKE)
+        or noun in KINDS.get(wanted, ())
+        or any({noun, wanted} <= alike for alike in SAME_THING)
     )
 
 

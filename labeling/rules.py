@@ -20,7 +20,7 @@ from labeling.readers.amounts import amounts_in
 from labeling.readers.claims import Claim, claim
 from labeling.readers.names import invented_in, names_in
 from labeling.readers.objects import objects_in
-from labeling.readers.question import parts
+from labeling.readers.question import parts, without_options
 from labeling.readers.spelling import Plain, plain
 from rewardlib.judge import JudgeError
 from rewardlib.spans import find_boxes
@@ -30,7 +30,7 @@ RULES_VERSION = "rules-3"
 # Ends at punctuation that is not within a number, at an empty line, before an item of a list, and
 # before a line that a colon announces; and somewhere, so that a text without any is no burden.
 _SENTENCE = re.compile(
-    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|[A-H]\.\s|\d+[.)]\s)|[!?]|(?<!\n[A-H])\.(?!\d)|:\s*\n).)"
+    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|\d+[.)]\s)|[!?]|\.(?!\d)|:\s*\n).)"
     r"{1,1500}",
     re.S,
 )
@@ -147,10 +147,11 @@ def _apart(fact: Fact, others: Sequence[Fact]) -> bool:
 
 
 def _readable(trace: str) -> str:
-    """The trace with its tags, final answer and drawings' code blanked, as long as it was."""
+    """The trace with tags, final answer, drawings' code and lists of options blanked, as long as it
+    was."""
     for pattern in (_ANSWER, _CODE):
         trace = pattern.sub(lambda m: " " * len(m.group()), trace)
-    signs = list(trace)
+    signs = list(without_options(trace))
     for command, _, end in find_boxes(trace):
         signs[command : end + 1] = " " * (end + 1 - command)
     return "".join(signs)

@@ -90,7 +90,10 @@ def appearing(out: Path) -> Iterator[Path]:
     aside = out.with_name(f".{out.name}.export")
     if aside.exists():  # of an export that was killed
         shutil.rmtree(aside)
-    aside.mkdir(parents=True)
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise ExportError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     try:
         yield aside
         aside.replace(out)

@@ -455,6 +455,14 @@ def test_what_reads_like_it_is_something_else(quote: str, kind: Kind, line: str)
         ("5 meters", "5 m", "5 m"),
         ("20°C", "20 °C", "20 °C"),
         ("300", "100 200 300", "300"),
+        ("100", "50 100", "100"),
+        ("1/2", "0 1/2 1", "1/2"),
+        ("3.50", "Coffee - 3.50", "3.50"),
+        ("20", "10 - 20", "20"),
+        ("5 pounds", "5 lbs", "5 lbs"),
+        ("5 dollars", "$5", "5"),
+        ("68 degrees Fahrenheit", "68°F", "68°F"),
+        ("5 km/h", "5 km/h", "5 km/h"),
         ("Manicotti", "Macoti", ""),
         ("Manicotti", "Manicoti", "Manicoti"),
         ("the text Room ten", "Roam ten", "Roam ten"),
@@ -462,3 +470,8 @@ def test_what_reads_like_it_is_something_else(quote: str, kind: Kind, line: str)
 )
 def test_units_and_mistakes_of_reading(quote: str, line: str, found: str) -> None:
     assert [text for text, _ in _find(quote, line, kind="measure")] == ([found] if found else [])
+
+
+@pytest.mark.parametrize(("quote", "line"), [("Spain", "Spa1n"), ("Tea 12", "Tea I2"), ("point B", "A 5 B"), ("A", "1 A 2 B")])
+def test_letters_and_digits_that_look_alike(quote: str, line: str) -> None:
+    assert _find(quote, line) != []

@@ -251,7 +251,14 @@ def test_choices_in_words_are_no_pictures() -> None:
         ("There isn't any red square here.", ["absence"]),
         ("The image does not contain a circle.", ["absence"]),
         ("There are no circles, squares, or stars.", ["absence"] * 3),
-        ("There are zero stars and none of the squares.", ["absence"] * 2),
+        ("There are zero stars and none of the squares are red.", ["absence", "object"]),
+        ("No circles, two stars.", ["absence", "count"]),
+        ("Blue bar: 0.75, red bar: 0.5.", ["object", "object"]),
+        ("The man is missing a shoe.", ["object", "object"]),
+        ("The red square is not in the middle.", ["object"]),
+        ("The largest object is not the red circle.", ["object"]),
+        ("The axis starts at zero and the blue bar reaches 5.", ["object", "object"]),
+        ("Rather than counting the red circles, look at the blue squares.", ["object", "object"]),
         ("A circle rather than a star.", ["object", "absence"]),
         ("The red square is missing.", ["absence"]),
         ("Stars: 0", ["absence"]),
@@ -313,3 +320,23 @@ def test_a_questions_options_are_not_what_it_is_about(question: str, names: list
     named = list(named_by(question))
     assert [fact.phrase for fact in named] == names
     assert all(question[fact.start : fact.end] == fact.quote for fact in named)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("There is a red circle and a blue star (is it a cross?) in the image.", ["red circle", "blue star"]),
+        ("At first glance, there is a red circle.", ["red circle"]),
+        ("The rest of the image shows a red circle.", ["red circle"]),
+        ("A red circle (maybe orange) is left of a blue star.", ["red circle", "blue star"]),
+        ("Looking at the image we get a red circle.", ["red circle"]),
+        ("The image:\nA. There is a red circle.\nB. There is a blue star.", ["red circle", "blue star"]),
+        ("The arrow ends at point\nB. It points to the red star.", ["arrow", "point", "red star"]),
+    ],
+)
+def test_what_is_seen_is_a_fact_whatever_stands_around_it(text: str, phrases: list[str]) -> None:
+    assert [phrase for kind, phrase in _said(text) if kind == "object"] == phrases
+
+
+def test_a_segment_may_spell_a_word() -> None:
+    assert _written("BE is perpendicular to AC, and CD to AN.") == ["BE", "AC", "CD", "AN"]

@@ -23,9 +23,17 @@ _REFUSAL = re.compile(
     r"|please (?:provide|share|upload))",
     re.I,
 )
+_ASKS = re.compile(
+    r"\W*(?:\w+[,:]\s*)?(?:so|and|but|now|then)?\W*(?:what|which|who|whose|how|why|where|when|if|is"
+    r"|are|am|was|were|do|does|did|can|could|has|have|had|will|would|should|in\s+which)\b",
+    re.I,
+)
+_ASIDE = re.compile(r"\([^)]*\Z")  # "a star (is it a cross?)"
 _ANSWER = re.compile(r"\banswer\b", re.I)
 _CONCLUSION = re.compile(
-    r"\s*(?:(?:so|therefore|thus|hence|that makes|that settles|together|the\s+(?:remaining|rest)"
+    r"\s*(?:(?:so|therefore|thus|hence|that makes|that settles"
+    r"|together(?=,|\s+(?:they|these|this|that))"
+    r"|the\s+(?:remaining|rest)\s+(?:\w+\s+){0,2}(?:is|are|equals?)\s+\d+"
     r"|(?:half|twice|double|a\s+third)\s+(?:of\s+)?(?:this|that|it|which|\d+))\b"
     r"|\d+\s*[a-z]{1,3}\s*=)",  # 1 m = 100 cm
     re.I,
@@ -41,11 +49,11 @@ _GENERAL = re.compile(
     r"(?:of|for|in)\s+(?:an?|any|every|each)\b"
     r"|(?:recall|remember|note)\s+that\s+an?\b)"
     r"|\b(?:by definition|in general|is defined (?:as|by|to be)|theorem|formula|properties of"
-    r"|is called|are called|known as|adds?\s+up\s+to|sums?\s+(?:up\s+)?to)\b",
+    r"|is called|are called|known as)\b",
     re.I,
 )
 _OPTION = re.compile(
-    r"\s*(?:[*•-]+\s*)?(?:(?:option|choice|statement)s?\s*\(?[A-Z]\b|\(?[A-Z]\)|[A-H]\.\s)",
+    r"\s*(?:[*•-]+\s*)?(?:(?:option|choice|statement)s?\s*\(?[A-Z]\b|\(?[A-Z]\))",
     re.I,
 )
 _SEEING = re.compile(
@@ -58,14 +66,14 @@ _SUPPOSED = re.compile(
     r"|such\s+as|in\s+order\s+(?:to|that)"
     r"|we\s+can\s+(?:draw|add|construct|make|place|put|form|build|use)"
     r"|we\s+(?:draw|add|construct|place|need)|denote|what"
-    r"|(?:must|has\s+to)\s+(?:equal|measure|be\s+(?:equal\s+to\s+)?\d+)"
-    r"|perhaps|maybe|possibly|at\s+first|thought|were\s+there|say,?\s+(?:there|that|we)"
+    r"|adds?\s+up\s+to|sums?\s+(?:up\s+)?to|(?:must|has\s+to)\s+(?:equal|measure|be\s+(?:equal\s+to\s+)?\d+(?![\d\s]*\+))"
+    r"|(?<!\()(?:perhaps|maybe|possibly)|at\s+first(?!\s+(?:glance|sight))|thought|were\s+there|say,?\s+(?:there|that|we)"
     r"|(?:we\s+are|is)\s+asked|asks?|asking"
     r"|(?:choices|options)\s+(?:are|include))\b",
     re.I,
 )
 _CONCLUDED = re.compile(
-    r"(?:\bwe\s+(?:get|obtain|conclude)|(?:[,;:.]|\band|⇒)\s*(?:so|therefore|thus|hence"
+    r"(?:\bwe\s+(?:get|obtain|conclude)\b(?!\s+(?:an?|the)\b)|(?:[,;:.]|\band|⇒)\s*(?:so|therefore|thus|hence"
     r"|which\s+(?:gives|means|implies|makes)|we\s+find|it\s+follows|this\s+(?:gives|means|implies)"
     r"|giving|leaving))\b",
     re.I,
@@ -90,7 +98,7 @@ class Claim:
 
 def claim(sentence: str, asks: bool = False) -> Claim:
     """What a sentence claims. One that ``asks`` may call things by their names."""
-    if asks:
+    if asks and _ASKS.match(sentence):
         return Claim(0, len(sentence))
     if _ANSWER.search(sentence) or _REFUSAL.search(sentence):
         return Claim(0, 0)
@@ -99,7 +107,8 @@ def claim(sentence: str, asks: bool = False) -> Claim:
         return Claim(0, named)
     if (option := _OPTION.match(sentence)) and not _SEEING.search(sentence):
         return Claim(0, 0 if len(option[0].strip(" *•-")) > 3 else named)
-    return Claim(min(_until(_SUPPOSED, sentence), _until(_CONCLUDED, sentence)), named)
+    seen = min(_until(_SUPPOSED, sentence), _until(_CONCLUDED, sentence))
+    return Claim(min(seen, _until(_ASIDE, sentence)) if asks else seen, named)
 
 
 def _until(pattern: re.Pattern[str], sentence: str) -> int:

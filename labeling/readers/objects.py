@@ -13,22 +13,23 @@ from labeling.readers.vocabulary import COLORS, CONTAINERS, is_thing, singular
 _PHRASE = pattern(letter="[A-Z]")
 _NEGATION = re.compile(
     r"\b(?:no|without|neither|nor|zero|lacks?|lacking|rather\s+than|instead\s+of"
-    r"|none\s+of(?:\s+(?:the|these|those))?"
     r"|(?:\w*n['’]t|(?:can)?not)\s+(?=\w)(?:actually\s+)?"
-    r"(?:(?:see|sees|find|spot|have|contain|show|include|depict)\b|(?=(?:an?|any|the)\b))"
+    r"(?:(?:see|sees|find|spot|have|contain|show|include|depict)\b|(?=(?:an?|any)\b))"
     r"(?:\s*\b(?:an?|any|the)\b)?(?:\s+of\s+(?:the|these|those))?)(?!\w)",
     re.I,
 )
 # What ends a negation before the noun: "no square but a blue circle", "without text it shows".
 _ENDS_IT = re.compile(
     r"\b(?:but|only|just|except|besides|that|which|it|is|are|was|were|has|have|shows?|contains?"
-    r"|there|doubt|of|to|than|in|on|under|above|below|near|next|inside|outside|between|left|right)\b"
-    r"|;|,\s*(?:(?:and|or)\s+)?(?:an?|the|one|two|three|\d)\b",
+    r"|there|doubt|of|at|to|than|in|on|under|above|below|near|next|inside|outside|between|left|right)\b"
+    r"|(?:counting|using|looking|adding|measuring|considering|knowing)\b"
+    r"|;|(?:,|\band\b|\bor\b)\s*(?:(?:and|or)\s+)?(?:an?|the|one|two|three|four|five|\d+)\b",
     re.I,
 )
 _ABSENT = re.compile(
-    r"\s*(?:(?:is|are)\s+(?:missing|absent|nowhere|not\s+(?:there|present|visible|shown|in\b))"
-    r"|:\s*(?:0|zero|none)\b)",
+    r"\s*(?:(?:is|are)\s+(?:(?:missing|absent)\b(?!\s+(?:an?|the|its|his|her|one)\b)|nowhere"
+    r"|not\s+(?:there|present|visible|shown|in\s+(?:the|this)\s+(?:image|picture|figure|photo)))"
+    r"|:\s*(?:0(?![.,]?\d)|zero\b|none\b))",
     re.I,
 )
 _REACH = 200  # how far before a noun its negation may be
@@ -40,7 +41,7 @@ def objects_in(trace: str, spelled: Plain, start: int, end: int) -> Iterator[Fac
     found = [(m, p) for m in _PHRASE.finditer(sentence) if (p := _phrase(m, sentence))]
     for match, phrase in found:
         head = sentence[: found[0][0].start()]
-        before = match.end("article") if match["article"] else match.start()
+        before = match.start("adjectives")
         absent = (match["count"] or "").strip() == "0" or _is_denied(sentence, before, match.end())
         first = max(match.start(), match.end("article"))
         place = spelled.span(start + first, start + match.end())

@@ -86,6 +86,45 @@ _IRREGULAR = {
     "candies": "candy", "scarves": "scarf", "loaves": "loaf",
     "branches": "branch", "dishes": "dish", "branch": "branch", "dish": "dish",
 }  # fmt: skip
+# Nouns of which one may be called by the other.
+SAME_THING = tuple(
+    frozenset(words(line))
+    for line in (
+        "block square cube brick tile",
+        "circle disc disk dot ball sphere",
+        "sofa couch settee",
+        "bike bicycle",
+        "motorbike motorcycle",
+        "airplane aeroplane plane",
+        "cup mug",
+        "fridge refrigerator",
+        "television tv",
+        "ladybird ladybug",
+        "trapezium trapezoid",
+        "photo picture image",
+        "jacket coat",
+        "hat cap",
+    )
+)
+# What a noun takes in: a square is a polygon.
+KINDS = {
+    kind: frozenset(words(nouns))
+    for kind, nouns in {
+        "polygon": "square rectangle triangle pentagon hexagon octagon parallelogram rhombus kite"
+        " trapezium trapezoid diamond quadrilateral",
+        "quadrilateral": "square rectangle parallelogram rhombus kite trapezium trapezoid diamond",
+        "person": "man woman boy girl child baby player rider teacher",
+        "child": "boy girl",
+        "animal": "ant bear bee beetle bird bull butterfly camel cat chicken cow crab crocodile"
+        " deer dog dolphin donkey dragon duck eagle elephant fish fox frog giraffe goat goose hen"
+        " horse insect kangaroo kitten ladybird ladybug lamb lion lizard monkey mouse octopus owl"
+        " parrot penguin pig pigeon puppy rabbit rooster shark sheep snail snake spider squirrel"
+        " swan tiger turtle whale wolf worm zebra",
+        "vehicle": "car bus truck van train tram bicycle bike motorbike motorcycle tractor wagon"
+        " ambulance scooter",
+        "fruit": "apple banana cherry grape lemon melon pear pineapple strawberry tomato",
+    }.items()
+}
 # Places and whole pictures: no evidence unless their colour tells them from others.
 CONTAINERS = frozenset(words("box picture photo figure image scale number shape diagram label"))
 
@@ -100,7 +139,7 @@ CAPITALS = frozenset(
     words(
         "AA AAA SAS SSS ASA AAS SSA HL RHS CPCTC PIE OK NOT AND OR IS THE OF AM PM TV US USA UK AI"
         " CM MM KG LHS QED GCD LCM HCF GCF AP GP NE NW SE SW YES NO ALL BY TO IN ON AS AT"
-        " SO DO IT IF WE BE HE AN MY UP GO ID EU UN PC CD DVD RGB CO2 H2O GPS PDF FAQ NASA"
+        " SO IT EU DVD RGB CO2 H2O GPS PDF FAQ NASA"
         " NOTE FINAL STEP FIND GIVEN THUS HENCE WAIT ALSO BUT FOR WITH FROM THAT THIS HAS CAN MUST"
         " ONLY TRUE FALSE SUM AREA BOTH ONE TWO THREE FOUR FIVE MAX MIN EACH ARE WAS THEN THEY"
         " LEFT RIGHT TOP ABOVE BELOW RED BLUE GREEN HERE WHAT HOW WHY WHO KEY SAME"
@@ -111,7 +150,8 @@ UNITS = words(
     " degrees degree percent °C °F ° % € £ min minutes minute sec seconds second hours hour hrs"
     " hr h s meters meter metres metre centimeters centimeter centimetres centimetre kilometers"
     " kilometer kilometres kilometre millimeters millimeter millimetres millimetre grams gram"
-    " kilograms kilogram litres litre liters liter pounds pound"
+    " kilograms kilogram kgs litres litre liters liter milliliters milliliter millilitres"
+    " millilitre pounds pound lbs ounces ounce secs mins dollars dollar cents cent euros euro"
 )
 # How they are written.
 NAME = r"[A-Z](?:\d{1,2}|['′]{1,2})?"  # of a corner

@@ -50,10 +50,12 @@ _NAME = re.compile(r"(?<![A-Za-z0-9])[A-Za-zα-ω](?:\d{1,2}|'{1,2})?(?![A-Za-z0
 _TOGETHER = re.compile(r"[A-Z]{2,3}")
 _UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
 _WORD = re.compile(r"[^\W\d_]{3}")
-_GROUP = re.compile(r"\s\d{3}(?![\d.,])")  # 000 of "3 000"
-_GOES_ON = re.compile(r"\s\d/\d|\s?(?:million|billion|thousand|bn|(?-i:[KMB]))\b", re.I)
+_GOES_ON = re.compile(
+    r"\s0\d\d(?!\d)|\s\d/\d(?!\s+\d)|\s?(?:million|billion|thousand|bn|(?-i:[KMB]))\b", re.I
+)
 _PER = re.compile(r"\s?/\s?[A-Za-z]")  # 5 m/s
-_AN_AMOUNT = re.compile(r"\d\s?$")  # what is before a unit: the A of "5 A" is none of a point
+_MINUS, _WHOLE = re.compile(r"\s*-\s"), re.compile(r"\s*[1-9]\d*\s")  # what a line begins with
+_AN_AMOUNT = re.compile(rf"\s*{NUMBER}\s?[A-Za-z]\s*")  # 5 A: no point is called so
 _NEGATIVE = re.compile(r"(?<![^\W_])-(?=\d)")
 _DIGIT = 9.0  # the cost of any mistake about a digit: another number is another text
 
@@ -150,14 +152,12 @@ def _number(want: Wanted, value: str, line: Line, start: int, end: int) -> Match
 
 
 def _is_part(text: str, start: int, end: int) -> bool:
-    """Whether a number is a part of a longer one: 3 of "3 000", 7 of "7 1/2" and "7 million"."""
-    if _GOES_ON.match(text, end) or re.search(r"(?<![\w])-\s$", text[:start]):
+    """Whether a number is a part of a longer one: 3 of "3 000", 7 of "7 1/2" and "7 million", the
+    size of "- 3"."""
+    token = text[start:end]
+    if (token != "0" and _GOES_ON.match(text, end)) or _MINUS.fullmatch(text, 0, start):
         return True
-    tokens = [token.span() for token in _TOKEN.finditer(text)]
-    if len(tokens) != 2 or tokens[0][1] - tokens[0][0] > 3:
-        return "/" in text[start:end] and bool(re.search(r"\d\s$", text[:start]))
-    (_, first), (second, _) = tokens
-    return bool(_GROUP.match(text, first)) or ("/" in text[second:] and second - first == 1)
+    return "/" in token and bool(_WHOLE.fullmatch(text, 0, start))
 
 
 def _mistaken(want: Wanted, value: str, line: Line) -> Iterator[Match]:
@@ -204,7 +204,7 @@ def _names(lines: Sequence[Line]) -> Iterator[tuple[Line, int, int]]:
         worded = _WORD.search(line.text)
         for token in _NAME.finditer(line.text):
             start, end = token.span()
-            if _AN_AMOUNT.search(line.text[:start]):
+            if _AN_AMOUNT.fullmatch(line.text):
                 continue
             if not worded or line.text[max(0, start - 1) : end + 1] == f"({token[0]})":
                 yield line, start, end
@@ -256,7 +256,8 @@ def _words(want: Wanted, lines: Sequence[Line]) -> Iterator[Match]:
         return
     written = [list(_literally(target, line)) for line in lines]
     if not any(written):
-        written += [list(_literally(target, row)) for row in _rows(lines)]
+        rows = _rows([line for line in lines if line.places])
+        written += [list(_literally(target, row)) for row in rows]
     for found in written:
         yield from found
     for line, found in zip(lines, written, strict=False):
@@ -364,6 +365,8 @@ def _cost(a: str, b: str) -> float:
     if a == b:
         return 0.0
     alike = a.translate(_DIGITS) == b.translate(_DIGITS)
+    if a.isdigit() != b.isdigit():  # signs are small here, and it is the capital that looks like it
+        alike |= a.upper().translate(_DIGITS) == b.upper().translate(_DIGITS)
     if alike:
         return 0.3
     return _DIGIT if a.isdigit() or b.isdigit() else 1.0

@@ -24,7 +24,10 @@ _SAME_UNIT = {
         ("", ""), ("centi", "c"), ("kilo", "k"), ("milli", "m"),
     ) for me in ("meter", "metre") for s in ("", "s")},
     "grams": "g", "gram": "g", "kilograms": "kg", "kilogram": "kg", "pounds": "lb", "pound": "lb",
-    "°c": "°",
+    "milliliters": "ml", "milliliter": "ml", "millilitres": "ml", "millilitre": "ml", "kgs": "kg",
+    "lbs": "lb", "ounces": "oz", "ounce": "oz", "secs": "s", "mins": "min", "°c": "°", "°f": "°",
+    # Currencies stand before a number as often as behind it.
+    "dollars": "", "dollar": "", "cents": "", "cent": "", "euros": "", "euro": "",
 }  # fmt: skip
 
 _RAISED = str.maketrans("23", "²³")
@@ -39,7 +42,8 @@ _NUMBER = re.compile(
     rf"(?:(?:number|numeral|digit|label|value|point|vertex)\s)?([-−]?{NUMBER})\s*({UNIT})?", re.I
 )
 _ANY_NUMBER = re.compile(rf"(?<![\w.])([-−]?{NUMBER})(?![\w.]*\d)\s*({UNIT})?", re.I)
-_COUNTED = re.compile(rf"{NUMBER}\s*(?!{UNIT})[^\W\d_]+$", re.I)  # "5 apples", 5 of what it says
+# "5 apples", "5 km/h": 5 of what it says, and of nothing else.
+_COUNTED = re.compile(rf"{NUMBER}\s*(?:(?!{UNIT})[^\W\d_]+|[^\W\d_]+/[^\W\d_]+)$", re.I)
 # What a phrase may say of a text before the text itself.
 _LEAD = re.compile(r"^(?:the\s+)?(?:(?:text|words?|label|inscription)\s+(?=\S))?", re.I)
 
