@@ -70,11 +70,13 @@ def overhead(sources: Sequence[Path], folder: Path, repetitions: int) -> dict[st
             if not n % 2:
                 forwards.append(timed(lambda calls=calls: replay(calls)))
     ratios = [b / f for b, f in zip(builds, forwards, strict=True)]
-    interval = bootstrap((ratios,), np.median, rng=np.random.default_rng(0)).confidence_interval
+    low = high = ratios[0]
+    if len(ratios) > 1:
+        low, high = bootstrap((ratios,), np.median, rng=np.random.default_rng(0)).confidence_interval
     return {
         "overhead": statistics.median(ratios),
-        "overhead_low": float(interval.low),
-        "overhead_high": float(interval.high),
+        "overhead_low": float(low),
+        "overhead_high": float(high),
         "pairs": len(ratios),
         "build_seconds": sum(builds),
         "forward_seconds": sum(forwards),

@@ -19,7 +19,7 @@ from pipelines.rows.sources import open_source
 from rewardlib.rows import DatasetRow, RowError
 from rewardlib.rows.pictures import located
 from rewardlib.rows.regions import REGIONS, fitted, phrase_of, stated_size
-from rewardlib.rows.values import reading
+from rewardlib.rows.values import is_missing, reading
 
 Size = tuple[int, int]  # width, height
 _VERDICTS = {"true": True, "1": True, "1.0": True, "yes": True, "false": False, "0": False, "0.0": False, "no": False}
@@ -91,7 +91,7 @@ def _traces(traces: Any) -> list[Any]:
 
 def _verdict(n: int, trace: Mapping[str, Any]) -> bool | None:
     verdict = trace.get("reported_correct")
-    if verdict is None:
+    if is_missing(verdict):
         return None
     word = str(verdict).strip().lower()
     if word not in _VERDICTS:

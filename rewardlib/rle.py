@@ -61,9 +61,19 @@ def runs_of(counts: bytes) -> NDArray[np.int64]:
 
 
 def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """COCO's polygons or uncompressed run lengths as an encoding; one that is compressed stays as it is."""
+    """COCO's polygons or plain run lengths as an encoding; one that is compressed stays as it is. ``ValueError`` for other things."""
     if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str):
         return dict(segmentation)
+    # pycocotools draws what it is given, wherever that is, and takes the process with it where memory ends.
+    if isinstance(segmentation, Mapping):
+        runs, (rows, columns) = np.asarray(segmentation["counts"], np.float64), segmentation["size"]
+        if runs.ndim != 1 or not (runs >= 0).all() or runs.sum() != rows * columns or rows * columns > MAX_PIXELS:
+            raise ValueError(f"its run lengths do not fill an image of {rows}x{columns}")
+    else:
+        for polygon in segmentation:
+            corners = np.asarray(polygon, np.float64)
+            if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or not (np.abs(corners) <= 4 * max(height, width)).all():
+                raise ValueError(f"a polygon is not x, y of three corners or more, on or near the image of {height}x{width}")
     encoded = coco.frPyObjects(segmentation, height, width)
     merged = coco.merge(encoded) if isinstance(encoded, list) else encoded
     return {"size": list(merged["size"]), "counts": merged["counts"].decode("ascii")}

@@ -218,6 +218,8 @@ BAD_ROWS = {
     "mask is a line": ({"regions": [{**REGION, "mask": [[8, 8]]}]}, "bad region"),
     "mask without runs": ({"regions": [{**REGION, "mask": {"size": [48, 64], "counts": ""}}]}, "bad region"),
     "mask with too few runs": ({"regions": [{**REGION, "mask": {"size": [48, 64], "counts": "`1"}}]}, "bad region"),
+    "mask reaches far away": ({"regions": [{**REGION, "mask": [[8, 8, 1e9, 8, 20, 20]]}]}, "bad region"),
+    "mask ends nowhere": ({"regions": [{**REGION, "mask": [[8, 8, float("nan"), 8, 20, 20]]}]}, "bad region"),
     "boxes of no known mode": ({"regions": [{**REGION, "bbox_mode": "yxyx"}]}, "bad region"),
 }
 
@@ -491,7 +493,7 @@ def test_a_polygon_is_a_mask(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert masks.decode(item.row["regions"][0]["mask"]).sum() > 60
 
 
-@pytest.mark.parametrize("mode", ["xywh", "BoxMode.XYWH_ABS", 1])
+@pytest.mark.parametrize("mode", ["xywh", "BoxMode.XYWH_ABS", 1, 1.0])
 def test_a_box_may_say_its_width_and_height(tmp_path: Path, mode: Any) -> None:
     item, _ = take_one(tmp_path, record(traces=None, regions=[{"phrase": "red square", "bbox": [8, 8, 10, 6], "bbox_mode": mode}]))
     assert item is not None
@@ -509,3 +511,12 @@ def test_a_dataset_is_not_built_onto_itself(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(SourceError, match="overwrite it; choose another --out"):
         source_of(BuildConfig(source=str(tmp_path / "out"), out=tmp_path / "out"))
+
+
+def test_names_of_sides_say_what_they_are(tmp_path: Path) -> None:
+    box = {"x": 8, "y": 8, "width": 10, "height": 6}
+    item, _ = take_one(
+        tmp_path, record(traces=None, bbox_mode="xywh", regions=[{"phrase": "red square", "bbox": box, "segmentation": "m.png"}])
+    )
+    assert item is not None
+    assert (item.row["regions"][0]["bbox"], item.row["regions"][0]["mask"]) == ([8, 8, 18, 14], None)

@@ -313,6 +313,8 @@ def test_numbers_are_whole(text: str, phrases: list[str]) -> None:
     [
         ("Which is left of the star?\nA. red circle\nB. blue square", ["star"]),
         ("Which is it? (A) a red circle (B) a blue square", []),
+        ("Select the letter inside the red circle.", ["letter", "red circle"]),
+        ("Choose the option that shows a blue star.", ["blue star"]),
         ("Hint: Please give the correct option letter, e.g., A, B, C, D.\nQuestion: Where is point P?", ["point P"]),
     ],
 )
@@ -330,6 +332,8 @@ def test_a_questions_options_are_not_what_it_is_about(question: str, names: list
         ("The rest of the image shows a red circle.", ["red circle"]),
         ("A red circle (maybe orange) is left of a blue star.", ["red circle", "blue star"]),
         ("Looking at the image we get a red circle.", ["red circle"]),
+        ("A. The red circle is at the top.\nB. The blue star is below it.", ["red circle", "blue star"]),
+        ("At first there is a red circle, then a blue star.", ["red circle", "blue star"]),
         ("The image:\nA. There is a red circle.\nB. There is a blue star.", ["red circle", "blue star"]),
         ("The arrow ends at point\nB. It points to the red star.", ["arrow", "point", "red star"]),
     ],

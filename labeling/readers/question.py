@@ -14,8 +14,12 @@ from dataclasses import dataclass, field
 _HEAD = re.compile(r"^[ \t]*(?P<letter>[A-H])[.):][ \t]+", re.M)
 _MARKER = re.compile(r"(?:\(|^[ \t]*(?=[A-H][.):][ \t]))(?P<letter>[A-H])[.):]\s?", re.M)
 _IN_PROSE = re.compile(r"\s*(?:and|or)\b|\s*[,.?]", re.I)  # circle (A) and square (B)
-_TELLS = re.compile(r"\b(?:there\s+(?:is|are)|shows?|see|has|have)\b", re.I)
-_FORM = r"(?:option|letter|choice|(?:one|single)[ -](?:word|phrase|number))s?"
+_TELLS = re.compile(r"\b(?:is|are|lies?|shows?|see|has|have|contains?)\b", re.I)
+_FORM = (
+    r"(?:(?:correct|right|best|corresponding|given)\s+(?:option|letter|choice|answer)s?"
+    r"|option'?s?\s+letter|letter\s+of\s+(?:the|your)\s+(?:\w+\s+)?(?:option|choice|answer)"
+    r"|(?:one|single)[ -](?:word|phrase|number))"
+)
 _HOW = re.compile(
     r"^[ \t]*(?:hint|choices|options|answer choices)[ \t]*:(?:(?!\bquestion[ \t]*:)[^\n])*"
     r"|(?:\bplease\s+)?\b(?:answer|select|choose|provide|give|write|pick|reply|respond)\b"

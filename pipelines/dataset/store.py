@@ -132,12 +132,14 @@ def sum_counts(records: list[ShardRecord]) -> dict[str, int]:
 def read_manifest(out: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         if not out.is_dir():
             raise StoreError(f"there is no folder {out}; give one that a build has written") from None
         raise StoreError(
             f"{out} has no manifest.json: it is no finished dataset. Run the build again; it resumes where it stopped"
         ) from None
+    except OSError as error:
+        raise StoreError(f"cannot read {out / 'manifest.json'}: {error.strerror}; make it readable") from error
     except ValueError as error:
         raise StoreError(f"{out / 'manifest.json'} is damaged ({error}). Run the build again; finished shards are reused") from error
     if not isinstance(manifest, dict) or not {"shards", "rows", "counts"} <= set(manifest):

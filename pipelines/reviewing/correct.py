@@ -38,6 +38,7 @@ from pipelines.reviewing.corrections import (
 
 Row = dict[str, Any]
 PERSON = "person"
+_OWN_ROLE = ("given", "effect", PERSON)  # who decides on a region and not on its facts
 STAGE, REASON = "review", "rejected by a person"
 _REMADE = ("rows", "rejected", "rejects", "counts", "shards")  # of a manifest, by store.finish
 
@@ -120,7 +121,10 @@ def _shards(
                 detail = f"{said}; take the entry out to keep the row"
                 ledger.reject(row, STAGE, REASON, detail)
             else:
-                kept.append(_true(corrected(row, mine, segmenter, config)))
+                whole = corrected(row, mine, segmenter, config)
+                kept.append(_true(whole))
+                if left_out := len(whole["counterfactuals"]) - len(kept[-1]["counterfactuals"]):
+                    ledger.counts["images_of_no_known_role"] += left_out
         yield store.write_shard(folder, Path(shard["file"]).stem, key, kept, ledger)
         ledger = Ledger()
 
@@ -164,17 +168,17 @@ def _regions(
     """The row's regions, redrawn where a person drew, and those that a person added."""
     drawn = dict(_pieces(mine, image, segmenter))
     left = {a["annotation_id"]: a for a in row["annotations"]}
-    decided = {c.annotation for c in mine if c.annotation and c.action in ("role", "reject")}
     regions = []
     for region in row["regions"]:
         said = {c.action: c for c in entries_of(mine, region=region["region_id"])}
         facts = [left[a] for a in region["annotation_ids"] if a in left]
-        follows = bool(decided & set(region["annotation_ids"])) and not said
-        if "reject" in said or (follows and not facts):
+        follows = not said and region["role_by"] not in _OWN_ROLE
+        if "reject" in said or (follows and region["annotation_ids"] and not facts):
             continue
         region = {**region, "annotation_ids": [fact["annotation_id"] for fact in facts]}
-        if follows:
-            region |= {"role": strongest([fact["role"] for fact in facts]), "role_by": PERSON}
+        role = strongest([fact["role"] for fact in facts]) if facts else region["role"]
+        if follows and role != region["role"] and any(fact["role_by"] == PERSON for fact in facts):
+            region |= {"role": role, "role_by": PERSON}
         region |= {"role_by": PERSON} if said else {}
         region |= {"role": said["role"].role} if "role" in said else {}
         if "redraw" in said:

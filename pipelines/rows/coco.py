@@ -83,9 +83,10 @@ class Coco(Sequence[dict[str, Any]]):
             mask = mask_of(annotation.get("segmentation"), image)
         except Exception as error:  # pycocotools raises bare Exceptions
             raise ValueError(f"{what} has a segmentation that is neither run lengths nor polygons: {error}") from error
-        said = dict(annotation) | (annotation.get("attributes") or {})
-        role = {"role": said["role"]} if said.get("role") in ROLES else {}
-        return {"phrase": phrase, "bbox": box, "mask": mask, **role}
+        attributes = annotation.get("attributes")
+        said = dict(annotation) | (dict(attributes) if isinstance(attributes, Mapping) else {})
+        role = str(said.get("role") or "").lower()  # other tools have roles of their own
+        return {"phrase": phrase, "bbox": box, "mask": mask, **({"role": role} if role in ROLES else {})}
 
 
 def _require_distinct(name: str, ids: Sequence[Any]) -> None:

@@ -25,7 +25,6 @@ Size = tuple[int, int]  # width, height
 _CORNERS = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 _SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 _PHRASES = ("phrase", "label", "name")
-_MASKS = ("mask", "segmentation")
 _SIDES_OF_MODE = {"xyxy": False, "xyxy_abs": False, "0": False, "xywh": True, "xywh_abs": True, "1": True}  # detectron2's modes
 _OVERSHOOT = 0.05  # of a side: annotators are a little off at the borders; what lies further out is of another image
 
@@ -50,9 +49,13 @@ def read_regions(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
             region = {"bbox": region}
         if not isinstance(region, Mapping):
             raise RowError("bad region", f"{name}[{n}] is {region!r:.80}, expected an object with a bbox")
-        unit = {} if is_missing(columns.get("bbox_type")) else {"bbox_type": columns["bbox_type"]}
-        regions.append({**unit, **{name: value for name, value in region.items() if value is not None}})
+        regions.append({**_unit(columns), **{name: value for name, value in region.items() if value is not None}})
     return regions
+
+
+def _unit(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of the numbers of all its boxes."""
+    return {name: columns[name] for name in ("bbox_type", "bbox_mode") if not is_missing(columns.get(name))}
 
 
 def fitted(regions: Sequence[Mapping[str, Any]], size: Size, of: Size | None = None) -> list[dict[str, Any]]:
@@ -129,7 +132,7 @@ def _fitted(n: int, region: Mapping[str, Any], size: Size, of: Size, scale: tupl
     return {
         "phrase": "" if is_missing(phrase) else text(phrase, f"regions[{n}].phrase", "bad region"),
         "bbox": clipped,
-        "mask": _mask(n, next((fields[name] for name in _MASKS if fields.get(name)), None), clipped, size, of),
+        "mask": _mask(n, _drawn(fields), clipped, size, of),
         "role": _role(n, region.get("role")),
         "flags": flags,
     }
@@ -168,6 +171,7 @@ def clip(box: Sequence[float], size: Size, what: str) -> list[float]:
 def _corners(n: int, fields: Mapping[str, Any]) -> list[float]:
     """A region's box as four numbers."""
     box = decoded(fields.get("bbox"))
+    has_sides = not isinstance(box, Mapping) and _has_sides(n, fields)  # names say it themselves
     if isinstance(box, Mapping):
         corners = next((names for names in _CORNERS if set(names) <= set(box)), None)
         sides = next((names for names in _SIDES if set(names) <= set(box)), None)
@@ -180,12 +184,13 @@ def _corners(n: int, fields: Mapping[str, Any]) -> list[float]:
         x0, y0, x1, y1 = (number(value) for value in box)
     except (TypeError, ValueError, OverflowError):
         raise RowError("bad region", f"regions[{n}].bbox is {box!r:.80}, expected x0, y0, x1, y1") from None
-    return [x0, y0, x0 + x1, y0 + y1] if _has_sides(n, fields) else [x0, y0, x1, y1]
+    return [x0, y0, x0 + x1, y0 + y1] if has_sides else [x0, y0, x1, y1]
 
 
 def _has_sides(n: int, fields: Mapping[str, Any]) -> bool:
     """Whether a box says its width and height, by its ``bbox_mode``; without one it says its corners."""
-    mode = str(fields.get("bbox_mode", "xyxy")).lower().rpartition(".")[2]
+    mode = fields.get("bbox_mode", "xyxy")
+    mode = str(int(mode) if isinstance(mode, float) and mode.is_integer() else mode).lower().rpartition(".")[2]
     if mode not in _SIDES_OF_MODE:
         detail = f"regions[{n}].bbox_mode is {mode!r:.40}, expected xyxy (corners) or xywh (width and height); convert it"
         raise RowError("bad region", detail)
@@ -214,6 +219,14 @@ def _mask(n: int, encoded: Any, box: Sequence[float], size: Size, of: Size) -> d
     if not (mask & rle.from_box(box, *shape)).any():
         raise RowError("bad region", f"regions[{n}].mask does not overlap its box {list(box)}")
     return {"size": list(shape), "counts": encoded["counts"]}
+
+
+def _drawn(fields: Mapping[str, Any]) -> Any:
+    """A region's mask as it is written; COCO's ``segmentation`` counts as one where it is no file's name."""
+    if fields.get("mask"):
+        return fields["mask"]
+    other = decoded(fields.get("segmentation"))
+    return other if isinstance(other, Mapping | list) and other else None
 
 
 def _resized(mask: rle.Mask, shape: tuple[int, int]) -> rle.Mask:
@@ -247,6 +260,6 @@ def _objects(objects: Any, columns: Mapping[str, Any]) -> Iterator[dict[str, Any
         )
     if any(listed(objects.get("image_id"))):
         raise RowError("bad regions", "objects.image_id names other images than the first; regions are of the first image: split the row")
-    unit = {} if is_missing(objects.get("bbox_type")) else {"bbox_type": objects["bbox_type"]}
+    unit = _unit(objects)
     for n, box in enumerate(boxes):
         yield {"phrase": phrases[n if len(phrases) > 1 else 0], "bbox": box, **unit}

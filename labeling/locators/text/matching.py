@@ -51,7 +51,9 @@ _TOGETHER = re.compile(r"[A-Z]{2,3}")
 _UNIT = re.compile(rf"\s*({UNIT.replace('²³', '²³23')}|℃|°C?)", re.I)  # cm² is read as cm2
 _WORD = re.compile(r"[^\W\d_]{3}")
 _GOES_ON = re.compile(
-    r"\s0\d\d(?!\d)|\s\d/\d(?!\s+\d)|\s?(?:million|billion|thousand|bn|(?-i:[KMB]))\b", re.I
+    r"\s0\d\d(?!\d)|\s/\s\d|\s\d/\d(?!\s+\d)"
+    r"|\s?(?:million|billion|trillion|thousand|bn|(?-i:[KMB]))\b",
+    re.I,
 )
 _PER = re.compile(r"\s?/\s?[A-Za-z]")  # 5 m/s
 _MINUS, _WHOLE = re.compile(r"\s*-\s"), re.compile(r"\s*[1-9]\d*\s")  # what a line begins with

@@ -49,7 +49,8 @@ class Intervene(Step):
 
     def process(self, items: Sequence[Item], ledger: Ledger) -> list[Rejection | None]:
         done: list[tuple[Item, Case, Future[list[dict[str, Any]]]]] = []
-        with ThreadPoolExecutor(WORKERS) as pool:
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
             made = [pool.submit(_cases, item, self.config) for item in items]
             for first in range(0, len(items), self.at_once):
                 some = slice(first, first + self.at_once)
@@ -58,12 +59,14 @@ class Intervene(Step):
                 for asked in [removal.asked for own in removals for removal in own if removal.asked]:
                     settle(asked, ledger)
                 done += [(item, case, pool.submit(_stored, item, case, own)) for (item, case), own in zip(cases, removals, strict=True)]
-        for item, case, images in done:
-            item.row["counterfactuals"] += images.result()
-            for image in images.result():
-                ledger.counts[f"{image['role']}_images"] += 1
-                ledger.counts[f"{image['role']}_verified"] += image["verified"] is True
-            ledger.counts["controls_without_room"] += all(made.role != "control" for made in case.made)
+            for item, case, images in done:
+                item.row["counterfactuals"] += images.result()
+                for image in images.result():
+                    ledger.counts[f"{image['role']}_images"] += 1
+                    ledger.counts[f"{image['role']}_verified"] += image["verified"] is True
+                ledger.counts["controls_without_room"] += all(made.role != "control" for made in case.made)
+        finally:
+            pool.shutdown(cancel_futures=True)
         return [_NONE if self.required and not item.row["counterfactuals"] else None for item in items]
 
 
