@@ -47,7 +47,7 @@ efficacy: .venv/ready  ## every paper's claim on its task, eight seeds: an hour 
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.policy
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.efficacy
 
-checkpoints: .venv/ready  ## teach the embedded models again, three hours and a half on two cores
+checkpoints: .venv/ready  ## teach the embedded models again, four hours and a quarter on two cores
 	$(BIN)/python -m demo.teach_detector
 	$(BIN)/python -m demo.teach_detector --minutes 25 --resume --canvases 0.65 --batch 6 --lr 4e-4 --seed 22
 	$(BIN)/python -m demo.teach_detector --minutes 18 --resume --canvases 0.5 --batch 6 --lr 2.5e-4 --seed 23
