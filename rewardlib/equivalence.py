@@ -117,7 +117,7 @@ def _same_value(span: str, target: str, tolerance: float) -> bool:
     if span.count("=") != target.count("="):
         return False
     if span[:1] in ("(", "[") or target[:1] in ("(", "["):
-        if (span[0], span[-1]) == (target[0], target[-1]) and "," in span:
+        if (span[:1], span[-1:]) == (target[:1], target[-1:]) and "," in span:
             return _same_parts(_parts(span[1:-1]), _parts(target[1:-1]), tolerance)
         return span.count(",") == target.count(",") == 0 and same_expression(span, target, tolerance)
     parts, golds = (sorted(items(side), key=_rank) for side in (span, target))
@@ -127,9 +127,9 @@ def _same_value(span: str, target: str, tolerance: float) -> bool:
 
 
 def _assigned(span: str) -> str:
-    """The value in "x = 5" or "\\angle ABC = 40°"; an equation such as "2x = 10" or "5 = 7" is returned whole."""
+    """The value in "x = 5" or "\\angle ABC = 40°"; an equation such as "2x = 10" or "5 = 7", or one without a value, is returned whole."""
     name, _, value = span.rpartition("=")
-    return value.strip() if _NAME.fullmatch(name) and not HEDGE.search(name) else span
+    return value.strip() if value.strip() and _NAME.fullmatch(name) and not HEDGE.search(name) else span
 
 
 def _parts(inside: str) -> list[str]:
