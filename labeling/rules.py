@@ -30,8 +30,7 @@ RULES_VERSION = "rules-3"
 # Ends at punctuation that is not within a number, at an empty line, before an item of a list, and
 # before a line that a colon announces; and somewhere, so that a text without any is no burden.
 _SENTENCE = re.compile(
-    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|\d+[.)]\s)|[!?]|\.(?!\d)|:\s*\n).)"
-    r"{1,1500}",
+    r"(?:(?!\n[ \t]*(?:[\n*•-]|\(?[A-Z]\)|\d+[.)]\s)|[!?]|\.(?!\d)|:\s*\n).){1,1500}",
     re.S,
 )
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)|</?\w+>", re.S | re.I)

@@ -224,21 +224,20 @@ async def complete(client: AsyncOpenAI, endpoint: JudgeEndpoint, spent: Usage, *
         raise JudgeError("protocol", f"the request holds what cannot be sent: {_brief(error, e.key)}") from None
     except (OpenAIError, ValueError, RecursionError) as error:
         raise JudgeError("protocol", f"the endpoint's reply cannot be read: {_brief(error, e.key)}") from None
-    before = Usage(0, 0, 0, spent.prompt_tokens, spent.completion_tokens)
-    read, written = _guessed_tokens(body["messages"]), 0
+    read, written, guess = spent.prompt_tokens, spent.completion_tokens, 0
     try:
         text = _text_of(reply, spent, e)
-        written = len(text) // CHARACTERS
+        guess = len(text) // CHARACTERS
     except Runaway:
-        written = e.max_tokens
+        guess = e.max_tokens
         raise
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # the openai client does not check what it received
         said = _said_in(reply, e.key)
         raise JudgeError("protocol", f"the endpoint's reply is no chat completion ({_brief(error, e.key)}){said}") from None
     finally:
         if e.dollars(Usage()) is not None:  # where nobody counts them, they are guessed: a limit of dollars is to hold
-            spent.prompt_tokens += read if spent.prompt_tokens == before.prompt_tokens else 0
-            spent.completion_tokens += written if spent.completion_tokens == before.completion_tokens else 0
+            spent.prompt_tokens += _guessed_tokens(body["messages"]) if spent.prompt_tokens == read else 0
+            spent.completion_tokens += guess if spent.completion_tokens == written else 0
     return text
 
 

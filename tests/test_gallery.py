@@ -214,3 +214,10 @@ def test_a_section_of_ones_own_survives(dataset: Path) -> None:
     once = write_card(dataset).read_text()
     assert kept_sections(once)["citation"] == "@misc{me}"
     assert write_card(dataset).read_text() == once
+
+
+def test_a_region_without_a_name_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "load_models", lambda config: fake_models())
+    source = write_rows(tmp_path, [record(bboxs=[[10, 10, 40, 40]])])
+    build.build(BuildConfig(source=str(source), out=tmp_path / "out"))
+    assert "without a name" in write_gallery(tmp_path / "out").read_text()

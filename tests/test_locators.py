@@ -445,3 +445,10 @@ def test_what_is_there_is_found_among_many_phrases(
     images, wanted = scenes[0][1:2], scenes[1][1]
     found = detector.locate(images, [[*wanted, *seek(*fillers)]])[0]
     assert {d.phrase for d in found} & {s.phrase for s in wanted}
+
+
+@pytest.mark.parametrize("size", [(8, 3000), (3000, 8)])
+def test_an_image_of_which_the_frame_leaves_nothing_shows_nothing(size: tuple[int, int]) -> None:
+    locator = load_locator(EMBEDDED)
+    pictures = [Image.new("RGB", size, "white"), Image.new("RGB", (100, 100), "white")]
+    assert locator.locate(pictures, [[Sought("red circle")]] * 2) == [[], []]

@@ -754,6 +754,13 @@ def test_coco_that_cannot_be_used(tmp_path: Path, dataset: Path, damage: Any, me
         back(tmp_path, dataset, content)
 
 
+def test_a_picture_is_listed_once(tmp_path: Path, dataset: Path) -> None:
+    content = coco(tmp_path, dataset)
+    content["images"].append({**content["images"][0], "id": 999})
+    with pytest.raises(CorrectionError, match="picture of the same row as image 1; list each picture once"):
+        back(tmp_path, dataset, content)
+
+
 def test_rows_that_share_a_picture_have_a_file_each(tmp_path: Path, dataset: Path) -> None:
     coco(tmp_path, dataset)
     names = {path.stem for path in (tmp_path / "coco" / "images").iterdir()}

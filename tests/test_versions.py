@@ -17,6 +17,8 @@ from pipelines.config import BuildConfig
 from pipelines.dataset import store
 from pipelines.dataset.features import FEATURES
 from pipelines.gallery import write_gallery
+from pipelines.reviewing.correct import apply
+from pipelines.reviewing.corrections import dataset_hash, read
 from pipelines.validate import validate
 from rewardlib.rows import DatasetRow
 from tests.conftest import fake_models, record, write_rows
@@ -82,3 +84,14 @@ def test_a_reward_looks_at_evidence_and_at_what_nobody_gave_a_role() -> None:
     row = DatasetRow({"regions": [box | {"role": role, "phrase": str(role)} for role in roles]})
     assert [r["phrase"] for r in row.regions_on((9, 9))] == ["None", "evidence"]
     assert [r["phrase"] for r in row.all_regions_on((9, 9))] == ["None", "evidence", "context", "unknown"]
+
+
+def test_a_corrected_older_dataset_keeps_no_image_of_unknown_roles(old: Path, tmp_path: Path) -> None:
+    accepted = json.dumps({"row": "a", "action": "accept"})
+    head = f'"format": "sightline-corrections", "version": 1, "dataset": "{dataset_hash(old)}"'
+    (tmp_path / "said.json").write_text(f'{{{head}, "corrections": [{accepted}]}}')
+    manifest = apply(old, read(tmp_path / "said.json", old), tmp_path / "corrected")
+    assert validate(tmp_path / "corrected")["valid"]
+    before, after = ([len(row["counterfactuals"]) for row in store.read_rows(folder)] for folder in (old, tmp_path / "corrected"))
+    assert manifest["counts"]["images_of_no_known_role"] == sum(before) - sum(after) > 0
+    assert after[1] == before[1]  # what was given is evidence, and stays

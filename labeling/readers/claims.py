@@ -66,14 +66,17 @@ _SUPPOSED = re.compile(
     r"|such\s+as|in\s+order\s+(?:to|that)"
     r"|we\s+can\s+(?:draw|add|construct|make|place|put|form|build|use)"
     r"|we\s+(?:draw|add|construct|place|need)|denote|what"
-    r"|adds?\s+up\s+to|sums?\s+(?:up\s+)?to|(?:must|has\s+to)\s+(?:equal|measure|be\s+(?:equal\s+to\s+)?\d+(?![\d\s]*\+))"
-    r"|(?<!\()(?:perhaps|maybe|possibly)|at\s+first,?\s+(?:I|we|it\s+(?:seems|looks))|thought|were\s+there|say,?\s+(?:there|that|we)"
+    r"|adds?\s+up\s+to|sums?\s+(?:up\s+)?to"
+    r"|(?:must|has\s+to)\s+(?:equal|measure|be\s+(?:equal\s+to\s+)?\d+(?![\d\s]*\+))"
+    r"|(?<!\()(?:perhaps|maybe|possibly)|at\s+first,?\s+(?:I|we|it\s+(?:seems|looks))"
+    r"|thought|were\s+there|say,?\s+(?:there|that|we)"
     r"|(?:we\s+are|is)\s+asked|asks?"
     r"|(?:choices|options)\s+(?:are|include))\b",
     re.I,
 )
 _CONCLUDED = re.compile(
-    r"(?:\bwe\s+(?:get|obtain|conclude)\b(?!\s+(?:an?|the|one|two|three|four|five|six)\b)|(?:[,;:.]|\band|⇒)\s*(?:so|therefore|thus|hence"
+    r"(?:\bwe\s+(?:get|obtain|conclude)\b(?!\s+(?:an?|the|one|two|three|four|five|six)\b)"
+    r"|(?:[,;:.]|\band|⇒)\s*(?:so|therefore|thus|hence"
     r"|which\s+(?:gives|means|implies|makes)|we\s+find|it\s+follows|this\s+(?:gives|means|implies)"
     r"|giving|leaving))\b",
     re.I,

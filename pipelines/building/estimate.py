@@ -30,10 +30,10 @@ from pipelines.building.steps.collect import question_of, wants_traces
 from pipelines.config import BuildConfig, EndpointConfig
 from pipelines.dataset.schema import Item, Ledger
 from rewardlib.cache import ReplyCache
+from rewardlib.endpoint import CHARACTERS
 from rewardlib.judge import JudgeClient, JudgeRequest
 
 SAMPLE = 200  # rows that are read; the rest is taken to be like them
-_CHARACTERS = 4  # in a token
 _PIXELS = 28 * 28  # in an image's token
 _LOOK = 600  # tokens of a question about one picture
 # Tokens of a reply, where none has been seen yet.
@@ -102,7 +102,7 @@ def _right_traces(config: BuildConfig, items: Sequence[Item], ledger: Ledger) ->
     wanting = [item for item in items if config.collector.model and wants_traces(item)]
     checked = Check().run([item for item in items if item not in wanting and item.row["traces"]], ledger)
     told = [(item, trace["text"]) for item in checked for trace in item.row["traces"] if trace["correct"]]
-    usual = "x" * _CHARACTERS * _COMPLETION["collector"]
+    usual = "x" * CHARACTERS * _COMPLETION["collector"]
     return told + [(item, usual) for item in wanting for _ in range(config.collector.draws)]
 
 
@@ -134,7 +134,7 @@ def _requests(config: BuildConfig, items: Sequence[Item], told: Sequence[tuple[I
 
 def _prompt_tokens(request: JudgeRequest) -> int:
     schema = json.dumps(request.schema) if request.schema else ""
-    tokens = (len(request.prompt) + len(request.user) + len(schema)) // _CHARACTERS
+    tokens = (len(request.prompt) + len(request.user) + len(schema)) // CHARACTERS
     return tokens + (_image_tokens(request.image) if request.image else 0)
 
 
